@@ -1,0 +1,320 @@
+"""What the commands do, once parsed: the only module besides `cli` that prints."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from audio_cls.config import parse_assignment
+from audio_cls.console import table
+from audio_cls.errors import UserError
+from audio_cls.experiment import Experiment
+from audio_cls.runs import GridItem, RunState, Stopper, item_folder, read_state, run_grid, run_item, run_key, write_state
+from audio_cls.workspace import Workspace
+
+
+def load_experiment(file: Path | None, assignments: Sequence[str]) -> Experiment:
+    """An experiment from a Python file (EXPERIMENT), a JSON file, or the defaults, with overrides."""
+    from audio_cls.loading import declaration
+
+    if file is None:
+        base = Experiment()
+    elif file.suffix == ".json":
+        if not file.exists():
+            raise UserError(f"no file {str(file)!r}")
+        base = Experiment.from_json(file.read_text(encoding="utf-8"), str(file))
+    else:
+        base = declaration(file, Experiment)
+    return base.override(dict(parse_assignment(a) for a in assignments))
+
+
+# -- train --------------------------------------------------------------------------------------------------------
+
+
+def train_command(
+    workspace: Workspace,
+    file: Path | None,
+    assignments: Sequence[str],
+    *,
+    name: str | None,
+    folds: str | None,
+    seeds: int,
+    workers: int,
+    again: bool,
+    device: str,
+) -> None:
+    """Train one run, or a grid of folds x seeds below one parent run."""
+    from audio_cls.objective import open_corpus
+
+    experiment = load_experiment(file, assignments).check()
+    corpus = open_corpus(workspace, experiment.data.corpus)
+    name = name or f"{experiment.model.kind} {experiment.features.kind}"
+    cells = _cells(experiment, corpus, folds, seeds, name)
+    items = [GridItem(n, e.to_dict(), run_key(e.digest(), corpus.digest), tags) for n, e, tags in cells]
+    if again:
+        _forget(workspace, items)
+    if len(items) == 1:
+        _train_one(workspace, items[0], file, device)
+    else:
+        _train_grid(workspace, items, name, experiment, corpus, workers, file, device)
+
+
+def _cells(experiment: Experiment, corpus: Any, folds: str | None, seeds: int, name: str) -> list[tuple[str, Experiment, dict[str, str]]]:
+    scheme = experiment.data.split
+    fold_key = {"folds": "test_fold", "cross_validation": "fold"}.get(scheme.kind)
+    if folds is None:
+        values: list[int | None] = [None]
+    elif fold_key is None:
+        raise UserError(f"--folds needs data.split.kind=folds or cross_validation, found {scheme.kind}")
+    else:
+        have = sorted({int(f) for f in corpus.folds if f >= 0})
+        try:
+            values = list(have) if folds == "all" else [int(f) for f in folds.split(",")]
+        except ValueError:
+            raise UserError(f"--folds {folds}: expected all, or numbers such as 1,2,3") from None
+        missing = [v for v in values if v not in have]
+        if missing:
+            raise UserError(f"--folds {folds}: {corpus.name} has no fold {missing[0]}. It has: {', '.join(map(str, have))}")
+    out = []
+    for fold in values:
+        for seed in range(experiment.seed, experiment.seed + seeds):
+            changes: dict[str, Any] = {"seed": seed}
+            label, tags = name, {"seed": str(seed)}
+            if fold is not None:
+                changes[f"data.split.{fold_key}"] = fold
+                label, tags["fold"] = f"{label} fold {fold}", str(fold)
+            if seeds > 1:
+                label = f"{label} seed {seed}"
+            out.append((label, experiment.override(changes), tags))
+    return out
+
+
+def _forget(workspace: Workspace, items: Sequence[GridItem]) -> None:
+    """Move finished runs' folders aside, so that the same experiments are trained anew; nothing is deleted."""
+    for item in items:
+        folder = item_folder(workspace, item.key)
+        if folder.exists():
+            folder.rename(folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
+
+
+def _train_one(workspace: Workspace, item: GridItem, file: Path | None, device: str) -> None:
+    from audio_cls.device import choose_device, tune_process
+    from audio_cls.objective import Runtime
+    from audio_cls.tracking import Tracker
+
+    tune_process()
+    stop = Stopper().install()
+    runtime = Runtime(workspace, Tracker(workspace), choose_device(device))
+    before = read_state(item_folder(workspace, item.key))
+    if before.done:
+        _say_outcome(item, before, again=True)
+        return
+    if before.epoch >= 0:
+        click.echo(f"going on after epoch {before.epoch + 1}")
+    metric = item.experiment["training"]["metric"]
+    epochs = item.experiment["training"]["epochs"]
+
+    from audio_cls.console import progress
+
+    with progress(item.name) as tell:
+        state = run_item(
+            item,
+            runtime,
+            parent=None,
+            kind="run",
+            should_stop=stop,
+            sources=(file,) if file and file.suffix == ".py" else (),
+            on_epoch=lambda epoch, value: tell(epoch + 1, epochs, f"{metric} {value:.3f}"),
+        )
+    runtime.tracker.flush()
+    if state is None:
+        raise UserError(f"{item.name}: another process is training this very run (checkpoints/runs/{item.key})")
+    _say_outcome(item, state)
+
+
+def _say_outcome(item: GridItem, state: RunState, again: bool = False) -> None:
+    if state.state == "COMPLETE":
+        row = [[k, round(v, 4), round(state.last.get(k, float("nan")), 4)] for k, v in state.metrics.items()]
+        table(f"{item.name}: validation", ["metric", "best epoch", "last epoch"], row)
+        tail = " It was trained before; --again trains it anew." if again else ""
+        click.echo(f"run {state.run_id}.{tail} Next: audio-cls evaluate {str(state.run_id)[:8]}")
+    elif state.state == "INTERRUPTED":
+        click.echo(f"{state.reason} after epoch {state.epoch + 1}; the same command goes on")
+        raise SystemExit(130)
+    else:
+        raise UserError(f"{item.name}: {state.state} ({state.reason}); details in the run's failure.txt")
+
+
+def _train_grid(
+    workspace: Workspace,
+    items: list[GridItem],
+    name: str,
+    experiment: Experiment,
+    corpus: Any,
+    workers: int,
+    file: Path | None,
+    device: str,
+) -> None:
+    from audio_cls.console import progress
+    from audio_cls.objective import mlflow_experiment
+    from audio_cls.tracking import DatasetInfo, Tracker
+
+    tracker = Tracker(workspace)
+    dataset = DatasetInfo(corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory))
+    key = run_key(experiment.digest(), corpus.digest) + f"-grid{len(items)}"
+    folder = item_folder(workspace, key)
+    state = read_state(folder)
+    parent = tracker.start(
+        mlflow_experiment(corpus), name, parent=None, kind="cross-validation", params=experiment.flatten(),
+        tags={"runs": str(len(items)), "data.digest": corpus.digest}, dataset=dataset, run_id=state.run_id,
+    )  # fmt: skip
+    state.run_id = parent.run_id
+    write_state(folder, state)
+    with progress(name) as tell:
+        def poll(states: list[RunState]) -> None:
+            done = sum(s.done for s in states)
+            epochs = sum(s.epoch + 1 for s in states)
+            tell(done, len(states), f"{epochs} epochs")
+
+        states = run_grid(
+            items, workspace, workers=workers, parent=parent.run_id, kind="fold", device=device,
+            files=[file] if file and file.suffix == ".py" else [], on_poll=poll,
+        )  # fmt: skip
+    complete = [s for s in states if s.state == "COMPLETE"]
+    if complete:
+        summary = summarise(complete)
+        parent.final({f"mean/{k}": m for k, (m, _) in summary.items()} | {f"std/{k}": s for k, (_, s) in summary.items()})
+        rows = [[k, m, s] for k, (m, s) in summary.items()]
+        table(f"{name}: {len(complete)} of {len(items)} runs", ["metric", "mean", "std"], rows)
+    left = [i.name for i, s in zip(items, states, strict=True) if not s.done]
+    failed = [(i.name, s.reason) for i, s in zip(items, states, strict=True) if s.state == "FAILED"]
+    parent.finish("INTERRUPTED" if left else "FAILED" if failed and not complete else "COMPLETE")
+    tracker.flush()
+    for run, reason in failed:
+        click.echo(f"FAILED {run}: {reason}")
+    if left:
+        click.echo(f"{len(left)} runs are left; the same command goes on with them")
+        raise SystemExit(130)
+
+
+def summarise(states: Sequence[RunState]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation over runs, of the best epoch's and of the last epoch's metrics."""
+    out = {}
+    for prefix, part in (("best", "metrics"), ("last", "last")):
+        for key in getattr(states[0], part):
+            values = [getattr(s, part)[key] for s in states if key in getattr(s, part)]
+            out[f"{prefix}/{key}"] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    return out
+
+
+# -- evaluate and predict -----------------------------------------------------------------------------------------
+
+
+def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again: bool, device: str) -> None:
+    """Recompute a run's figures from its recorded experiment and weights."""
+    import numpy as np
+
+    from audio_cls.checkpoint import read
+    from audio_cls.device import choose_device, tune_process
+    from audio_cls.metrics import evaluate
+    from audio_cls.objective import Runtime, prepare_run
+    from audio_cls.tracking import Tracker
+    from audio_cls.training import predict, probabilities
+
+    tune_process()
+    tracker = Tracker(workspace)
+    info = tracker.resolve(reference)
+    if info.state != "COMPLETE":
+        raise UserError(f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run has weights to evaluate")
+    if test and info.tags.get("test.openings") and not again:
+        raise UserError(
+            f"run {info.name}: its test split was opened before ({info.tags['test.openings']} time(s), first {info.tags.get('test.first_opened')}). "
+            "Opening it again is counted and shown: add --again"
+        )
+    experiment = Experiment.from_json(tracker.download(info.run_id, "experiment.json").read_text(encoding="utf-8"))
+    prepared = prepare_run(experiment, Runtime(workspace, tracker, choose_device(device)))
+    if prepared.corpus.digest != info.tags.get("data.digest"):
+        raise UserError(
+            f"corpus {prepared.corpus.name!r} has digest {prepared.corpus.digest[:12]}, but the run was trained on {str(info.tags.get('data.digest'))[:12]}"
+        )
+    clips = prepared.split.test if test else prepared.split.validation
+    if not len(clips):
+        raise UserError(f"data.split.kind={experiment.data.split.kind} has no test clips")
+    prepared.chain.classifier.load_state_dict(read(tracker.download(info.run_id, "weights/best.safetensors")).tensors)
+    scores = probabilities(predict(prepared.chain, prepared.batches, clips), prepared.corpus.task)
+    targets = np.asarray(prepared.corpus.targets[clips])
+    thresholds = None
+    if prepared.corpus.task == "multilabel":
+        fitted = json.loads(tracker.download(info.run_id, "thresholds.json").read_text(encoding="utf-8"))
+        thresholds = np.array([fitted[c] for c in prepared.corpus.classes])
+    result = evaluate(scores, targets, prepared.corpus.task, classes=prepared.corpus.classes, thresholds=thresholds)
+    which = "test" if test else "validation"
+    table(f"{info.name}: {len(clips)} {which} clips", ["metric", which], [[k, v] for k, v in result.overall.items()])
+    per_class = result.per_class
+    table(
+        "by class",
+        ["class", *per_class],
+        [[c, *(float(per_class[k][i]) for k in per_class)] for i, c in enumerate(prepared.corpus.classes)],
+    )
+    if test:
+        openings = int(info.tags.get("test.openings", "0")) + 1
+        run = tracker.reopen(info.run_id)
+        run.tags(
+            {
+                "test.openings": str(openings),
+                "test.first_opened": info.tags.get("test.first_opened") or time.strftime("%Y-%m-%d %H:%M:%S"),
+                "test.chosen_by": experiment.training.metric,
+            }
+        )
+        run.final({f"test/{k}": v for k, v in result.overall.items()})
+        tracker.flush()
+        click.echo(f"the test split of this run has been opened {openings} time(s); recorded")
+
+
+def predict_command(workspace: Workspace, reference: str, paths: list[Path], *, top: int, as_json: bool, device: str) -> None:
+    """Print the most probable labels of files."""
+    from audio_cls.device import choose_device, tune_process
+    from audio_cls.inference import Labeller, audio_files
+    from audio_cls.tracking import Tracker
+
+    tune_process()
+    files = audio_files(paths)
+    tracker = Tracker(workspace)
+    info = tracker.resolve(reference)
+    folder = tracker.download(info.run_id, "weights/best.safetensors").parent.parent
+    for name in ("experiment.json", "classes.json"):
+        tracker.download(info.run_id, name)
+    labeller = Labeller(folder, choose_device(device))
+    bad = 0
+    for result in labeller.label(files):
+        if result.scores is None:
+            bad += 1
+            click.echo(json.dumps({"path": str(result.path), "error": result.error}) if as_json else f"{result.path}: {result.error}", err=not as_json)
+            continue
+        best = labeller.top(result.scores, top)
+        if as_json:
+            click.echo(json.dumps({"path": str(result.path), "labels": dict(best)}))
+        else:
+            click.echo(f"{result.path}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
+    if bad == len(files):
+        raise UserError(f"none of {len(files)} file(s) could be read")
+
+
+def ui_command(workspace: Workspace, *, port: int, host: str) -> None:
+    """Serve MLflow's UI until interrupted."""
+    from audio_cls.tracking import Tracker
+
+    tracker = Tracker(workspace)
+    for title, link in tracker.view_links(f"http://{host}:{port}"):
+        click.echo(f"{title}: {link}")
+    sys.stdout.flush()
+    tracker.serve_ui(port=port, host=host)
+
+

@@ -1,0 +1,1 @@
+"""From published layouts to arrays: sources -> manifest -> packed corpus -> splits."""

@@ -1,0 +1,155 @@
+"""The packed corpus: every clip of a data set decoded once, in one memory-mapped file that trainings share."""
+
+from __future__ import annotations
+
+import zlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.data.audio import to_float
+from audio_cls.data.manifest import Clip
+from audio_cls.data.store import content_digest, read_index
+from audio_cls.errors import UserError
+
+__all__ = ["Corpus"]
+
+
+class Corpus:
+    """A prepared data set, opened for reading. Opening reads the index only; samples are paged in as they are used.
+
+    Attributes:
+        directory: where it lies (nothing in it depends on where that is).
+        name, task, classes, sample_rate: as prepared; `task` is "multiclass" or "multilabel".
+        digest: SHA-256 over audio, labels, folds, splits, groups and sample rate; equal digests, equal data.
+        source, note: which layout it was read from, and what its reader remarked.
+        offsets, lengths: (n,) int64, each clip's place in `samples`.
+        folds: (n,) int64, -1 where the data set names none.
+        splits, groups: (n,) tuples of names or None.
+        source_rates, source_channels: (n,) int64, what the original files held.
+        gains: (n,) float64, below 1 where a clip was turned down to keep it from clipping.
+        crcs: (n,) int64, CRC-32 of each clip's samples.
+        bad: the clips that were left out: (id, path, row, reason).
+    """
+
+    def __init__(self, directory: Path, index: dict[str, Any]) -> None:
+        columns = index["columns"]
+        self.directory = directory
+        self.name: str = index["name"]
+        self.task: str = index["task"]
+        self.classes: tuple[str, ...] = tuple(index["classes"])
+        self.sample_rate: int = index["sample_rate"]
+        self.digest: str = index["digest"]
+        self.fingerprint: str = index["fingerprint"]
+        self.source: str = index["source"]
+        self.note: str = index["note"]
+        self.lengths = np.asarray(columns["length"], dtype=np.int64)
+        self.offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)[:-1]]) if index["n"] else self.lengths
+        self.folds = np.asarray([-1 if f is None else f for f in columns["fold"]], dtype=np.int64)
+        self.splits: tuple[str | None, ...] = tuple(columns["split"])
+        self.groups: tuple[str | None, ...] = tuple(columns["group"])
+        self.source_rates = np.asarray(columns["rate"], dtype=np.int64)
+        self.source_channels = np.asarray(columns["channels"], dtype=np.int64)
+        self.gains = np.asarray(columns["gain"], dtype=np.float64)
+        self.crcs = np.asarray(columns["crc"], dtype=np.int64)
+        self.bad: tuple[tuple[str, str, int | None, str], ...] = tuple(tuple(b) for b in index["bad"])
+        self._samples_path = directory / index["samples"]
+        self._root = index["root"]
+        self._index = index
+
+    @classmethod
+    def open(cls, directory: Path | str) -> Corpus:
+        """Open a prepared corpus.
+
+        Raises:
+            UserError: none there, of another format version, its index damaged, or its samples missing or cut short.
+        """
+        directory = Path(directory)
+        index = read_index(directory)
+        try:
+            corpus = cls(directory, index)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{directory / 'index.json'}: damaged ({error}); prepare the corpus again") from None
+        expected = 2 * int(corpus.lengths.sum())
+        try:
+            found = corpus._samples_path.stat().st_size
+        except OSError:
+            raise UserError(f"{corpus._samples_path}: missing, although the index names it; prepare the corpus again") from None
+        if found != expected:
+            raise UserError(f"{corpus._samples_path}: {found} bytes, the index tells {expected}; prepare the corpus again")
+        return corpus
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __repr__(self) -> str:
+        return f"Corpus({self.name!r}, {len(self)} clips, {len(self.classes)} classes, {self.task}, {self.digest[:12]})"
+
+    @cached_property
+    def samples(self) -> np.memmap[Any, np.dtype[np.int16]]:
+        """(total,) int16, read-only, all clips back to back."""
+        return np.memmap(self._samples_path, dtype="<i2", mode="r")
+
+    @cached_property
+    def label_lists(self) -> list[list[int]]:
+        """The indices of each clip's classes."""
+        lists: list[list[int]] = self._index["columns"]["labels"]
+        return lists
+
+    @cached_property
+    def targets(self) -> NDArray[np.float32]:
+        """(n, n_classes) float32, 1 where the clip has the class."""
+        targets = np.zeros((len(self), len(self.classes)), dtype=np.float32)
+        counts = np.asarray([len(labels) for labels in self.label_lists])
+        flat = np.asarray([label for labels in self.label_lists for label in labels], dtype=np.int64)
+        targets[np.repeat(np.arange(len(self)), counts), flat] = 1.0
+        return targets
+
+    @cached_property
+    def clips(self) -> tuple[Clip, ...]:
+        """The clip table, in the order of the arrays; paths are where the files were when the corpus was prepared."""
+        root = Path(self._root) if self._root else Path()
+        c = self._index["columns"]
+        rows = zip(c["id"], c["path"], c["labels"], c["fold"], c["split"], c["group"], c["start"], c["end"], c["row"], strict=True)
+        return tuple(Clip(i, root / p, tuple(self.classes[k] for k in labels), *rest) for i, p, labels, *rest in rows)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._index["columns"]["id"])
+
+    @property
+    def seconds(self) -> NDArray[np.float64]:
+        """(n,) durations."""
+        return self.lengths / self.sample_rate
+
+    def waveform(self, i: int) -> NDArray[np.float32]:
+        """One clip, (length,) float32 in [-1, 1)."""
+        offset = int(self.offsets[i])
+        return to_float(self.samples[offset : offset + int(self.lengths[i])])
+
+    def class_counts(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
+        """(n_classes,) clips of each class, of all clips or of the given ones."""
+        targets = self.targets if indices is None else self.targets[indices]
+        return targets.sum(axis=0, dtype=np.float64).astype(np.int64)
+
+    def verify(self) -> None:
+        """Read every sample and compare each clip's checksum, then the digest.
+
+        Raises:
+            UserError: naming the first ten clips that are not what was packed, and how many there are.
+        """
+        samples, wrong = self.samples, []
+        for i, (offset, length) in enumerate(zip(self.offsets, self.lengths, strict=True)):
+            if zlib.crc32(samples[offset : offset + length].tobytes()) != self.crcs[i]:
+                wrong.append(self.ids[i])
+        if wrong:
+            more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+            raise UserError(
+                f"{self._samples_path}: {len(wrong)} of {len(self)} clips are damaged: {', '.join(wrong[:10])}{more}; "
+                f"remove {self.directory} and prepare the corpus again"
+            )
+        if content_digest(self._index) != self.digest:
+            raise UserError(f"{self.directory / 'index.json'}: the digest does not belong to what it tells; remove it and prepare again")

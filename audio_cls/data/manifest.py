@@ -1,0 +1,116 @@
+"""The clip table: what a data set says about its clips, before any audio is decoded."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from audio_cls.errors import UserError, choices
+
+__all__ = ["SPLITS", "TASKS", "Clip", "Faults", "Manifest", "natural_key", "split_name"]
+
+TASKS = ("multiclass", "multilabel")
+SPLITS = ("train", "validation", "test")
+
+_ALIASES = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One example.
+
+    Attributes:
+        id: unique within its manifest.
+        path: the audio file.
+        labels: names of classes; exactly one in a multiclass set, any number in a multilabel set.
+        fold: the published fold, or None.
+        split: "train", "validation", "test", or None.
+        group: what must not be torn apart (a recording, a speaker), or None.
+        start, end: the part of the file, in seconds; None is the file's begin or end.
+        row: the line of the metadata file that told of it (its header is line 1), or None.
+    """
+
+    id: str
+    path: Path
+    labels: tuple[str, ...]
+    fold: int | None = None
+    split: str | None = None
+    group: str | None = None
+    start: float | None = None
+    end: float | None = None
+    row: int | None = None
+
+    def __str__(self) -> str:
+        return self.id if self.row is None else f"{self.id} (row {self.row})"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set's clips in their published order, its classes in the order of the targets' columns.
+
+    `source` says which layout was read and from where; paths below `root` are kept relative to it, so that a moved data
+    set is still recognised. Labels are not checked against `classes` here: a clip with an unknown label is a bad clip,
+    which `prepare` leaves out or refuses, as asked.
+
+    Raises:
+        UserError: no clips, no classes, a class twice, or an unknown task.
+    """
+
+    name: str
+    clips: tuple[Clip, ...]
+    classes: tuple[str, ...]
+    task: str
+    source: str
+    note: str = ""
+    root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise UserError(f"{self.source}: {self.task!r} is no task. {choices(self.task, TASKS)}")
+        if not self.clips:
+            raise UserError(f"{self.source}: no clips found")
+        twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
+        if twice or not self.classes:
+            raise UserError(f"{self.source}: classes must be one or more different names, found {twice or 'none'}")
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def relative(self, clip: Clip) -> str:
+        """The clip's path as it is stored: below `root` where it lies there, with forward slashes."""
+        if self.root is not None and clip.path.is_relative_to(self.root):
+            return clip.path.relative_to(self.root).as_posix()
+        return clip.path.as_posix()
+
+
+class Faults:
+    """Collects the faults of one file, so that a user sees them together and not one at each attempt."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.found = path, list[str]()
+
+    def add(self, message: str, row: int | None = None) -> None:
+        self.found.append(f"{self.path}{'' if row is None else f', row {row}'}: {message}")
+
+    def check(self) -> None:
+        """Raise a `UserError` with the first ten faults and their count, if there are any."""
+        if self.found:
+            more = f"\n... and {len(self.found) - 10} more" if len(self.found) > 10 else ""
+            raise UserError("\n".join(self.found[:10]) + more)
+
+
+def split_name(text: str) -> str | None:
+    """`"val"` -> `"validation"`; None for a word that names no split."""
+    word = text.strip().lower()
+    return next((name for name, words in _ALIASES.items() if word in words), None)
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """A sort key under which "take2" stands before "take10"."""
+    parts = re.split(r"(\d+)", text)
+    return [(0, int(p), "") if p.isdigit() and p.isascii() else (1, 0, p) for p in parts]

@@ -1,0 +1,269 @@
+"""`prepare`: from a manifest to a packed corpus, in parallel, resumable at any moment, the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audio_cls.data.audio import MIN_SECONDS
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.manifest import Clip, Manifest
+from audio_cls.data.store import FORMAT_VERSION, Entry, PartialStore, content_digest, lock, publish
+from audio_cls.data.workers import WorkerDied, ordered_map, usable_cores
+from audio_cls.errors import UserError, choices, did_you_mean
+
+__all__ = ["BadClip", "PrepareReport", "Progress", "prepare"]
+
+Progress = Callable[[int, int, str], None]
+_MIN_CLIPS_PER_WORKER = 16  # below that a worker's start costs more than it saves
+_STATED = 10
+
+
+@dataclass(frozen=True)
+class BadClip:
+    """A clip that cannot be used, and why."""
+
+    id: str
+    path: Path
+    row: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}{'' if self.row is None else f' (row {self.row})'}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What `prepare` did.
+
+    Attributes:
+        corpus: the corpus, opened.
+        bad: the clips left out, in the order of the manifest.
+        n: clips in the corpus.
+        seconds: wall time.
+        decoded: clips decoded by this call; 0 when there was nothing to do.
+        turned_down: clips whose level was lowered to keep them from clipping.
+    """
+
+    corpus: Corpus
+    bad: tuple[BadClip, ...]
+    n: int
+    seconds: float
+    decoded: int
+    turned_down: int
+
+
+def prepare(
+    manifest: Manifest,
+    directory: Path | str,
+    *,
+    sample_rate: int = 16000,
+    workers: int | None = None,
+    on_bad: str = "skip",
+    max_seconds: float | None = None,
+    min_seconds: float = MIN_SECONDS,
+    progress: Progress | None = None,
+) -> PrepareReport:
+    """Decode every clip of a manifest into the corpus at `directory`.
+
+    Clips stand in the order of the manifest, and the bytes do not depend on the number of workers or on interruptions.
+    Killed at any moment, the same call goes on where it was; with nothing changed it does nothing (files are compared
+    by size and modification time). When labels, folds or some files have changed, clips already decoded are used again.
+
+    Args:
+        sample_rate: hertz of the corpus.
+        workers: processes; None takes the usable cores.
+        on_bad: "skip" leaves bad clips out and reports them, "refuse" raises once all clips have been looked at.
+        max_seconds: longer clips are cut at their end.
+        min_seconds: shorter clips are bad.
+        progress: called with (done, total, what) as clips are finished.
+
+    Raises:
+        UserError: with `on_bad="refuse"` and any bad clip (what was decoded is kept for the next call), with no usable clip,
+            with a wrong argument, or where the directory holds the corpus of another data set.
+    """
+    if on_bad not in ("skip", "refuse"):
+        raise UserError(f"on_bad={on_bad!r}: {choices(on_bad, ('skip', 'refuse'))}")
+    if sample_rate < 1000 or (max_seconds is not None and max_seconds < min_seconds):
+        raise UserError(
+            f"sample_rate={sample_rate}, max_seconds={max_seconds}: the rate is in hertz, 1000 or more, "
+            f"and clips may not be cut below {min_seconds:g} s"
+        )
+    started, directory, tell = time.perf_counter(), Path(directory), progress or (lambda done, total, what: None)
+    with lock(directory, lambda: tell(0, len(manifest), "waiting for another process that prepares this corpus")):
+        publish(directory, None, None)
+        previous = _previous(manifest, directory)
+        request = {"sample_rate": sample_rate, "max_seconds": max_seconds, "min_seconds": min_seconds}
+        keys = [_key(manifest, clip, request) for clip in manifest.clips]
+        fingerprint = _fingerprint(manifest, keys, request)
+        decoded = 0
+        if previous is None or previous.fingerprint != fingerprint:
+            faults = _faults(manifest)
+            jobs = {key: clip for i, (key, clip) in enumerate(zip(keys, manifest.clips, strict=True)) if i not in faults}
+            store = PartialStore(directory)
+            try:
+                known = {} if previous is None else _entries(previous)
+                todo = {key: clip for key, clip in jobs.items() if key not in store.entries and key not in known}
+                decoded = len(todo)
+                died = _decode(todo, store, request, workers, len(manifest), tell)
+                store.sync()
+            finally:
+                store.close()
+            bad, good = [], []
+            for i, (key, clip) in enumerate(zip(keys, manifest.clips, strict=True)):
+                entry = store.entries.get(key) or known.get(key) or {}
+                reason = faults.get(i) or died.get(key) or entry.get("bad")
+                if reason:
+                    bad.append(BadClip(clip.id, clip.path, clip.row, reason))
+                else:
+                    path = store.path if key in store.entries else known[key]["path"]
+                    good.append((clip, path, entry))
+            _refuse(manifest, bad, on_bad, len(good))
+            samples = store.in_order([(path, entry) for _, path, entry in good])
+            publish(directory, _index(manifest, good, bad, sample_rate, "" if died else fingerprint), samples)
+        elif (directory / "partial").exists():  # left by a call with other settings, given up since
+            shutil.rmtree(directory / "partial", ignore_errors=True)
+        corpus = Corpus.open(directory)
+    root = manifest.root or Path()
+    left_out = tuple(BadClip(i, root / p, row, reason) for i, p, row, reason in corpus.bad)
+    _refuse(manifest, left_out, on_bad, len(corpus))
+    tell(len(manifest), len(manifest), "done")
+    return PrepareReport(
+        corpus, left_out, len(corpus), time.perf_counter() - started, decoded, int((corpus.gains < 1.0).sum())
+    )
+
+
+def _decode(
+    todo: dict[str, Clip],
+    store: PartialStore,
+    request: dict[str, Any],
+    workers: int | None,
+    total: int,
+    tell: Progress,
+) -> dict[str, str]:
+    """Decode into the store; returns what killed its worker, by key. That is not kept: the next call tries it again."""
+    died: dict[str, str] = {}
+    n_workers = min(workers or usable_cores(), 1 + len(todo) // _MIN_CLIPS_PER_WORKER)
+    ready = total - len(todo)
+    tell(ready, total, "decoding")
+    requests = ({"path": str(c.path), "start": c.start, "end": c.end, **request} for c in todo.values())
+    replies = ordered_map("audio_cls.data.audio:pack_job", requests, n_workers)
+    for done, (key, clip, reply) in enumerate(zip(todo, todo.values(), replies, strict=True), start=ready + 1):
+        if isinstance(reply, WorkerDied):
+            died[key] = f"could not be decoded: {reply}"
+        else:
+            store.add({"key": key, **reply[0]}, reply[1])
+        tell(done, total, clip.id)
+    return died
+
+
+def _previous(manifest: Manifest, directory: Path) -> Corpus | None:
+    if not (directory / "index.json").exists():
+        return None
+    try:
+        corpus = Corpus.open(directory)
+    except UserError:
+        return None  # damaged or of an older format: it is being prepared again
+    if corpus.name != manifest.name:
+        raise UserError(
+            f"{directory} holds the corpus {corpus.name!r}, asked was {manifest.name!r}: "
+            "choose another directory, or remove this one"
+        )
+    return corpus
+
+
+def _entries(corpus: Corpus) -> dict[str, Entry]:
+    """The clips of an older corpus that are still what was packed, by key."""
+    c = corpus._index["columns"]
+    rows = zip(c["key"], corpus.offsets.tolist(), c["length"], c["crc"], c["rate"], c["channels"], c["gain"], strict=True)
+    names = ("key", "offset", "length", "crc", "rate", "channels", "gain")
+    try:
+        corpus.verify()
+    except UserError:
+        return {}
+    return {row[0]: {**dict(zip(names, row, strict=True)), "path": corpus._samples_path} for row in rows}
+
+
+def _faults(manifest: Manifest) -> dict[int, str]:
+    """What is wrong with clips before any is decoded, by their place in the manifest."""
+    faults: dict[int, str] = {}
+    seen: dict[str, Clip] = {}
+    classes = set(manifest.classes)
+    for i, clip in enumerate(manifest.clips):
+        unknown = [label for label in clip.labels if label not in classes]
+        if clip.id in seen:
+            first = seen[clip.id]
+            faults[i] = f"its id {clip.id!r} is taken" + ("" if first.row is None else f" by row {first.row}")
+        elif unknown:
+            listed = ", ".join(manifest.classes[:12]) + (", ..." if len(manifest.classes) > 12 else "")
+            faults[i] = f"label {unknown[0]!r} is not among the classes: {listed}.{did_you_mean(unknown[0], classes)}"
+        elif manifest.task == "multiclass" and len(clip.labels) != 1:
+            faults[i] = f"{len(clip.labels)} labels, a multiclass set needs exactly one"
+        elif not clip.path.exists():
+            faults[i] = "the file is missing"
+        seen.setdefault(clip.id, clip)
+    return faults
+
+
+def _key(manifest: Manifest, clip: Clip, request: dict[str, Any]) -> str:
+    """What decoding a clip depends on: the file (by path, size and time), the part of it, and the settings."""
+    try:
+        stat = clip.path.stat()
+        state: tuple[int, int] | None = (stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        state = None
+    text = json.dumps([manifest.relative(clip), state, clip.start, clip.end, *request.values(), FORMAT_VERSION])
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _fingerprint(manifest: Manifest, keys: list[str], request: dict[str, Any]) -> str:
+    head = [manifest.name, manifest.task, manifest.classes, manifest.source, manifest.note, request, FORMAT_VERSION]
+    digest = hashlib.sha256(json.dumps(head).encode())
+    for key, c in zip(keys, manifest.clips, strict=True):
+        digest.update(json.dumps([key, c.id, c.labels, c.fold, c.split, c.group, c.row]).encode())
+    return digest.hexdigest()
+
+
+def _refuse(manifest: Manifest, bad: list[BadClip] | tuple[BadClip, ...], on_bad: str, n_good: int) -> None:
+    if not bad or (on_bad == "skip" and n_good):
+        return
+    listed = "\n".join(f"  {clip}" for clip in bad[:_STATED])
+    more = f"\n  ... and {len(bad) - _STATED} more" if len(bad) > _STATED else ""
+    advice = 'Mend them, or leave them out with on_bad="skip".' if n_good else "No clip can be used."
+    raise UserError(f"{manifest.source}: {len(bad)} of {len(manifest)} clips are bad. {advice}\n{listed}{more}")
+
+
+def _index(
+    manifest: Manifest, good: list[tuple[Clip, Path, Entry]], bad: list[BadClip], sample_rate: int, fingerprint: str
+) -> dict[str, Any]:
+    number = {name: k for k, name in enumerate(manifest.classes)}
+    columns: dict[str, list[Any]] = {
+        "id": [c.id for c, _, _ in good],
+        "path": [manifest.relative(c) for c, _, _ in good],
+        "labels": [sorted({number[label] for label in c.labels}) for c, _, _ in good],
+        **{name: [getattr(c, name) for c, _, _ in good] for name in ("fold", "split", "group", "start", "end", "row")},
+        **{name: [entry[name] for _, _, entry in good] for name in ("length", "crc", "rate", "channels", "gain", "key")},
+    }
+    root = manifest.root
+    index: dict[str, Any] = {
+        "version": FORMAT_VERSION,
+        "name": manifest.name,
+        "task": manifest.task,
+        "classes": list(manifest.classes),
+        "sample_rate": sample_rate,
+        "n": len(good),
+        "source": manifest.source,
+        "note": manifest.note,
+        "root": None if root is None else root.as_posix(),
+        "fingerprint": fingerprint,
+        "bad": [[b.id, manifest.relative(Clip(b.id, b.path, ())), b.row, b.reason] for b in bad],
+        "columns": columns,
+    }
+    digest = content_digest(index)
+    return {**index, "digest": digest, "samples": f"samples-{digest[:16]}.i16"}

@@ -1,0 +1,75 @@
+"""ESC-50's layout: `audio/`, and `meta/esc50.csv` with filename, fold, target, category, esc10, src_file, take.
+
+K. J. Piczak, "ESC: Dataset for Environmental Sound Classification" (ACM Multimedia 2015). Clips cut from the same
+Freesound recording (`src_file`) are one group; the published folds respect them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audio_cls.data.manifest import Clip, Faults, Manifest
+from audio_cls.data.sources.csv import read_rows
+from audio_cls.errors import UserError, choices
+
+__all__ = ["detect", "read"]
+
+_COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
+_SUBSETS = ("all", "esc10")
+
+
+def detect(path: Path) -> bool:
+    return (path / "meta" / "esc50.csv").is_file()
+
+
+def read(root: Path, *, subset: str = "all") -> Manifest:
+    """Read ESC-50, or with `subset="esc10"` the ten classes that are flagged so. Classes are in the order of `target`.
+
+    Raises:
+        UserError: a missing column or a cell that makes no sense, by file and row; an unknown subset.
+    """
+    if subset not in _SUBSETS:
+        raise UserError(f"subset={subset!r}: {choices(subset, _SUBSETS)}")
+    path = root / "meta" / "esc50.csv"
+    _, rows = read_rows(path, _COLUMNS)
+    faults, clips = Faults(path), []
+    numbers: dict[str, tuple[int, int]] = {}  # class -> (target, the row that told first)
+    flagged = 0
+    for row, cells in rows:
+        if cells["esc10"].lower() not in ("true", "false"):
+            faults.add(f"esc10 is {cells['esc10']!r}, not True or False", row)
+        if not cells["fold"].isdecimal() or not cells["target"].isdecimal():
+            faults.add(f"fold {cells['fold']!r} and target {cells['target']!r} must be whole numbers", row)
+            continue
+        if not cells["filename"] or not cells["category"]:
+            faults.add("filename or category is empty", row)
+            continue
+        if subset == "esc10" and cells["esc10"].lower() != "true":
+            continue
+        target, category = int(cells["target"]), cells["category"]
+        known, first = numbers.setdefault(category, (target, row))
+        if known != target:
+            faults.add(f"{category!r} has target {target} here and {known} in row {first}", row)
+        flagged += cells["esc10"].lower() == "true"
+        clips.append(
+            Clip(
+                id=cells["filename"],
+                path=root / "audio" / cells["filename"],
+                labels=(category,),
+                fold=int(cells["fold"]),
+                group=cells["src_file"] or None,
+                row=row,
+            )
+        )
+    faults.check()
+    if not clips:
+        raise UserError(f"{path}: no row is flagged as ESC-10")
+    by_target: dict[int, str] = {}
+    for category, (target, row) in numbers.items():
+        other = by_target.setdefault(target, category)
+        if other != category:
+            faults.add(f"target {target} is {category!r} here and {other!r} in row {numbers[other][1]}", row)
+    faults.check()
+    name = "esc10" if flagged == len(clips) else "esc50"
+    classes = tuple(by_target[t] for t in sorted(by_target))
+    return Manifest(name, tuple(clips), classes, "multiclass", f"esc50:{subset}", root=root)

@@ -1,0 +1,229 @@
+"""The packed corpus on disk: one index, one file of samples, and the store that survives an interruption.
+
+    <corpus>/index.json             columns by clip, classes, digest; names the samples file
+    <corpus>/samples-<digest>.i16   mono int16, little endian, clips back to back in the order of the manifest
+    <corpus>/partial/               while `prepare` runs: decoded clips in any order and a journal of them
+
+The index is replaced last, by a rename: at any moment it names a samples file that is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audio_cls.errors import UserError
+
+__all__ = ["CLIP_COLUMNS", "FORMAT_VERSION", "Entry", "PartialStore", "content_digest", "lock", "publish", "read_index"]
+
+FORMAT_VERSION = 1
+CLIP_COLUMNS = ("id", "path", "labels", "fold", "split", "group", "start", "end", "row")
+FACT_COLUMNS = ("length", "crc", "rate", "channels", "gain", "key")
+Entry = dict[str, Any]  # key and either "bad" or the facts: offset, length, crc, rate, channels, gain
+
+
+def read_index(directory: Path) -> dict[str, Any]:
+    """The index as a dictionary whose `columns` all have `n` values.
+
+    Raises:
+        UserError: no corpus there, another format version, or an index that does not hold together.
+    """
+    path = directory / "index.json"
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        version = index["version"]
+    except FileNotFoundError:
+        busy = " An interrupted `prepare` lies there: run it again to finish it." if (directory / "partial").exists() else ""
+        raise UserError(f"{directory}: no corpus here (index.json is missing).{busy}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the index of a corpus ({error}); prepare the corpus again") from None
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path}: format version {version}, this version reads {FORMAT_VERSION}; prepare the corpus again")
+    try:
+        n, columns = index["n"], index["columns"]
+        for name in (*CLIP_COLUMNS, *FACT_COLUMNS):
+            if columns[name] is None:
+                columns[name] = [None] * n
+            if len(columns[name]) != n:
+                raise UserError(f"{path}: column {name!r} has {len(columns[name])} values for {n} clips; prepare the corpus again")
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: incomplete (no {error}); prepare the corpus again") from None
+    return dict(index)
+
+
+def content_digest(index: dict[str, Any]) -> str:
+    """SHA-256 (hex) over what an experiment depends on: audio, labels, folds, splits, groups, classes, task, sample rate.
+
+    Neither paths nor names nor the place of the corpus go in.
+    """
+    columns = index["columns"]
+    names = ("length", "crc", "labels", "fold", "split", "group")
+    parts = [index["version"], index["task"], index["classes"], index["sample_rate"], *([columns[name] for name in names])]
+    text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def lock(directory: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Let one process at a time prepare into a directory. The lock goes with its process, however that ends."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock; do not prepare twice at once there
+        yield
+        return
+    with open(directory / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class PartialStore:
+    """Decoded clips, appended in whatever order, each known by its key once its line stands in the journal.
+
+    Samples are written before the line that tells of them, so a kill leaves at most a tail that no line knows. On
+    opening every clip's checksum is verified; from the first that does not hold, the rest is cut off.
+    """
+
+    FSYNC_SECONDS = 5.0
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "partial"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.path, self.journal_path = self.directory / "samples.i16", self.directory / "journal.jsonl"
+        self.entries: dict[str, Entry] = {}
+        self.size = 0  # bytes of samples that the journal knows
+        journal_size = self._recover()
+        self._samples = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._samples.truncate(self.size)
+        self._journal = open(self.journal_path, "ab", buffering=0)  # noqa: SIM115
+        self._journal.truncate(journal_size)
+        self._synced = time.monotonic()
+
+    def _recover(self) -> int:
+        good = 0
+        if not self.journal_path.exists() or not self.path.exists():
+            return good
+        with open(self.journal_path, "rb") as journal, open(self.path, "rb") as samples:
+            for line in journal:
+                try:
+                    entry = json.loads(line) if line.endswith(b"\n") else None
+                    if entry is None or ("bad" not in entry and not self._holds(samples.read(2 * entry["length"]), entry)):
+                        break
+                    self.entries[entry["key"]] = entry
+                except (ValueError, KeyError, TypeError):
+                    break
+                self.size += 2 * entry.get("length", 0)
+                good += len(line)
+        return good
+
+    @staticmethod
+    def _holds(payload: bytes, entry: Entry) -> bool:
+        return len(payload) == 2 * entry["length"] and zlib.crc32(payload) == entry["crc"]
+
+    def add(self, entry: Entry, payload: bytes) -> None:
+        """Append one clip (or, with "bad", what is wrong with it) durably against the end of this process."""
+        if payload:
+            entry["offset"] = self.size // 2
+            _write_all(self._samples, payload)
+        _write_all(self._journal, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        self.entries[entry["key"]] = entry
+        self.size += len(payload)
+        if time.monotonic() - self._synced > self.FSYNC_SECONDS:  # against the end of the machine: at intervals
+            self.sync()
+
+    def sync(self) -> None:
+        os.fsync(self._samples.fileno())
+        os.fsync(self._journal.fileno())
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        self._samples.close()
+        self._journal.close()
+
+    def in_order(self, wanted: Sequence[tuple[Path, Entry]]) -> Path:
+        """A file that holds the wanted clips back to back: the store itself where it does, else a copy beside it."""
+        starts = np.cumsum([0] + [entry["length"] for _, entry in wanted])
+        ours = all(path == self.path and entry["offset"] == s for (path, entry), s in zip(wanted, starts, strict=False))
+        if ours and 2 * int(starts[-1]) == self.size:
+            return self.path
+        target = self.directory / "ordered.i16"
+        with open(target, "wb") as out, contextlib.ExitStack() as stack:
+            files = {path: stack.enter_context(open(path, "rb")) for path in {path for path, _ in wanted}}
+            for path, entry in wanted:
+                files[path].seek(2 * entry["offset"])
+                out.write(files[path].read(2 * entry["length"]))
+            out.flush()
+            os.fsync(out.fileno())
+        return target
+
+
+def publish(directory: Path, index: dict[str, Any] | None, samples: Path | None) -> bool:
+    """Make a finished corpus visible: samples first, index last, each by a rename.
+
+    With no index given, takes up a publication that was interrupted between the two renames; False if there is none.
+    """
+    partial = directory / "partial"
+    pending = partial / "index.json"
+    if index is None or samples is None:
+        try:
+            index = json.loads(pending.read_text(encoding="utf-8"))
+            whole = (directory / index["samples"]).stat().st_size == 2 * sum(index["columns"]["length"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if not whole:
+            return False
+    else:
+        _write_index(pending, index)
+        os.replace(samples, directory / index["samples"])
+        _sync_directory(directory)
+    os.replace(pending, directory / "index.json")
+    _sync_directory(directory)
+    shutil.rmtree(partial, ignore_errors=True)
+    for old in directory.glob("samples-*.i16"):
+        if old.name != index["samples"]:
+            with contextlib.suppress(OSError):  # a reader on a system that does not let go of open files
+                old.unlink()
+    return True
+
+
+def _write_index(path: Path, index: dict[str, Any]) -> None:
+    columns = {name: None if all(v is None for v in values) else values for name, values in index["columns"].items()}
+
+    def dump(value: Any) -> str:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+    lines = [f"{dump(key)}: {dump(value)}" for key, value in index.items() if key != "columns"]
+    lines.append('"columns": {\n' + ",\n".join(f"{dump(name)}: {dump(values)}" for name, values in columns.items()) + "\n}")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("{\n" + ",\n".join(lines) + "\n}\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_all(file: Any, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _sync_directory(directory: Path) -> None:
+    with contextlib.suppress(OSError):  # not everywhere can a folder be opened
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,31 @@
+"""Errors that a user can mend, and the words they are said in."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "choices", "did_you_mean"]
+
+
+class UserError(Exception):
+    """Something the user asked for cannot be done: the message says what, where, what is allowed and what was perhaps meant.
+
+    The command line prints the message alone and ends with exit code 2.
+    """
+
+
+def did_you_mean(asked: str, allowed: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` with the nearest allowed word, or an empty string when nothing is near."""
+    allowed = list(allowed)
+    near = difflib.get_close_matches(asked, allowed, n=1, cutoff=0.5)
+    if not near:  # a dotted key's last part, or a part of a word
+        near = [a for a in allowed if a.rsplit(".", 1)[-1] == asked.rsplit(".", 1)[-1]][:1]
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def choices(asked: str, allowed: Iterable[str]) -> str:
+    """The tail of an error message: what is allowed, then the nearest match."""
+    allowed = sorted(allowed)
+    listed = ", ".join(allowed) if allowed else "nothing"
+    return f"Allowed: {listed}.{did_you_mean(asked, allowed)}"

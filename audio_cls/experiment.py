@@ -1,0 +1,190 @@
+"""An experiment is a value: everything that describes one training run, and what it builds.
+
+`Experiment` is a frozen component. A command line, an arm of an ablation, a trial of a study, a resumed run: each is an
+experiment with overrides. `assemble` turns one into the chain from a batch to logits and loss, and refuses combinations that
+cannot work (an augmentation of waveforms before features that take images, ...) before anything is trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from audio_cls import augment as augmentation
+from audio_cls.augment import Augment
+from audio_cls.config import Component, ConfigError
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.splits import Folds, Split, SplitScheme
+from audio_cls.device import Precision
+from audio_cls.features import FeatureExtractor, Features, LogMel, Normaliser
+from audio_cls.losses import CrossEntropy, Loss
+from audio_cls.metrics import check_metric
+from audio_cls.models import Model, SmallCnn, parameter_count
+from audio_cls.optim import AdamW, Cosine, Optimizer, Schedule
+from audio_cls.rng import derive
+from audio_cls.sampling import Sampling, Uniform
+
+__all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_domains"]
+
+
+class Data(Component):
+    """Which clips, and what part of each: `clip_seconds` of audio at `sample_rate` Hz, cut at random when training, from the
+    middle when evaluating; shorter clips are padded with silence or tiled."""
+
+    corpus: str = "demo"
+    sample_rate: int = Field(default=16000, ge=1000)
+    clip_seconds: float = Field(default=5.0, gt=0)
+    crop: Literal["random", "centre"] = "random"
+    pad: Literal["zero", "tile"] = "zero"
+    split: SplitScheme = Folds()
+
+    @property
+    def clip_samples(self) -> int:
+        return round(self.clip_seconds * self.sample_rate)
+
+
+class Training(Component):
+    """The budget and how it is spent. `metric` chooses the best epoch; `early_stopping` is a patience in epochs."""
+
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    metric: str = "val/macro_f1"
+    early_stopping: int | None = Field(default=None, ge=1)
+    clip_norm: float | None = Field(default=None, gt=0)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    precision: Precision = "auto"
+
+
+class Experiment(Component):
+    """One training run, completely."""
+
+    data: Data = Data()
+    features: Features = LogMel()
+    augment: Augment = Augment()
+    sampling: Sampling = Uniform()
+    model: Model = SmallCnn()
+    loss: Loss = CrossEntropy()
+    optimizer: Optimizer = AdamW()
+    schedule: Schedule = Cosine()
+    training: Training = Training()
+    seed: int = Field(default=0, ge=0)
+
+    def check(self) -> Experiment:
+        """Refuse what cannot work, whatever the data: metric name, domains. Returns itself."""
+        check_metric(self.training.metric)
+        if not self.training.metric.startswith("val/"):
+            raise ConfigError(f"training.metric: {self.training.metric!r}: the best epoch is chosen on validation data: val/...")
+        check_domains(self)
+        return self
+
+
+def check_domains(experiment: Experiment) -> None:
+    """Follow a batch through the chain and refuse an operation that meets a domain it does not take.
+
+    Raises:
+        ConfigError: naming the operation, the domain it takes, and the one it would be given.
+    """
+    features, model = experiment.features, experiment.model
+    if features.input_domain != "waveform":
+        raise ConfigError(f"features.kind={features.kind} takes {features.input_domain}, and the corpus holds waveforms")
+    flowing = {"waveform", "mix", features.output_domain}
+    for op in experiment.augment.items:
+        if op.domain not in flowing:
+            raise ConfigError(
+                f"augment.{op.kind} takes a {op.domain}, but with features.kind={features.kind} a batch is a waveform, then "
+                f"{features.output_domain}: take it out (augment.{op.kind}=none) or choose other features"
+            )
+        if op.domain == "waveform" and not features.framewise:
+            raise ConfigError(f"augment.{op.kind} changes waveforms, but features.kind={features.kind} are computed once from whole clips")
+    if features.output_domain not in model.input_domains:
+        allowed = ", ".join(model.input_domains)
+        raise ConfigError(
+            f"model.kind={model.kind} takes {allowed}, but features.kind={features.kind} gives {features.output_domain}"
+        )
+    if model.closed_form and experiment.augment.items:
+        names = ", ".join(op.kind for op in experiment.augment.items)
+        raise ConfigError(f"model.kind={model.kind} is fitted at once, not by batches: augment must be empty, found {names}")
+
+
+class Classifier(nn.Module):
+    """Normalisation and model: what is trained and saved. Takes un-normalised features, gives logits (batch, n_classes)."""
+
+    def __init__(self, normaliser: Normaliser, model: nn.Module) -> None:
+        super().__init__()
+        self.normaliser = normaliser
+        self.model = model
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.model(self.normaliser(features))
+
+
+@dataclass
+class Chain:
+    """The parts that an experiment builds for one data set, on one device."""
+
+    features: FeatureExtractor
+    classifier: Classifier
+    loss: nn.Module
+    waveform_ops: list[augmentation.Augmenter]
+    feature_ops: list[augmentation.Augmenter]
+    mix_ops: list[augmentation.Mixer]
+    n_parameters: int
+
+
+def assemble(experiment: Experiment, corpus: Corpus, split: Split, normaliser: Normaliser, device: torch.device) -> Chain:
+    """Build the chain. Initial weights depend on (`seed`) only; the caller's random state is left as it was.
+
+    Raises:
+        ConfigError: for parts that do not fit each other or the data.
+    """
+    experiment.check()
+    data = experiment.data
+    features = experiment.features.build(data.sample_rate)
+    n_classes = len(corpus.classes)
+    targets = corpus.targets[split.train]
+    counts = torch.from_numpy(np.asarray(targets.sum(0), dtype=np.float32))
+    shape = feature_shape(experiment, features)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(experiment.seed, "init"))
+        model = experiment.model.build(shape, n_classes)
+    bias = experiment.loss.initial_bias(counts, len(split.train), corpus.task)
+    if bias is not None:
+        _set_output_bias(model, bias)
+    loss = experiment.loss.build(counts, len(split.train), corpus.task)
+    hop = features.hop_length
+    built = [(op.domain, op.build(data.sample_rate, hop)) for op in experiment.augment.items]
+    classifier = Classifier(normaliser, model).to(device=device)
+    if device.type != "mps":
+        classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Chain(
+        features=features.to(device),
+        classifier=classifier,
+        loss=loss.to(device),
+        waveform_ops=[op for domain, op in built if domain == "waveform"],
+        feature_ops=[op for domain, op in built if domain not in ("waveform", "mix")],
+        mix_ops=[op for domain, op in built if domain == "mix"],
+        n_parameters=parameter_count(model),
+    )
+
+
+def feature_shape(experiment: Experiment, features: FeatureExtractor) -> tuple[int, ...]:
+    """The shape of one clip's features, without the batch axis."""
+    domain, samples = experiment.features.output_domain, experiment.data.clip_samples
+    if not experiment.features.framewise:
+        return (features.n_bins,)
+    if domain == "waveform":
+        return (samples,)
+    return (1, features.n_bins, features.frames(samples))
+
+
+def _set_output_bias(model: nn.Module, bias: torch.Tensor) -> None:
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == len(bias) and m.bias is not None]
+    if not layers:
+        raise ConfigError("loss.prior_bias=true: the model has no linear output layer with a bias of one value a class")
+    with torch.no_grad():
+        layers[-1].bias.copy_(bias)

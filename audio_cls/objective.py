@@ -1,0 +1,335 @@
+"""One experiment from start to finish: build, train, record. Studies, ablations and single runs all come here.
+
+A failure is an outcome: divergence, lack of memory, a fault in a user's model end the run as FAILED with a reason, and whoever
+asked goes on with the next one. Only a user's mistake that no later run could escape (an unknown corpus, say) is raised.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from audio_cls.batches import Batches, FeatureCache
+from audio_cls.checkpoint import CheckpointStore
+from audio_cls.config import ConfigError
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.splits import Split
+from audio_cls.device import choose_device, choose_precision, describe_device
+from audio_cls.errors import UserError, choices
+from audio_cls.experiment import Chain, Experiment, assemble
+from audio_cls.metrics import VERSION, evaluate, fit_thresholds
+from audio_cls.training import Diverged, Fit, fit, predict, probabilities
+from audio_cls.workspace import Workspace
+
+if TYPE_CHECKING:
+    from audio_cls.tracking import Run, Tracker
+
+__all__ = ["Outcome", "Record", "Runtime", "State", "open_corpus", "prepare_run", "run_experiment"]
+
+State = Literal["COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
+SMALLEST_PART = 4  # clips: batches are not split further than this for want of memory
+
+
+@dataclass
+class Outcome:
+    """How a run ended. `value` is the chosen metric at its best epoch; None unless the run is COMPLETE or PRUNED.
+
+    `metrics` are the validation metrics of the best epoch, `last` those of the last one (chosen by nobody).
+    """
+
+    state: State
+    value: float | None = None
+    reason: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Runtime:
+    """What a process keeps between runs: open corpora, packed features, the tracker, the device."""
+
+    workspace: Workspace
+    tracker: Tracker
+    device: torch.device = field(default_factory=lambda: choose_device("auto"))
+    features: FeatureCache = field(default_factory=FeatureCache)
+    corpora: dict[str, Corpus] = field(default_factory=dict)
+
+    def corpus(self, name: str) -> Corpus:
+        if name not in self.corpora:
+            self.corpora[name] = open_corpus(self.workspace, name)
+        return self.corpora[name]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where and under what name a run is recorded in MLflow. `run_id` goes on with an earlier run."""
+
+    name: str
+    kind: str = "run"
+    parent: str | None = None
+    run_id: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    sources: tuple[Path, ...] = ()
+    on_run_id: Callable[[str], None] | None = None
+
+
+def open_corpus(workspace: Workspace, name: str) -> Corpus:
+    """A prepared corpus by its name in the workspace, or by the path of its folder."""
+    folder = workspace.corpora / name
+    if not folder.exists() and Path(name).is_dir():
+        folder = Path(name)
+    if not folder.exists():
+        known = [p.name for p in workspace.corpora.iterdir() if p.is_dir()] if workspace.corpora.exists() else []
+        raise UserError(f"no corpus {name!r} in {workspace.corpora}. {choices(name, known)} Make one with: audio-cls data prepare SOURCE --name {name}")
+    return Corpus.open(folder)
+
+
+def mlflow_experiment(corpus: Corpus) -> str:
+    """One MLflow experiment for each data set and task."""
+    return f"{corpus.name}/{corpus.task}"
+
+
+@dataclass
+class Prepared:
+    """An experiment with its data at hand, not yet trained."""
+
+    experiment: Experiment
+    corpus: Corpus
+    split: Split
+    batches: Batches
+    chain: Chain
+
+
+def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
+    """Open the corpus, split it, pack the features, build the chain.
+
+    Raises:
+        UserError: for a corpus, split or configuration that does not hold.
+    """
+    experiment.check()
+    corpus = runtime.corpus(experiment.data.corpus)
+    split = experiment.data.split.assign(corpus)
+    features = experiment.features.build(experiment.data.sample_rate)
+    if corpus.sample_rate != experiment.data.sample_rate:
+        raise ConfigError(
+            f"data.sample_rate={experiment.data.sample_rate}, but the corpus {corpus.name!r} is packed at {corpus.sample_rate} Hz: "
+            f"set data.sample_rate={corpus.sample_rate}, or prepare it again with --sample-rate {experiment.data.sample_rate}"
+        )
+    packed = runtime.features.packed(experiment, corpus, features, runtime.device)
+    normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device)
+    chain = assemble(experiment, corpus, split, normaliser, runtime.device)
+    return Prepared(experiment, corpus, split, Batches(experiment, corpus, split, chain.features, packed, runtime.device), chain)
+
+
+def run_experiment(
+    experiment: Experiment,
+    runtime: Runtime,
+    record: Record,
+    store: CheckpointStore,
+    *,
+    report: Callable[[int, float], None] | None = None,
+    should_stop: Callable[[], str | None] | None = None,
+    epochs: int | None = None,
+) -> Outcome:
+    """Train one experiment to its budget, going on from `store`, recording it as `record` says.
+
+    After each epoch `report(epoch, value)` is told the chosen metric and `should_stop()` asked; its answer begins with
+    `pruned` or `interrupted` (or anything else, which counts as interrupted).
+
+    Raises:
+        UserError: when the experiment cannot be built.
+    """
+    began = time.perf_counter()
+    prepared = prepare_run(experiment, runtime)
+    corpus, split = prepared.corpus, prepared.split
+    run = _open_run(experiment, prepared, runtime, record)
+    observe = _Observer(run, experiment.training.metric, report, should_stop)
+    accumulate = 1
+    while True:
+        try:
+            result = fit(experiment, prepared.chain, prepared.batches, store, observe, epochs=epochs, accumulate=accumulate)
+            break
+        except Diverged as error:
+            return _fail(run, "diverged", str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                return _fail(run, f"error: {type(error).__name__}: {error}", traceback.format_exc())
+            part = experiment.training.batch_size // (accumulate * 2)
+            if part < SMALLEST_PART:
+                return _fail(run, "oom", f"out of memory even with parts of {experiment.training.batch_size // accumulate} clips: {error}")
+            accumulate *= 2
+            run.tags({"accumulate": str(accumulate)})
+            del prepared
+            gc.collect()
+            if runtime.device.type == "cuda":
+                torch.cuda.empty_cache()
+            prepared = prepare_run(experiment, runtime)
+        except UserError:
+            run.finish("FAILED", "configuration")
+            raise
+        except Exception as error:
+            return _fail(run, f"error: {type(error).__name__}: {error}", traceback.format_exc())
+
+    best = {k.split("/", 1)[1]: v for k, v in result.history[result.best_epoch].items() if k.startswith("val/")} if result.best_epoch >= 0 else {}
+    outcome = _outcome(result, best)
+    if outcome.state in ("COMPLETE", "PRUNED"):
+        run.final(_final_metrics(result, best, prepared, time.perf_counter() - began))
+    if outcome.state == "COMPLETE":
+        _log_results(run, experiment, corpus, split, prepared, result, store)
+    run.finish(outcome.state, outcome.reason)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Observer:
+    """Passes each epoch on: first to the tracker, then to whoever decides."""
+
+    run: Run
+    metric: str
+    report: Callable[[int, float], None] | None
+    ask: Callable[[], str | None] | None
+
+    def epoch(self, epoch: int, row: dict[str, float]) -> None:
+        self.run.epoch(epoch, row)
+        if self.report:
+            self.report(epoch, row[self.metric])
+
+    def should_stop(self) -> str | None:
+        return self.ask() if self.ask else None
+
+
+def _outcome(result: Fit, best: dict[str, float]) -> Outcome:
+    attrs = {"best_epoch": result.best_epoch, "epochs": len(result.history)}
+    if result.stopped and not result.stopped.startswith("pruned"):
+        return Outcome("INTERRUPTED", None, result.stopped, attrs=attrs)
+    if result.best_epoch < 0:
+        return Outcome("FAILED", None, "diverged: the chosen metric was never finite", attrs=attrs)
+    state: State = "PRUNED" if result.stopped else "COMPLETE"
+    last = {k.split("/", 1)[1]: v for k, v in result.history[-1].items() if k.startswith("val/")}
+    return Outcome(state, result.best_value, result.stopped or "", metrics=best, last=last, attrs=attrs)
+
+
+def _open_run(experiment: Experiment, prepared: Prepared, runtime: Runtime, record: Record) -> Run:
+    from audio_cls.tracking import DatasetInfo
+
+    corpus, device = prepared.corpus, runtime.device
+    tags = {
+        "data.digest": corpus.digest,
+        "split.digest": prepared.split.digest,
+        "experiment.digest": experiment.digest(),
+        "metric.version": str(VERSION),
+        "device": describe_device(device),
+        "precision": choose_precision(experiment.training.precision, device),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        **record.tags,
+    }
+    run = runtime.tracker.start(
+        mlflow_experiment(corpus),
+        record.name,
+        parent=record.parent,
+        kind=record.kind,
+        params=experiment.flatten(),
+        tags=tags,
+        dataset=DatasetInfo(corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)),
+        run_id=record.run_id,
+    )
+    if record.on_run_id:
+        record.on_run_id(run.run_id)
+    if record.run_id is None:
+        run.artifact_text("experiment.json", experiment.to_json())
+        for source in record.sources:
+            run.artifact(source, "source")
+    return run
+
+
+def _final_metrics(result: Fit, best: dict[str, float], prepared: Prepared, seconds: float) -> dict[str, float]:
+    train_seconds = sum(row["time/train_seconds"] for row in result.history)
+    seen = sum(row["time/train_seconds"] * row["time/samples_per_second"] for row in result.history)
+    out = {f"best/{k}": v for k, v in best.items()}
+    out |= {"best/epoch": float(result.best_epoch), "final/epochs": float(len(result.history))}
+    out |= {f"last/{k.split('/', 1)[1]}": v for k, v in result.history[-1].items() if k.startswith("val/")}
+    out |= {"final/parameters": float(prepared.chain.n_parameters), "final/seconds": seconds}
+    out |= {"final/train_seconds": train_seconds, "final/samples_per_second": seen / max(train_seconds, 1e-9)}
+    if "train/loss" in result.history[-1] and "val/loss" in result.history[-1]:
+        out["final/loss_gap"] = result.history[-1]["val/loss"] - result.history[-1]["train/loss"]
+    return out
+
+
+def _log_results(
+    run: Run, experiment: Experiment, corpus: Corpus, split: Split, prepared: Prepared, result: Fit, store: CheckpointStore
+) -> None:
+    """The artifacts of a complete run: weights, predictions of the validation clips, tables and the report."""
+    from audio_cls.report.page import RunReport, run_report
+    from audio_cls.report.tables import confusion_csv, per_class_csv, predictions_csv
+
+    logits = predict(prepared.chain, prepared.batches, split.validation)
+    scores = probabilities(logits, corpus.task)
+    targets = np.asarray(corpus.targets[split.validation])
+    thresholds = fit_thresholds(scores, targets) if corpus.task == "multilabel" else None
+    clip_ids = [corpus.clips[int(i)].id for i in split.validation]
+    evaluation = evaluate(scores, targets, corpus.task, classes=corpus.classes, thresholds=thresholds)
+    if thresholds is not None:
+        run.final({f"best/{k}_tuned": v for k, v in evaluation.overall.items() if k in ("macro_f1", "micro_f1")})
+        run.artifact_text("thresholds.json", json.dumps(dict(zip(corpus.classes, thresholds.tolist(), strict=True)), indent=2))
+    run.artifact_text("classes.json", json.dumps({"classes": list(corpus.classes), "task": corpus.task}, indent=2))
+    run.artifact(store.best_path(result.best_epoch), "weights", name="best.safetensors")
+    run.artifact_text("predictions.csv", predictions_csv(clip_ids, targets, scores, corpus.classes))
+    run.artifact_text("per_class.csv", per_class_csv(evaluation, corpus.classes))
+    if corpus.task == "multiclass":
+        run.artifact_text("confusion.csv", confusion_csv(targets.argmax(1), scores.argmax(1), corpus.classes))
+    curves = [{"epoch": float(i), **row} for i, row in enumerate(result.history)]
+    facts = {
+        "best epoch": result.best_epoch,
+        "parameters": prepared.chain.n_parameters,
+        "data": f"{corpus.name} {corpus.digest[:12]}",
+        "split": f"{len(split.train)} training, {len(split.validation)} validation clips",
+        "device": describe_device(prepared.batches.device),
+    }
+    page = run_report(
+        RunReport(
+            title=run.name,
+            task=corpus.task,
+            classes=list(corpus.classes),
+            scores=scores,
+            targets=targets,
+            clip_ids=clip_ids,
+            curves=curves,
+            config=experiment.flatten(),
+            facts=facts,
+        )
+    )
+    run.artifact_text("report.html", page)
+
+
+def _fail(run: Run, reason: str, detail: str) -> Outcome:
+    run.artifact_text("failure.txt", detail)
+    run.finish("FAILED", reason)
+    return Outcome("FAILED", None, reason, attrs={"detail": detail[-4000:]})
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or "out of memory" in text
+        or "can't allocate memory" in text
+        or "not enough memory" in text
+    )
+
+
+def worker_name() -> str:
+    """`host:pid`, for logs and tags."""
+    return f"{os.uname().nodename}:{os.getpid()}"

@@ -1,0 +1,335 @@
+"""Plotly figures of predictions and training curves: pure functions from arrays.
+
+Colours are those of Okabe and Ito (2008), which stay apart for colour-blind readers, with a line style beside each colour.
+Class names are escaped (plotly reads markup in text) and stand at numeric positions, so equal or shortened names cannot
+merge two classes into one.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from audio_cls.metrics import precision_recall_curve, roc_curve
+from audio_cls.ranking import average_precision, rank, roc_auc
+
+__all__ = [
+    "PALETTE",
+    "class_bars",
+    "confusion_figure",
+    "curve_figure",
+    "layout",
+    "precision_recall_figure",
+    "roc_figure",
+    "text",
+]
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+DASHES = ("solid", "dash", "dot", "dashdot")
+GREY = "#bbbbbb"
+BLUES = ((0.0, "#ffffff"), (0.15, "#dbe9f6"), (0.4, "#8fc1de"), (0.7, "#2f7fbc"), (1.0, "#08306b"))
+LEGEND_GAP = 52  # pixels from the horizontal axis down to the legend: ticks and the axis title
+NAMED = 10  # classes drawn in colour and named in the legend; of more classes the weakest ones are
+
+Array = NDArray[Any]
+
+
+def layout(title: str, height: int = 420, **more: Any) -> dict[str, Any]:
+    """The look shared by all figures: white, system fonts, legend below (a phone has no room beside), margins that grow."""
+    axis = {"automargin": True, "gridcolor": "#e6e6e6", "zeroline": False, "linecolor": "#888888", "ticks": "outside"}
+    base: dict[str, Any] = {
+        "template": "none",
+        "title": {"text": text(title, 80), "x": 0, "xref": "container", "pad": {"l": 8}, "font": {"size": 15}},
+        "height": height,
+        "margin": {"l": 48, "r": 12, "t": 44, "b": 44},
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#222222"},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "colorway": list(PALETTE),
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": -LEGEND_GAP / (height - 88),  # in shares of the plot's height, which the margins leave
+            "yanchor": "top",
+            "font": {"size": 11},
+        },
+        "hoverlabel": {"align": "left"},
+        "xaxis": dict(axis),
+        "yaxis": dict(axis),
+    }
+    for key, value in more.items():
+        base[key] = {**base[key], **value} if isinstance(value, dict) and key in base else value
+    return base
+
+
+def confusion_figure(matrix: Array, classes: Sequence[str], support: Array | None = None) -> go.Figure:
+    """A confusion matrix, each row as shares of its class; counts stand in the cells (up to 20 classes) and in the hover.
+
+    Args:
+        matrix: (n_classes, n_classes) counts, rows true, columns predicted.
+        classes: names, the order of both axes; the first is at the top and at the left.
+        support: (n_classes,) clips with each label, for multilabel; row sums unless given.
+    """
+    counts = np.asarray(matrix)
+    total = (counts.sum(axis=1) if support is None else np.asarray(support))[:, None].astype(float)
+    shares = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
+    names = [text(name) for name in classes]
+    positions = list(range(len(names)))
+    ticks = {"tickmode": "array", "tickvals": positions, "ticktext": names, "showgrid": False, "ticks": ""}
+    # of many classes the empty cells, nearly all of them, go without words: 200 x 200 would be megabytes
+    worded = (counts > 0) | (len(names) <= 40)
+    hover = [
+        [f"true {true}<br>predicted {called}" if worded[i, j] else "" for j, called in enumerate(names)]
+        for i, true in enumerate(names)
+    ]
+    size = int(np.clip(150 + 34 * len(names), 320, 900))
+    return go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=positions,
+            y=positions,
+            text=np.where(counts > 0, counts.astype(str), "") if len(names) <= 20 else None,
+            texttemplate="%{text}" if len(names) <= 20 else None,
+            customdata=counts,
+            hovertext=hover,
+            hovertemplate="%{hovertext}<br>%{customdata} clips, %{z:.1%} of the row<extra></extra>",
+            colorscale=[list(stop) for stop in BLUES],
+            zmin=0,
+            zmax=1,
+            xgap=1,
+            ygap=1,
+            colorbar={"thickness": 8, "tickformat": ".0%", "outlinewidth": 0, "len": 0.9},
+        ),
+        layout(
+            "Confusion matrix",
+            size,
+            xaxis={**ticks, "title": {"text": "predicted"}, "tickangle": -90 if len(names) > 5 else 0},
+            yaxis={**ticks, "title": {"text": "true"}, "autorange": "reversed"},
+        ),
+    )
+
+
+def class_bars(per_class: Mapping[str, Array], classes: Sequence[str]) -> go.Figure:
+    """F1 of each class as a bar, recall and average precision as marks on it, the number of clips beside the name.
+
+    Args:
+        per_class: `Evaluation.per_class`: f1, recall, ap and support, each (n_classes,).
+        classes: names; drawn in the order of F1, undefined ones last.
+    """
+    f1 = np.asarray(per_class["f1"], float)
+    order = np.argsort(-np.nan_to_num(f1, nan=-1.0), kind="stable")
+    positions = np.arange(len(order))
+    names = [f"{text(classes[k])} ({int(per_class['support'][k])})" for k in order.tolist()]
+    common = {"y": positions, "customdata": names}
+    figure = go.Figure(
+        [
+            go.Bar(
+                x=f1[order],
+                orientation="h",
+                name="F1",
+                marker={"color": "#9ccbe8"},
+                hovertemplate="%{customdata}<br>F1 %{x:.3f}<extra></extra>",
+                **common,
+            )
+        ]
+    )
+    for key, name, symbol, colour in (("recall", "recall", "line-ns", "#D55E00"), ("ap", "AP", "diamond", "#1b1b1b")):
+        figure.add_scatter(
+            x=np.asarray(per_class[key], float)[order],
+            mode="markers",
+            name=name,
+            marker={
+                "symbol": symbol,
+                "size": 11 if key == "recall" else 7,
+                "color": colour,
+                "line": {"width": 2, "color": colour},
+            },
+            hovertemplate=f"%{{customdata}}<br>{name} %{{x:.3f}}<extra></extra>",
+            **common,
+        )
+    height = int(np.clip(130 + 24 * len(names), 240, 2600))
+    return figure.update_layout(
+        layout(
+            "Per class (clips)",
+            height,
+            xaxis={"range": [0, 1.03], "side": "bottom"},
+            yaxis={
+                "tickmode": "array",
+                "tickvals": positions,
+                "ticktext": names,
+                "range": [len(names) - 0.4, -0.6],
+                "ticks": "",
+                "showgrid": False,
+            },
+            legend={"y": -30 / (height - 88), "traceorder": "normal"},
+        )
+    )
+
+
+def roc_figure(scores: Array, targets: Array, classes: Sequence[str]) -> go.Figure:
+    """ROC curves by class and their mean (true positive rates averaged at equal false positive rates).
+
+    Args:
+        scores, targets: (n_clips, n_classes); classes without positives or without negatives have no curve.
+        classes: names.
+    """
+    grid = np.linspace(0, 1, 101)
+    areas = np.array([roc_auc(ranked) for ranked in rank(scores, targets)])
+    curves = {k: roc_curve(scores[:, k], targets[:, k]) for k in np.flatnonzero(~np.isnan(areas)).tolist()}
+    mean = [np.r_[0.0, np.interp(grid, x, y)] for x, y in curves.values()]
+    figure = _class_lines(
+        "ROC curves",
+        "AUC",
+        classes,
+        areas,
+        curves,
+        (np.r_[0.0, grid], mean),
+        ("false positive rate", "true positive rate"),
+    )
+    diagonal = {
+        "type": "line",
+        "x0": 0,
+        "y0": 0,
+        "x1": 1,
+        "y1": 1,
+        "line": {"color": "#999999", "dash": "dot", "width": 1},
+    }
+    return figure.update_layout(shapes=[diagonal])
+
+
+def precision_recall_figure(scores: Array, targets: Array, classes: Sequence[str]) -> go.Figure:
+    """Precision-recall curves by class and their mean (precisions averaged at equal recall); the area is the AP.
+
+    Args:
+        scores, targets: (n_clips, n_classes); classes without positives have no curve.
+        classes: names.
+    """
+    grid = np.linspace(0, 1, 101)
+    areas = np.array([average_precision(ranked) for ranked in rank(scores, targets)])
+    curves, mean = {}, []
+    for k in np.flatnonzero(~np.isnan(areas)).tolist():
+        precision, recall, _ = precision_recall_curve(scores[:, k], targets[:, k])
+        first = np.diff(recall, prepend=0.0) > 0  # thresholds that only add false alarms do not enter the AP
+        precision, recall = precision[first], recall[first]
+        curves[k] = (np.r_[0.0, recall], np.r_[precision[0], precision])
+        mean.append(precision[np.minimum(recall.searchsorted(grid - 1e-12), len(recall) - 1)])
+    return _class_lines(
+        "Precision and recall", "AP", classes, areas, curves, (grid, mean), ("recall", "precision"), shape="vh"
+    )
+
+
+def curve_figure(
+    curves: Sequence[Mapping[str, float]],
+    names: Iterable[str],
+    title: str,
+    best_epoch: float | None = None,
+    y_title: str = "",
+) -> go.Figure:
+    """Curves over epochs.
+
+    Args:
+        curves: a mapping for each epoch, with "epoch" and any of `names`; an epoch without a name is a gap.
+        names: keys to draw, such as "train/loss".
+        title: of the figure.
+        best_epoch: marked by a vertical line unless None.
+        y_title: of the vertical axis.
+    """
+    figure = go.Figure()
+    epochs = [row["epoch"] for row in curves]
+    for index, name in enumerate(names):
+        figure.add_scatter(
+            x=epochs,
+            y=[row.get(name) for row in curves],
+            name=text(name),
+            mode="lines+markers" if len(epochs) <= 60 else "lines",
+            marker={"size": 4},
+            line=_line(index),
+            hovertemplate=f"{text(name)}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
+        )
+    figure.update_layout(
+        layout(
+            title, 380, xaxis={"title": {"text": "epoch"}}, yaxis={"title": {"text": text(y_title)}}, showlegend=True
+        )
+    )
+    if best_epoch is not None:
+        figure.add_vline(
+            x=best_epoch,
+            line={"color": "#666666", "dash": "dot", "width": 1},
+            annotation={"text": f"best: epoch {best_epoch:g}", "font": {"size": 11}, "yanchor": "bottom"},
+            annotation_position="top",
+        )
+    return figure
+
+
+def _class_lines(
+    title: str,
+    measure: str,
+    classes: Sequence[str],
+    areas: NDArray[np.float64],
+    curves: Mapping[int, tuple[Array, Array]],
+    mean: tuple[Array, list[Array]],
+    axes: tuple[str, str],
+    shape: str = "linear",
+) -> go.Figure:
+    """A line per class and a thick mean; of more than `NAMED` classes the weakest are coloured and the others grey."""
+    ranked = sorted(curves, key=lambda k: (areas[k], k))
+    named = ranked[:NAMED]
+    figure = go.Figure()
+    for k in [*ranked[NAMED:][::-1], *named]:
+        label = f"{text(classes[k])} {areas[k]:.3f}"
+        x, y = _thin(*curves[k], limit=120 if k in named else 50)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            name=label,
+            mode="lines",
+            line={**(_line(named.index(k)) if k in named else {"color": GREY, "width": 1}), "shape": shape},
+            showlegend=k in named,
+            hovertemplate=f"{text(classes[k])}, {measure} {areas[k]:.3f}<br>"
+            f"{axes[0]} %{{x:.3f}}<br>{axes[1]} %{{y:.3f}}<extra></extra>",
+        )
+    if curves:
+        figure.add_scatter(
+            x=mean[0],
+            y=np.mean(mean[1], axis=0),
+            name=f"mean of classes {areas[list(curves)].mean():.3f}",
+            mode="lines",
+            line={"color": "#000000", "width": 3},
+            hovertemplate=f"mean<br>{axes[0]} %{{x:.2f}}<br>{axes[1]} %{{y:.3f}}<extra></extra>",
+        )
+    note = f", {NAMED} weakest of {len(curves)} classes named" if len(curves) > NAMED else ""
+    return figure.update_layout(
+        layout(
+            f"{title} ({measure}{note})",
+            520,
+            xaxis={"range": [-0.01, 1.01], "title": {"text": axes[0]}},
+            yaxis={"range": [0, 1.02], "title": {"text": axes[1]}},
+            showlegend=True,
+        )
+    )
+
+
+def _line(index: int) -> dict[str, Any]:
+    return {"color": PALETTE[index % len(PALETTE)], "dash": DASHES[index // len(PALETTE) % len(DASHES)], "width": 1.8}
+
+
+def _thin(x: Array, y: Array, limit: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """At most about `limit` points, evenly spaced along the curve, both ends among them."""
+    x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
+    if len(x) <= limit:
+        return x, y
+    length = np.r_[0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))]
+    keep = np.unique(np.r_[length.searchsorted(np.linspace(0, length[-1], limit)).clip(max=len(x) - 1), 0, len(x) - 1])
+    return x[keep], y[keep]
+
+
+def text(name: object, limit: int = 32) -> str:
+    """A name as plotly shows it literally, shortened with an ellipsis."""
+    name = " ".join(str(name).split())
+    return html.escape(name if len(name) <= limit else name[: limit - 1] + "…", quote=False)

@@ -1,0 +1,99 @@
+"""Predictions, per-class figures and confusion counts as CSV text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.metrics import Evaluation, predict
+
+__all__ = ["confusion_csv", "decision_margin", "per_class_csv", "predictions_csv"]
+
+SEPARATOR = ";"
+
+
+def predictions_csv(
+    clip_ids: Sequence[str],
+    targets: NDArray[Any],
+    scores: NDArray[Any],
+    classes: Sequence[str],
+    task: str = "multiclass",
+    thresholds: NDArray[Any] | None = None,
+) -> str:
+    """One row for each clip: id, true labels, predicted labels, correct, margin, the three likeliest with their scores.
+
+    Args:
+        clip_ids: (n_clips,).
+        targets: (n_clips, n_classes) 0 and 1.
+        scores: (n_clips, n_classes) probabilities.
+        classes: names; several labels of a clip are joined by ";".
+        task: "multiclass" or "multilabel"; for multilabel, correct means that every label is.
+        thresholds: (n_classes,), multilabel.
+    """
+    targets, scores = np.asarray(targets) > 0.5, np.asarray(scores)
+    called = predict(scores, task, thresholds)
+    margins = decision_margin(scores, task, thresholds)
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :3]
+    header = ["clip", "true", "predicted", "correct", "margin"]
+    header += [f"{word}_{place + 1}" for place in range(top.shape[1]) for word in ("class", "score")]
+    rows: list[list[Any]] = []
+    for index, clip in enumerate(clip_ids):
+        best = [cell for k in top[index].tolist() for cell in (classes[k], _digits(scores[index, k]))]
+        labels = [_labels(mask[index], classes) for mask in (targets, called)]
+        correct = bool((targets[index] == called[index]).all())
+        rows.append([clip, *labels, "yes" if correct else "no", _digits(margins[index]), *best])
+    return _csv(header, rows)
+
+
+def decision_margin(scores: NDArray[Any], task: str, thresholds: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    """How far each clip's decision is from another one, (n_clips,).
+
+    Multiclass: the highest score less the second (NaN with one class). Multilabel: the distance of the score nearest to
+    its threshold.
+    """
+    scores = np.asarray(scores, np.float64)
+    if task == "multilabel":
+        limits = np.broadcast_to(np.asarray(0.5 if thresholds is None else thresholds, np.float64), scores.shape)
+        return np.abs(scores - limits).min(axis=1)
+    if scores.shape[1] < 2:
+        return np.full(len(scores), np.nan)
+    ordered = np.sort(scores, axis=1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2])
+
+
+def per_class_csv(evaluation: Evaluation, classes: Sequence[str]) -> str:
+    """One row for each class with every figure of `Evaluation.per_class`; an undefined one is an empty cell."""
+    keys = list(evaluation.per_class)
+    rows = ([name, *(_cell(evaluation.per_class[key][k]) for key in keys)] for k, name in enumerate(classes))
+    return _csv(["class", *keys], rows)
+
+
+def confusion_csv(matrix: NDArray[Any], classes: Sequence[str]) -> str:
+    """The counts, a row for each true class, a column for each predicted one."""
+    rows = ([name, *row] for name, row in zip(classes, np.asarray(matrix).tolist()))
+    return _csv(["true\\predicted", *classes], rows)
+
+
+def _labels(mask: NDArray[np.bool_], classes: Sequence[str]) -> str:
+    return SEPARATOR.join(classes[k] for k in np.flatnonzero(mask).tolist())
+
+
+def _digits(value: Any) -> str:
+    return "" if np.isnan(value) else f"{value:.6g}"
+
+
+def _cell(value: Any) -> str | int:
+    return int(value) if isinstance(value, np.integer) else _digits(value)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

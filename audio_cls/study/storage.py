@@ -1,0 +1,260 @@
+"""Where studies live: SQLite made safe for several processes, or PostgreSQL for several machines.
+
+Optuna's SQLite storage pops a queued trial by reading and then writing, so that two processes run it twice, and most
+processes that open a fresh file together crash. Here every transaction takes the write lock at its start, a file is created
+by one process at a time, and whatever must be done by one process at once is done under `StudyStorage.lock`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy as sa
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+
+from audio_cls.errors import UserError, choices
+from audio_cls.study.declaration import PrunerConfig, SamplerConfig, Study, identity_changes
+from audio_cls.study.pruners import build_pruner
+from audio_cls.study.samplers import build_sampler
+
+__all__ = ["Heartbeat", "LockBusy", "StudyStorage", "load_study", "open_storage", "open_study", "patiently"]
+
+IDENTITY = "audio_cls"  # the study attribute that holds its identity
+SQLITE_TIMEOUT = 60.0  # seconds to wait for another process's transaction
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """How often a running trial shows life, and after how long a silence it is given to another worker. Seconds."""
+
+    interval: int = 15
+    grace: int = 120
+
+
+class LockBusy(UserError):
+    """A study's lock was not had in time; says who holds it."""
+
+
+@dataclass(frozen=True)
+class StudyStorage:
+    """A database of studies. `shown` is its URL without the password."""
+
+    backend: RDBStorage
+    shown: str
+    heartbeat: Heartbeat
+    lock_file: Path | None  # None: the database's own advisory locks
+
+    @contextlib.contextmanager
+    def lock(self, study: str, timeout: float = 30.0) -> Iterator[None]:
+        """Alone among all processes that use the study. Goes with its holder; not re-entrant.
+
+        Raises:
+            LockBusy: when another process (a stopped one, say) holds it for longer than `timeout` seconds.
+        """
+        held = _file_lock(self.lock_file, timeout) if self.lock_file else _advisory_lock(self.backend.engine, study, timeout)
+        with held:
+            yield
+
+
+def open_storage(where: str | Path, *, heartbeat: Heartbeat | None = None, must_exist: bool = False) -> StudyStorage:
+    """Open `sqlite:///FILE`, a file's path, or `postgresql://...`, creating its tables where they are missing.
+
+    Raises:
+        UserError: for another kind of database, one that cannot be reached, or a missing file when it `must_exist`.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    heartbeat = heartbeat or Heartbeat()
+    text = str(where)
+    if "://" not in text:
+        return _open_sqlite(Path(text), heartbeat, must_exist)
+    try:
+        url = sa.engine.make_url(text)
+    except sa.exc.ArgumentError:
+        raise UserError(f"--storage {text!r} is no database URL. Allowed: a file's path, sqlite:///FILE, postgresql://USER@HOST/NAME") from None
+    dialect = url.get_backend_name()
+    if dialect == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise UserError(f"--storage {text!r}: a study needs a file that its workers share, such as sqlite:///optuna.db")
+        return _open_sqlite(Path(url.database), heartbeat, must_exist)
+    if dialect != "postgresql":
+        raise UserError(f"--storage: {dialect!r} is no supported database. {choices(dialect, ('sqlite', 'postgresql'))}")
+    return _open_postgresql(url, heartbeat)
+
+
+def open_study(
+    declaration: Study, storage: StudyStorage, *, extra: Mapping[str, Any] | None = None, check: bool = True
+) -> optuna.Study:
+    """Create the declared study, or take it up; one made by `optuna create-study` is taken up as well.
+
+    `extra` joins the identity (the data's digest, the metric's version). The sampler and the pruner are those that the study
+    began with.
+
+    Raises:
+        UserError: when the study optimises in the other direction, or was begun by a different declaration (unless not `check`).
+    """
+    identity = {**declaration.identity(), **(extra or {})}
+    with storage.lock(declaration.name):
+        study = optuna.create_study(
+            storage=storage.backend, study_name=declaration.name, direction=declaration.direction, load_if_exists=True
+        )
+        wanted = StudyDirection.MAXIMIZE if declaration.direction == "maximize" else StudyDirection.MINIMIZE
+        if study.directions != [wanted]:
+            found = ", ".join(d.name.lower() for d in study.directions)
+            raise UserError(
+                f"study {declaration.name!r} in {storage.shown} has the direction {found}, the declaration asks for "
+                f"{declaration.direction}: give the declaration another name, or the direction {found}"
+            )
+        stored = study.user_attrs.get(IDENTITY)
+        if stored is None:
+            study.set_user_attr(IDENTITY, identity)
+        elif missing := {k: v for k, v in (extra or {}).items() if k not in stored}:
+            study.set_user_attr(IDENTITY, {**stored, **missing})
+    if stored is not None and check and (changes := identity_changes(stored, declaration, extra)):
+        raise UserError(
+            f"study {declaration.name!r} in {storage.shown} was begun by another declaration, and its trials would not be "
+            "comparable. What changed:\n  " + "\n  ".join(changes) + "\nUndo the change, or give the study another name."
+        )
+    return load_study(declaration.name, storage)
+
+
+def load_study(name: str, storage: StudyStorage) -> optuna.Study:
+    """A study by name, with the sampler and pruner that it began with.
+
+    Raises:
+        UserError: when there is no such study.
+    """
+    try:
+        study = optuna.load_study(study_name=name, storage=storage.backend, sampler=optuna.samplers.RandomSampler())
+    except KeyError:
+        known = optuna.get_all_study_names(storage.backend)
+        raise UserError(f"no study {name!r} in {storage.shown}. {choices(name, known)}") from None
+    identity = study.user_attrs.get(IDENTITY)
+    if identity is not None:
+        study.sampler = build_sampler(SamplerConfig.parse(identity["sampler"], f"study {name!r}: sampler"))
+        study.pruner = build_pruner(PrunerConfig.parse(identity["pruner"], f"study {name!r}: pruner"))
+    return study
+
+
+def patiently(call: Callable[[], T], *, seconds: float = 60.0, give_up: Callable[[], bool] = lambda: False) -> T:
+    """Call, and call again with growing pauses while the database is away or its disk is full, for `seconds` at most."""
+    deadline = time.monotonic() + seconds
+    pause = 0.2
+    while True:
+        try:
+            return call()
+        except (StorageInternalError, sa.exc.DBAPIError):
+            if time.monotonic() + pause > deadline or give_up():
+                raise
+            time.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+
+# -- SQLite -------------------------------------------------------------------------------------------------------
+
+
+def _open_sqlite(path: Path, heartbeat: Heartbeat, must_exist: bool) -> StudyStorage:
+    path = path.expanduser().resolve()
+    if must_exist and not path.exists():
+        raise UserError(f"no study database {str(path)!r}: nothing was searched here yet")
+    if not path.parent.is_dir():
+        raise UserError(f"--storage: no folder {str(path.parent)!r} for the study database {path.name!r}")
+    lock_file = path.with_name(path.name + ".lock")
+    with _file_lock(lock_file, SQLITE_TIMEOUT):
+        try:
+            backend = _storage(f"sqlite:///{path}", {"connect_args": {"timeout": SQLITE_TIMEOUT}}, heartbeat)
+        except sa.exc.DatabaseError as error:
+            raise UserError(f"{path} is no usable study database: {error.orig}") from None
+
+    @sa.event.listens_for(backend.engine, "connect")
+    def _connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver at the first write
+        connection.execute("pragma journal_mode=wal")
+        connection.execute("pragma synchronous=normal")
+
+    @sa.event.listens_for(backend.engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    backend.engine.dispose()  # connections made before the listeners stood
+    return StudyStorage(backend, f"sqlite:///{path}", heartbeat, lock_file)
+
+
+@contextlib.contextmanager
+def _file_lock(path: Path, timeout: float) -> Iterator[None]:
+    deadline = time.monotonic() + timeout
+    with open(path, "a+", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    raise LockBusy(f"{path} is held by {file.read().strip() or 'another process'} for more than {timeout:g} s") from None
+                time.sleep(0.005)
+        with contextlib.suppress(OSError):  # a full disk must not stop who would free it
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename}")
+            file.flush()
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+# -- PostgreSQL ---------------------------------------------------------------------------------------------------
+
+
+def _open_postgresql(url: sa.engine.URL, heartbeat: Heartbeat) -> StudyStorage:
+    shown = url.render_as_string(hide_password=True)
+    options = {"pool_pre_ping": True, "pool_size": 3, "connect_args": {"connect_timeout": 10}}
+    text = url.render_as_string(hide_password=False)
+    try:
+        maker = sa.create_engine(text, poolclass=sa.pool.NullPool, connect_args=options["connect_args"])
+        with _advisory_lock(maker, "creation of tables", SQLITE_TIMEOUT):
+            backend = _storage(text, options, heartbeat)
+    except ImportError as error:
+        raise UserError(f"{shown}: the driver is missing ({error}). Install it with: pip install 'audio_cls[postgresql]'") from None
+    except sa.exc.OperationalError as error:
+        raise UserError(f"{shown} cannot be reached: {str(error.orig).strip()}") from None
+    return StudyStorage(backend, shown, heartbeat, None)
+
+
+@contextlib.contextmanager
+def _advisory_lock(engine: sa.engine.Engine, name: str, timeout: float) -> Iterator[None]:
+    key = int.from_bytes(hashlib.sha256(f"audio_cls {name}".encode()).digest()[:8], "big", signed=True)
+    deadline = time.monotonic() + timeout
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.scalar(sa.text("select pg_try_advisory_lock(:key)"), {"key": key}):
+            if time.monotonic() > deadline:
+                raise LockBusy(f"the lock of {name!r} is held by another process for more than {timeout:g} s")
+            time.sleep(0.01)
+        try:
+            yield
+        finally:
+            connection.execute(sa.text("select pg_advisory_unlock(:key)"), {"key": key})
+
+
+def _storage(url: str, engine_kwargs: dict[str, Any], heartbeat: Heartbeat) -> RDBStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(
+            url,
+            engine_kwargs=engine_kwargs,
+            heartbeat_interval=heartbeat.interval,
+            grace_period=max(heartbeat.grace, math.ceil(2 * heartbeat.interval)),
+        )
