@@ -98,6 +98,8 @@ class FeatureCache:
 
     def packed(self, experiment: Experiment, corpus: Corpus, features: FeatureExtractor, device: torch.device) -> PackedFeatures:
         data, framewise = experiment.data, experiment.features.framewise
+        if experiment.features.output_domain == "waveform":  # nothing to compute: batches are cut from the corpus itself
+            return PackedFeatures(torch.empty(0), None, None)
         window = f"{data.clip_samples}/{data.pad}" if framewise else "whole"
         key = (corpus.digest, experiment.features.digest(), window, str(device))
         if key not in self._packed:
@@ -113,7 +115,10 @@ class FeatureCache:
         key = (corpus.digest, experiment.features.digest(), str(experiment.data.clip_samples), experiment.data.pad, split.digest, str(device))
         normaliser = Normaliser.build(experiment.features, features.n_bins)
         if key not in self._statistics:
-            normaliser.fit(packed.rows(split.train).cpu())
+            if experiment.features.output_domain == "waveform":
+                normaliser.fit(torch.from_numpy(corpus.waveform(int(i)))[None] for i in split.train)
+            else:
+                normaliser.fit(packed.rows(split.train).cpu())
             self._statistics[key] = {k: v.clone() for k, v in normaliser.state_dict().items()}
         normaliser.load_state_dict(self._statistics[key])
         return normaliser
@@ -132,7 +137,8 @@ class Batches:
         self.experiment, self.corpus, self.split, self.device = experiment, corpus, split, device
         self.packed = packed
         self.framewise = experiment.features.framewise
-        self.from_waveforms = any(op.domain == "waveform" for op in experiment.augment.items)
+        self.is_waveform = experiment.features.output_domain == "waveform"
+        self.from_waveforms = self.is_waveform or any(op.domain == "waveform" for op in experiment.augment.items)
         self.frames = features.frames(data.clip_samples) if self.framewise else 0
         self.targets = torch.from_numpy(np.asarray(corpus.targets, dtype=np.float32)).to(device)
         self._order = experiment.sampling.build(np.asarray(corpus.targets[split.train]))
@@ -158,7 +164,8 @@ class Batches:
         size = size or max(64, self.experiment.training.batch_size)
         for start in range(0, len(clips), size):
             part = clips[start : start + size]
-            x = self.features(part, np.full(len(part), 0.5))
+            middle = np.full(len(part), 0.5)
+            x = self.waveforms(part, middle) if self.is_waveform else self.features(part, middle)
             yield Batch(part, x, self.targets[torch.as_tensor(part, device=self.device)])
 
     def features(self, clips: np.ndarray, where: np.ndarray) -> torch.Tensor:

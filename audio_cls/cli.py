@@ -222,24 +222,25 @@ STORAGE = click.option("--storage", default=None, metavar="URL", help="Optuna's 
 @click.pass_context
 def study_run(ctx: click.Context, file: Path, trials: int, workers: int, storage: str | None, assignments: tuple[str, ...], device: str) -> None:  # fmt: skip
     """Run the study that FILE declares until --trials configurations have finished."""
-    from audio_cls.commands import study_run_command
+    from audio_cls.study_commands import run_command
 
-    study_run_command(workspace_of(ctx), file, trials=trials, workers=workers, storage=storage, assignments=assignments, device=device)
+    run_command(workspace_of(ctx), file, trials=trials, workers=workers, storage=storage, assignments=assignments, device=device)
 
 
 @study.command("worker", hidden=True)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--trials", type=int, required=True)
-@click.option("--threads", type=int, default=1)
+@click.option("--supervisor", type=int, default=None)
+@click.option("--since", type=float, default=None)
 @STORAGE
 @SET
 @DEVICE
 @click.pass_context
-def study_worker(ctx: click.Context, file: Path, trials: int, threads: int, storage: str | None, assignments: tuple[str, ...], device: str) -> None:  # fmt: skip
+def study_worker(ctx: click.Context, file: Path, **options: Any) -> None:
     """One worker of a study; started by `study run`."""
-    from audio_cls.commands import study_worker_command
+    from audio_cls.study_commands import worker_command
 
-    study_worker_command(workspace_of(ctx), file, trials=trials, threads=threads, storage=storage, assignments=assignments, device=device)
+    worker_command(workspace_of(ctx), file, **options)
 
 
 @study.command("status")
@@ -249,9 +250,9 @@ def study_worker(ctx: click.Context, file: Path, trials: int, threads: int, stor
 @click.pass_context
 def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage: str | None) -> None:
     """Progress, best so far, running, pruned and failed trials with reasons, and what is left. Without a name: all studies."""
-    from audio_cls.commands import study_status_command
+    from audio_cls.study_commands import status_command
 
-    study_status_command(workspace_of(ctx), name_or_file, top=top, storage=storage)
+    status_command(workspace_of(ctx), name_or_file, top=top, storage=storage)
 
 
 @study.command("best")
@@ -261,9 +262,9 @@ def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage
 @click.pass_context
 def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: str | None) -> None:
     """The best trial: value, parameters, and the command that trains it again."""
-    from audio_cls.commands import study_best_command
+    from audio_cls.study_commands import best_command
 
-    study_best_command(workspace_of(ctx), name_or_file, as_json=as_json, storage=storage)
+    best_command(workspace_of(ctx), name_or_file, as_json=as_json, storage=storage)
 
 
 # -- the rest -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from audio_cls.errors import UserError, choices, did_you_mean
 
@@ -83,6 +83,12 @@ class Component(BaseModel):
         value = {str(k): _tuples(v) for k, v in value.items()}
         if cls.is_family():
             kind = value.get("kind")
+            if kind is None:
+                raise PydanticCustomError(
+                    "unknown_kind",
+                    "the key 'kind' is missing. Allowed: {allowed}",
+                    {"allowed": ", ".join(cls.members())},
+                )
             if not isinstance(kind, str) or kind not in cls._members:
                 raise PydanticCustomError(
                     "unknown_kind",
@@ -196,7 +202,7 @@ class ComponentSet(Component):
                 if fields is None or fields == NONE:
                     continue
                 fields = {} if fields == "on" else fields
-                members.append(fields if isinstance(fields, Component) else cls.of.members()[kind].parse(fields, f"{kind}"))
+                members.append(fields if isinstance(fields, Component) else _member(cls.of.members()[kind], kind, fields))
             value = {"items": tuple(members)}
         elif not isinstance(value, Mapping) and isinstance(value, Iterable):
             value = {"items": tuple(value)}
@@ -242,6 +248,22 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 # -- the parts of the above ---------------------------------------------------------------------------------------
+
+
+def _member(cls: type[Component], kind: str, fields: Any) -> Component:
+    """Validate a member of a set; its faults are placed below its kind."""
+    try:
+        return cls.model_validate(fields)
+    except ValidationError as error:
+        faults: list[InitErrorDetails] = [
+            {
+                "type": PydanticCustomError(fault["type"], "{message}", {"message": fault["msg"]}),  # type: ignore[typeddict-item]
+                "loc": (kind, *fault["loc"]),
+                "input": fault["input"],
+            }
+            for fault in error.errors()
+        ]
+        raise ValidationError.from_exception_data(cls.__name__, faults) from None
 
 
 def _tuples(value: Any) -> Any:

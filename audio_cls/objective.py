@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import shlex
-import sys
+import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from audio_cls.data.splits import Split
 from audio_cls.device import choose_device, choose_precision, describe_device
 from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Chain, Experiment, assemble
-from audio_cls.metrics import VERSION, evaluate, fit_thresholds
+from audio_cls.metrics import VERSION, confusion_matrix, evaluate, fit_thresholds
 from audio_cls.training import Diverged, Fit, fit, predict, probabilities
 from audio_cls.workspace import Workspace
 
@@ -188,7 +187,7 @@ def run_experiment(
     if outcome.state in ("COMPLETE", "PRUNED"):
         run.final(_final_metrics(result, best, prepared, time.perf_counter() - began))
     if outcome.state == "COMPLETE":
-        _log_results(run, experiment, corpus, split, prepared, result, store)
+        _log_results(run, record.name, experiment, corpus, split, prepared, result, store)
     run.finish(outcome.state, outcome.reason)
     return outcome
 
@@ -223,7 +222,7 @@ def _outcome(result: Fit, best: dict[str, float]) -> Outcome:
 
 
 def _open_run(experiment: Experiment, prepared: Prepared, runtime: Runtime, record: Record) -> Run:
-    from audio_cls.tracking import DatasetInfo
+    from audio_cls.tracking import DatasetInfo, environment_tags
 
     corpus, device = prepared.corpus, runtime.device
     tags = {
@@ -233,7 +232,7 @@ def _open_run(experiment: Experiment, prepared: Prepared, runtime: Runtime, reco
         "metric.version": str(VERSION),
         "device": describe_device(device),
         "precision": choose_precision(experiment.training.precision, device),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        **environment_tags(),
         **record.tags,
     }
     run = runtime.tracker.start(
@@ -247,7 +246,7 @@ def _open_run(experiment: Experiment, prepared: Prepared, runtime: Runtime, reco
         run_id=record.run_id,
     )
     if record.on_run_id:
-        record.on_run_id(run.run_id)
+        record.on_run_id(run.id)
     if record.run_id is None:
         run.artifact_text("experiment.json", experiment.to_json())
         for source in record.sources:
@@ -269,10 +268,10 @@ def _final_metrics(result: Fit, best: dict[str, float], prepared: Prepared, seco
 
 
 def _log_results(
-    run: Run, experiment: Experiment, corpus: Corpus, split: Split, prepared: Prepared, result: Fit, store: CheckpointStore
+    run: Run, name: str, experiment: Experiment, corpus: Corpus, split: Split, prepared: Prepared, result: Fit, store: CheckpointStore
 ) -> None:
     """The artifacts of a complete run: weights, predictions of the validation clips, tables and the report."""
-    from audio_cls.report.page import RunReport, run_report
+    from audio_cls.report.run import RunReport, run_report
     from audio_cls.report.tables import confusion_csv, per_class_csv, predictions_csv
 
     logits = predict(prepared.chain, prepared.batches, split.validation)
@@ -285,11 +284,14 @@ def _log_results(
         run.final({f"best/{k}_tuned": v for k, v in evaluation.overall.items() if k in ("macro_f1", "micro_f1")})
         run.artifact_text("thresholds.json", json.dumps(dict(zip(corpus.classes, thresholds.tolist(), strict=True)), indent=2))
     run.artifact_text("classes.json", json.dumps({"classes": list(corpus.classes), "task": corpus.task}, indent=2))
-    run.artifact(store.best_path(result.best_epoch), "weights", name="best.safetensors")
-    run.artifact_text("predictions.csv", predictions_csv(clip_ids, targets, scores, corpus.classes))
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "best.safetensors"
+        shutil.copyfile(store.best_path(result.best_epoch), weights)
+        run.artifact(weights, "weights")
+    run.artifact_text("predictions.csv", predictions_csv(clip_ids, targets, scores, corpus.classes, corpus.task, thresholds))
     run.artifact_text("per_class.csv", per_class_csv(evaluation, corpus.classes))
     if corpus.task == "multiclass":
-        run.artifact_text("confusion.csv", confusion_csv(targets.argmax(1), scores.argmax(1), corpus.classes))
+        run.artifact_text("confusion.csv", confusion_csv(confusion_matrix(targets.argmax(1), scores.argmax(1), len(corpus.classes)), corpus.classes))
     curves = [{"epoch": float(i), **row} for i, row in enumerate(result.history)]
     facts = {
         "best epoch": result.best_epoch,
@@ -300,7 +302,7 @@ def _log_results(
     }
     page = run_report(
         RunReport(
-            title=run.name,
+            title=name,
             task=corpus.task,
             classes=list(corpus.classes),
             scores=scores,
@@ -309,6 +311,8 @@ def _log_results(
             curves=curves,
             config=experiment.flatten(),
             facts=facts,
+            thresholds=thresholds,
+            metric=experiment.training.metric,
         )
     )
     run.artifact_text("report.html", page)
@@ -328,8 +332,3 @@ def _out_of_memory(error: BaseException) -> bool:
         or "can't allocate memory" in text
         or "not enough memory" in text
     )
-
-
-def worker_name() -> str:
-    """`host:pid`, for logs and tags."""
-    return f"{os.uname().nodename}:{os.getpid()}"

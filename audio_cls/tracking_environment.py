@@ -13,7 +13,18 @@ from pathlib import Path
 
 __all__ = ["environment_tags"]
 
-_PACKAGES = ("audio_cls", "torch", "torchaudio", "numpy", "scipy", "scikit-learn", "optuna", "mlflow", "soundfile", "soxr")
+_PACKAGES = (
+    "audio_cls",
+    "torch",
+    "torchaudio",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "optuna",
+    "mlflow",
+    "soundfile",
+    "soxr",
+)
 
 
 def environment_tags(folder: Path | None = None) -> dict[str, str]:

@@ -58,9 +58,12 @@ class Outbox:
         raise OSError(f"no free outbox for {uid} in {folder}")
 
     @classmethod
-    def take(cls, path: Path) -> Outbox | None:
-        """Open an outbox that exists; None where another process holds it or it is gone."""
-        return cls._lock(path, create=False)
+    def take(cls, path: Path, wait_seconds: float = 0.0) -> Outbox | None:
+        """Open an outbox that exists; None where it is gone, or another process holds it for longer than `wait_seconds`."""
+        deadline = time.monotonic() + wait_seconds
+        while (box := cls._lock(path, create=False)) is None and path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return box
 
     @classmethod
     def heads(cls, folder: Path) -> Iterator[tuple[Path, Operation]]:

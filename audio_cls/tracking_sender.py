@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_cls.tracking_outbox import Operation, Outbox
-from audio_cls.tracking_store import create_experiment
+from audio_cls.tracking_store import Refused, create_experiment
 from audio_cls.workspace import Workspace
 
 __all__ = ["Backend", "Sender", "clean_key", "clean_value", "finite"]
@@ -86,7 +86,9 @@ class Sender:
     def __init__(self, uid: str, run_id: str | None, careful: bool) -> None:
         self.uid, self.run_id, self.careful = uid, run_id, careful
         self._params: dict[str, str] = {}
-        self._steps: dict[str, dict[int, float]] = {}  # metric -> step -> last value, as far as the server has been asked
+        self._steps: dict[
+            str, dict[int, float]
+        ] = {}  # metric -> step -> last value, as far as the server has been asked
 
     def send(self, backend: Backend, operation: Operation, again: bool) -> None:
         """Carry out one operation; `again` where an earlier attempt may have succeeded unnoticed.
@@ -94,8 +96,6 @@ class Sender:
         Raises:
             Exception: whatever MLflow raises; `NotYet` where the run's parent has not been sent.
         """
-        if again:
-            self._steps.clear()
         verb = operation["op"]
         if verb == "open":
             self._open(backend, operation, again)
@@ -103,6 +103,11 @@ class Sender:
         if self.run_id is None:
             raise NotYet(f"the run {self.uid} has not been created")
         getattr(self, f"_send_{verb}")(backend.client, operation, again or self.careful)
+
+    def forget(self) -> None:
+        """After a failure nobody knows what has arrived: ask the server again."""
+        self._steps.clear()
+        self._params.clear()
 
     def _open(self, backend: Backend, operation: Operation, again: bool) -> None:
         experiment_id = backend.experiment(**operation["experiment"])
@@ -148,7 +153,9 @@ class Sender:
 
         step, values = operation["step"], operation["values"]
         if careful:
-            values = {k: v for k, v in values.items() if not self._has(client, k, step, v, operation.get("replace", False))}
+            values = {
+                k: v for k, v in values.items() if not self._has(client, k, step, v, operation.get("replace", False))
+            }
         metrics = [Metric(k, v, operation["time"], step) for k, v in values.items()]
         for start in range(0, len(metrics), 1000):
             client.log_batch(self.run_id, metrics=metrics[start : start + 1000], synchronous=True)
@@ -186,7 +193,11 @@ class Sender:
     def _send_artifact(self, client: Any, operation: Operation, _: bool) -> None:
         folder = operation.get("folder") or None
         if "text" in operation:
-            client.log_text(self.run_id, operation["text"], f"{folder}/{operation['name']}" if folder else operation["name"])
+            client.log_text(
+                self.run_id, operation["text"], f"{folder}/{operation['name']}" if folder else operation["name"]
+            )
+        elif not Path(operation["path"]).exists():
+            raise Refused(f"the artifact {operation['path']} is gone")
         elif Path(operation["path"]).is_dir():
             name = Path(operation["path"]).name
             client.log_artifacts(self.run_id, operation["path"], f"{folder}/{name}" if folder else name)

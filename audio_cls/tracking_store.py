@@ -17,7 +17,17 @@ from urllib.request import getproxies, proxy_bypass
 from audio_cls.errors import UserError
 from audio_cls.workspace import Workspace, fsync_folder
 
-__all__ = ["REQUEST_SECONDS", "Breaker", "database_uri", "import_mlflow", "is_final", "open_client", "relocate"]
+__all__ = [
+    "REQUEST_SECONDS",
+    "Breaker",
+    "Refused",
+    "create_experiment",
+    "database_uri",
+    "import_mlflow",
+    "is_final",
+    "open_client",
+    "relocate",
+]
 
 CONNECT_SECONDS = 2.0  # to find out that a server cannot be reached
 REQUEST_SECONDS = 10  # for a server that takes the connection and then hangs
@@ -120,7 +130,9 @@ def relocate(workspace: Workspace) -> int:
     try:
         tables = {name for (name,) in con.execute("select name from sqlite_master where type = 'table'")}
         if not {"experiments", "experiment_tags"} <= tables:
-            raise UserError(f"{workspace.mlflow_db} is no MLflow database: it has no table of experiments. Move it away.")
+            raise UserError(
+                f"{workspace.mlflow_db} is no MLflow database: it has no table of experiments. Move it away."
+            )
         tag = con.execute("select experiment_id, value from experiment_tags where key = ?", (ROOT_TAG,)).fetchone()
         old = tag[1] if tag else _first_root(con)
         if tag and old == new:
@@ -141,22 +153,34 @@ def relocate(workspace: Workspace) -> int:
                     ).rowcount
         if home is not None:
             con.execute("delete from experiment_tags where key = ?", (ROOT_TAG,))
-            con.execute("insert into experiment_tags (key, value, experiment_id) values (?, ?, ?)", (ROOT_TAG, new, home))
+            con.execute(
+                "insert into experiment_tags (key, value, experiment_id) values (?, ?, ?)", (ROOT_TAG, new, home)
+            )
         con.execute("commit")
     finally:
         con.close()  # rolls back what was not committed
     if rows:
-        _log.warning("the workspace has moved from %s to %s: %d artifact paths in mlflow.db now follow it", old, new, rows)
+        _log.warning(
+            "the workspace has moved from %s to %s: %d artifact paths in mlflow.db now follow it", old, new, rows
+        )
     return rows
 
 
 def _first_root(con: sqlite3.Connection) -> str | None:
     """The folder of a database that we have not seen before: where MLflow put the first experiment's `mlruns/ID`."""
-    for number, location in con.execute("select experiment_id, artifact_location from experiments order by experiment_id"):
+    for number, location in con.execute(
+        "select experiment_id, artifact_location from experiments order by experiment_id"
+    ):
         path = (location or "").removeprefix("file://")
         if path.startswith("/") and path.endswith(f"/mlruns/{number}"):
             return str(path.removesuffix(f"/mlruns/{number}"))
     return None
+
+
+class Refused(Exception):
+    """An operation that can never succeed."""
+
+    error_code = "INVALID_STATE"
 
 
 def is_final(error: Exception) -> bool:

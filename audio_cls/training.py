@@ -273,7 +273,9 @@ def _fit_closed_form(experiment: Experiment, chain: Chain, batches: Batches, sto
     with torch.no_grad():
         x = torch.cat([chain.classifier.normaliser(b.x) for b in batches.evaluate(train)])
     y = batches.targets[torch.as_tensor(train, device=batches.device)]
-    chain.classifier.model.fit_closed_form(x.cpu(), y.cpu(), None, experiment.seed)  # type: ignore[operator]
+    chain.classifier.model.fit_closed_form(  # type: ignore[operator]
+        x.cpu(), y.cpu(), None, experiment.seed, task=batches.corpus.task
+    )
     seconds = time.perf_counter() - began
     row = _evaluate(chain, batches, train, "train/")
     row = {k: row[k] for k in ("train/loss", "train/accuracy") if k in row}

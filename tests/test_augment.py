@@ -196,7 +196,9 @@ def test_masks_have_the_asked_number_and_widths_uniformly() -> None:
     edges = (masked.diff(dim=1, prepend=torch.zeros(4000, 1, dtype=torch.int32)) == 1).sum(1)
     assert edges.max() == 1, "one mask, in one piece"
     assert (masked.float().mean(0)[20:100] - 5 / 115).abs().max() < 0.02
-    both = SpecAugment(n_time_masks=3, time_mask_frames=7, n_freq_masks=2, freq_mask_bins=5).build(RATE, HOP)(x, generator())[:, 0]
+    both = SpecAugment(n_time_masks=3, time_mask_frames=7, n_freq_masks=2, freq_mask_bins=5).build(RATE, HOP)(
+        x, generator()
+    )[:, 0]
     assert (both == 0).all(1).sum(1).max() <= 21
     assert (both == 0).all(2).sum(1).max() <= 10
     assert (both == 0).all(1).sum(1).max() > 14
@@ -204,7 +206,9 @@ def test_masks_have_the_asked_number_and_widths_uniformly() -> None:
 
 def test_masks_wider_than_the_clip_leave_half_of_it_and_none_changes_nothing() -> None:
     x = torch.ones(50, 1, 8, 6)
-    out = SpecAugment(n_time_masks=1, time_mask_frames=500, n_freq_masks=1, freq_mask_bins=500).build(RATE, HOP)(x, generator())
+    out = SpecAugment(n_time_masks=1, time_mask_frames=500, n_freq_masks=1, freq_mask_bins=500).build(RATE, HOP)(
+        x, generator()
+    )
     assert out.sum((1, 2, 3)).min() >= 12
     assert torch.equal(SpecAugment(n_time_masks=0, n_freq_masks=0).build(RATE, HOP)(x, generator()), x)
 

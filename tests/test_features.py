@@ -181,7 +181,14 @@ def test_normaliser_equals_numpy_in_every_form_of_input() -> None:
     wide = rows.astype(np.float64)
     readonly = rows.copy()
     readonly.flags.writeable = False
-    for given in (rows, readonly, torch.from_numpy(rows), clips, list(clips.split(7)), [rows[:1], rows[1:4000], rows[4000:]]):
+    for given in (
+        rows,
+        readonly,
+        torch.from_numpy(rows),
+        clips,
+        list(clips.split(7)),
+        [rows[:1], rows[1:4000], rows[4000:]],
+    ):
         band = Normaliser("band", 6).fit(given)
         np.testing.assert_allclose(band.mean.flatten().numpy(), wide.mean(0), rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(band.std.flatten().numpy(), wide.std(0), rtol=1e-5)
@@ -204,7 +211,9 @@ def test_normaliser_of_embeddings_waveforms_and_none() -> None:
     assert fitted.mean.shape == (1, 40)
     torch.testing.assert_close(fitted(x).mean(0), torch.zeros(40), atol=1e-5, rtol=0)
     wave = noise(4, 1000)
-    torch.testing.assert_close(Normaliser.build(Waveform(normalise="global"), 1).fit(wave)(wave).std(), torch.tensor(1.0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        Normaliser.build(Waveform(normalise="global"), 1).fit(wave)(wave).std(), torch.tensor(1.0), atol=1e-3, rtol=0
+    )
     none = Normaliser.build(LogMel(normalise="none"), 64).fit(torch.randn(10, 64))
     assert torch.equal(none(x), x)
 

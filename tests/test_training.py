@@ -181,3 +181,30 @@ def test_pinned_losses(runtime: Runtime, tmp_path: Path) -> None:
 
 
 PINNED = [1.11695, 0.95521, 0.86959]
+
+
+def test_a_users_model_of_raw_waveforms(runtime: Runtime, tmp_path: Path) -> None:
+    """A model declared outside the package, on a domain that none of ours takes."""
+    from audio_cls.models import Model
+
+    class Raw(Model, kind="raw_conv"):
+        input_domains = ("waveform",)
+        width: int = 8
+
+        def build(self, input_shape: tuple[int, ...], n_classes: int) -> torch.nn.Module:
+            return torch.nn.Sequential(
+                torch.nn.Unflatten(1, (1, input_shape[0])),
+                torch.nn.Conv1d(1, self.width, 64, stride=16),
+                torch.nn.ReLU(),
+                torch.nn.AdaptiveAvgPool1d(1),
+                torch.nn.Flatten(),
+                torch.nn.Linear(self.width, n_classes),
+            )
+
+    try:
+        e = experiment(augment={"gain": {}, "mixup": {}}, features="waveform", model={"kind": "raw_conv", "width": 4})
+        result, prepared = train(e, runtime, tmp_path, epochs=2)
+        assert len(result.history) == 2
+        assert prepared.chain.n_parameters == 4 * 64 + 4 + 4 * 3 + 3
+    finally:
+        Model._members.pop("raw_conv")

@@ -84,7 +84,10 @@ class _LogisticRegression(nn.Module):
                 f"a multiclass task has one label a clip, but training clip {row} has {int(targets[row].sum())}"
             )
 
-        scaler = StandardScaler().fit(inputs, sample_weight=weight)
+        with np.errstate(
+            invalid="ignore"
+        ):  # the weighted variance of a constant feature may round below 0; its scale is 1
+            scaler = StandardScaler().fit(inputs, sample_weight=weight)
         inputs = scaler.transform(inputs)
         fit = self._softmax if task == "multiclass" else self._one_against_rest
         coefficients, bias, iterations = fit(inputs, targets, weight, seed)

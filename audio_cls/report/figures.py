@@ -33,7 +33,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4
 DASHES = ("solid", "dash", "dot", "dashdot")
 GREY = "#bbbbbb"
 BLUES = ((0.0, "#ffffff"), (0.15, "#dbe9f6"), (0.4, "#8fc1de"), (0.7, "#2f7fbc"), (1.0, "#08306b"))
-LEGEND_GAP = 52  # pixels from the horizontal axis down to the legend: ticks and the axis title
+BARS = 40  # classes in the bar chart at most
 NAMED = 10  # classes drawn in colour and named in the legend; of more classes the weakest ones are
 
 Array = NDArray[Any]
@@ -55,8 +55,9 @@ def layout(title: str, height: int = 420, **more: Any) -> dict[str, Any]:
             "orientation": "h",
             "x": 0,
             "xanchor": "left",
-            "y": -LEGEND_GAP / (height - 88),  # in shares of the plot's height, which the margins leave
-            "yanchor": "top",
+            "yref": "container",
+            "y": 0.01,
+            "yanchor": "bottom",
             "font": {"size": 11},
         },
         "hoverlabel": {"align": "left"},
@@ -80,30 +81,25 @@ def confusion_figure(matrix: Array, classes: Sequence[str], support: Array | Non
     total = (counts.sum(axis=1) if support is None else np.asarray(support))[:, None].astype(float)
     shares = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
     names = [text(name) for name in classes]
-    positions = list(range(len(names)))
-    ticks = {"tickmode": "array", "tickvals": positions, "ticktext": names, "showgrid": False, "ticks": ""}
-    # of many classes the empty cells, nearly all of them, go without words: 200 x 200 would be megabytes
-    worded = (counts > 0) | (len(names) <= 40)
-    hover = [
-        [f"true {true}<br>predicted {called}" if worded[i, j] else "" for j, called in enumerate(names)]
-        for i, true in enumerate(names)
-    ]
+    if len(set(names)) < len(names):  # categories, so that the hover needs no text of its own: they must differ
+        names = [text(name, 1000) for name in classes]
+    few = len(names) <= 20
+    ticks = {"type": "category", "showgrid": False, "ticks": "", "showticklabels": len(names) <= 60}
     size = int(np.clip(150 + 34 * len(names), 320, 900))
     return go.Figure(
         go.Heatmap(
-            z=shares,
-            x=positions,
-            y=positions,
-            text=np.where(counts > 0, counts.astype(str), "") if len(names) <= 20 else None,
-            texttemplate="%{text}" if len(names) <= 20 else None,
-            customdata=counts,
-            hovertext=hover,
-            hovertemplate="%{hovertext}<br>%{customdata} clips, %{z:.1%} of the row<extra></extra>",
+            z=shares.astype(np.float32),
+            x=names,
+            y=names,
+            text=np.where(counts > 0, counts.astype(str), "") if few else None,
+            texttemplate="%{text}" if few else None,
+            customdata=counts.astype(np.int32),
+            hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata} clips, %{z:.1%} of the row<extra></extra>",
             colorscale=[list(stop) for stop in BLUES],
             zmin=0,
             zmax=1,
-            xgap=1,
-            ygap=1,
+            xgap=int(few),
+            ygap=int(few),
             colorbar={"thickness": 8, "tickformat": ".0%", "outlinewidth": 0, "len": 0.9},
         ),
         layout(
@@ -118,12 +114,16 @@ def confusion_figure(matrix: Array, classes: Sequence[str], support: Array | Non
 def class_bars(per_class: Mapping[str, Array], classes: Sequence[str]) -> go.Figure:
     """F1 of each class as a bar, recall and average precision as marks on it, the number of clips beside the name.
 
+    Of more than 40 classes the 40 weakest are drawn.
+
     Args:
         per_class: `Evaluation.per_class`: f1, recall, ap and support, each (n_classes,).
         classes: names; drawn in the order of F1, undefined ones last.
     """
     f1 = np.asarray(per_class["f1"], float)
     order = np.argsort(-np.nan_to_num(f1, nan=-1.0), kind="stable")
+    note = f", {BARS} weakest of {len(order)}" if len(order) > BARS else ""
+    order = order[~np.isnan(f1[order])][-BARS:] if note else order
     positions = np.arange(len(order))
     names = [f"{text(classes[k])} ({int(per_class['support'][k])})" for k in order.tolist()]
     common = {"y": positions, "customdata": names}
@@ -156,7 +156,7 @@ def class_bars(per_class: Mapping[str, Array], classes: Sequence[str]) -> go.Fig
     height = int(np.clip(130 + 24 * len(names), 240, 2600))
     return figure.update_layout(
         layout(
-            "Per class (clips)",
+            f"Per class (clips){note}",
             height,
             xaxis={"range": [0, 1.03], "side": "bottom"},
             yaxis={
@@ -167,7 +167,7 @@ def class_bars(per_class: Mapping[str, Array], classes: Sequence[str]) -> go.Fig
                 "ticks": "",
                 "showgrid": False,
             },
-            legend={"y": -30 / (height - 88), "traceorder": "normal"},
+            legend={"traceorder": "normal"},
         )
     )
 

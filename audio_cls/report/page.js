@@ -69,13 +69,16 @@ const CONFIG = {
   modeBarButtons: [["toImage", "resetScale2d"]],
 };
 
-function narrow(layout) {
+function narrow({ data, layout }) {
   return {
-    ...layout,
-    font: { ...layout.font, size: 10 },
-    margin: { ...layout.margin, l: 28, r: 4 },
-    legend: { ...layout.legend, font: { size: 10 }, x: 0, xref: "container" },
-    dragmode: false, // a finger that scrolls the page must not zoom
+    data: data.map((trace) => (trace.type === "heatmap" ? { ...trace, showscale: false } : trace)),
+    layout: {
+      ...layout,
+      font: { ...layout.font, size: 10 },
+      margin: { ...layout.margin, l: 28, r: 4 },
+      legend: { ...layout.legend, font: { size: 10 } },
+      dragmode: false, // a finger that scrolls the page must not zoom
+    },
   };
 }
 
@@ -99,8 +102,8 @@ async function drawFigures() {
       const figure = JSON.parse(div.querySelector("script").textContent);
       div.textContent = "";
       div.classList.remove("waiting");
-      const layout = div.clientWidth < 560 ? narrow(figure.layout) : figure.layout;
-      await Plotly.newPlot(div, figure.data, layout, CONFIG);
+      const { data, layout } = div.clientWidth < 560 ? narrow(figure) : figure;
+      await Plotly.newPlot(div, data, layout, CONFIG);
       drawn += 1;
     }
     window.addEventListener("beforeprint", () => figures.forEach((div) => Plotly.Plots.resize(div)));

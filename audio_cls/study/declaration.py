@@ -159,9 +159,13 @@ class Study:
     def __post_init__(self) -> None:
         where = f"study {self.name!r}"
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
-            raise UserError(f"{where}: a name has 1 to 100 letters, digits, dots, dashes or underscores, and begins with a letter or digit")
+            raise UserError(
+                f"{where}: a name has 1 to 100 letters, digits, dots, dashes or underscores, and begins with a letter or digit"
+            )
         if self.direction not in ("maximize", "minimize"):
-            raise UserError(f"{where}: direction={self.direction!r}. {choices(str(self.direction), ('maximize', 'minimize'))}")
+            raise UserError(
+                f"{where}: direction={self.direction!r}. {choices(str(self.direction), ('maximize', 'minimize'))}"
+            )
         for key, wanted in (("base", Component), ("sampler", SamplerConfig), ("pruner", PrunerConfig)):
             found = getattr(self, key)
             if not isinstance(found, wanted):
@@ -185,10 +189,14 @@ class Study:
         except Exception as error:
             raise UserError(f"{self._where()} failed: {type(error).__name__}: {error}") from error
         if not isinstance(found, Mapping):
-            raise UserError(f"{self._where()} must return a dictionary of dotted keys, it returned {type(found).__name__}")
+            raise UserError(
+                f"{self._where()} must return a dictionary of dotted keys, it returned {type(found).__name__}"
+            )
         for key in found:
             if not isinstance(key, str):
-                raise UserError(f"{self._where()}: the key {key!r} is a {type(key).__name__}; keys are dotted names such as 'optimizer.lr'")
+                raise UserError(
+                    f"{self._where()}: the key {key!r} is a {type(key).__name__}; keys are dotted names such as 'optimizer.lr'"
+                )
         return dict(found)
 
     def experiment(self, overrides: Mapping[str, Any]) -> Component:
@@ -238,7 +246,14 @@ def identity_changes(stored: Mapping[str, Any], study: Study, extra: Mapping[str
             continue
         if key == "space":
             if old.get("digest") != new["digest"]:
-                diff = difflib.unified_diff(str(old.get("source", "")).splitlines(), new["source"].splitlines(), "stored", "declared", lineterm="", n=1)
+                diff = difflib.unified_diff(
+                    str(old.get("source", "")).splitlines(),
+                    new["source"].splitlines(),
+                    "stored",
+                    "declared",
+                    lineterm="",
+                    n=1,
+                )
                 lines += ["space:", *(f"  {line}" for line in diff)]
         elif key in ("base", "sampler", "pruner"):
             lines += _component_changes(key, old, getattr(study, key))

@@ -128,5 +128,3 @@ class Lease:
             if self._done.wait(due - time.monotonic()):
                 return
             self._beat()
-
-

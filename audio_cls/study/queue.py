@@ -13,14 +13,16 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from audio_cls.errors import UserError
 from audio_cls.study.lease import is_dead
 from audio_cls.study.samplers import root_of
 from audio_cls.study.storage import StudyStorage
@@ -45,6 +47,11 @@ def is_finished(trial: FrozenTrial) -> bool:
 def _is_begun(trial: FrozenTrial) -> bool:
     """Whether a trial's parameters are settled: drawn by us, or given by whoever enqueued it."""
     return bool(trial.user_attrs.get("ready")) or "fixed_params" in trial.system_attrs
+
+
+def _moved(trial: FrozenTrial) -> bool:
+    """Whether an attempt finished an epoch that the one before had not."""
+    return len(trial.intermediate_values) > int(trial.user_attrs.get("inherited_epochs", 0))
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,13 @@ class Queue:
     """
 
     def __init__(
-        self, study: optuna.Study, storage: StudyStorage, worker: str, *, max_deaths: int = 6, foreign_hours: float = 24.0
+        self,
+        study: optuna.Study,
+        storage: StudyStorage,
+        worker: str,
+        *,
+        max_deaths: int = 6,
+        foreign_hours: float = 24.0,
     ) -> None:
         self.study = study
         self.storage = storage
@@ -133,11 +146,16 @@ class Queue:
                 self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"config": tally.next_index}))
                 tally = self.tally()
             # Claimed first, popped second: whatever dies between the two, no running trial is without a known worker.
-            self._sign(tally.waiting[0]._trial_id, tally.waiting[0].user_attrs, tally)
+            first = tally.waiting[0]
+            self._sign(
+                first.user_attrs, tally, lambda k, v: self.study._storage.set_trial_user_attr(first._trial_id, k, v)
+            )
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Heartbeat of storage")  # ours beats by itself
                 trial = self.study.ask()
-            self._sign(trial._trial_id, trial.user_attrs, tally)  # somebody else's `optuna ask` may have taken the signed one
+            self._sign(
+                trial.user_attrs, tally, trial.set_user_attr
+            )  # somebody's `optuna ask` may have taken the signed one
             self._mine.add(trial._trial_id)
             return trial, self.tally()
 
@@ -157,31 +175,38 @@ class Queue:
         with self.storage.lock(self.study.study_name):
             return self._fail(trial._trial_id, outcome=ABANDONED, reason=reason)
 
-    def requeue(self, number: int, reason: str, *, no_prune: bool = False, attrs: Mapping[str, Any] | None = None) -> int | None:
+    def requeue(
+        self, number: int, reason: str, *, no_prune: bool = False, attrs: Mapping[str, Any] | None = None
+    ) -> int | None:
         """Queue a finished trial again, for its next attempt; the number of the copy, or None when it has one already.
 
         `no_prune` exempts the copy from pruning (a revival). Raises `LockBusy`.
         """
         with self.storage.lock(self.study.study_name):
             trials = self.study.get_trials(deepcopy=False)
-            original = trials[number]
+            original = next((t for t in trials if t.number == number), None)
+            if original is None:
+                raise UserError(f"study {self.study.study_name!r} has no trial {number}: it has 0 to {len(trials) - 1}")
             again = [t for t in trials if t.user_attrs.get("resumed_from") == number]
             if not original.state.is_finished() or any(t.state != TrialState.FAIL for t in again):
                 return None
             extra = {"no_prune": True, "revived": True} if no_prune else {}
-            return self._copy(original, reason, {**extra, **(attrs or {})})
+            return self._copy(original, reason, {"deaths": 0, **extra, **(attrs or {})})
 
     # -- all below: under the lock ----------------------------------------------------------------------------------
 
-    def _sign(self, trial_id: int, attrs: Mapping[str, Any], tally: Tally) -> None:
-        backend = self.study._storage
+    def _sign(self, attrs: Mapping[str, Any], tally: Tally, set_attr: Callable[[str, Any], None]) -> None:
         if "config" not in attrs:
-            backend.set_trial_user_attr(trial_id, "config", tally.next_index)
+            set_attr("config", tally.next_index)
         if attrs.get("worker") != self.worker:
-            backend.set_trial_user_attr(trial_id, "worker", self.worker)
+            set_attr("worker", self.worker)
 
     def _tidy(self) -> Tally:
-        running = [t for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if t._trial_id not in self._mine]
+        running = [
+            t
+            for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            if t._trial_id not in self._mine
+        ]
         if running:
             silent = set(self.storage.backend._get_stale_trial_ids(self.study._study_id))
             for trial in running:
@@ -194,23 +219,25 @@ class Queue:
         worker = trial.user_attrs.get("worker")
         age = time.time() - trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if worker is not None:
-            if worker == self.worker or is_dead(worker):
+            dead = worker == self.worker or is_dead(worker)
+            if dead:
                 return "its worker died"
             # Without any beat: it died, on another machine, between taking the trial and its first beat.
-            beatless = age > 2 * self.storage.heartbeat.grace and not self._has_beat(trial)
+            beatless = dead is None and age > 2 * self.storage.heartbeat.grace and not self._has_beat(trial)
             return "its worker fell silent" if trial._trial_id in silent or beatless else None
         if trial._trial_id in silent:
             return "its worker fell silent"
         if age > self.foreign_hours * 3600 and not self._has_beat(trial):
-            log.warning("trial %d was started elsewhere %.0f hours ago and never told: given up", trial.number, age / 3600)
+            log.warning(
+                "trial %d was started elsewhere %.0f hours ago and never told: given up", trial.number, age / 3600
+            )
             return f"started elsewhere and not told for {self.foreign_hours:g} hours"
         return None
 
     def _has_beat(self, trial: FrozenTrial) -> bool:
-        from optuna.storages._rdb.models import TrialHeartbeatModel
-
-        with self.storage.backend.scoped_session() as session:
-            return TrialHeartbeatModel.where_trial_id(trial._trial_id, session) is not None
+        query = sa.text("select count(*) from trial_heartbeats where trial_id = :trial")
+        with self.storage.backend.engine.connect() as connection:
+            return bool(connection.scalar(query, {"trial": trial._trial_id}))
 
     def _bury(self, trial: FrozenTrial, why: str) -> None:
         if "config" not in trial.user_attrs:
@@ -218,10 +245,13 @@ class Queue:
         elif not _is_begun(trial):
             self._fail(trial._trial_id, outcome=ABANDONED, reason=why)
         else:
-            stood_still = len(trial.intermediate_values) <= int(trial.user_attrs.get("inherited_epochs", 0))
-            deaths = int(trial.user_attrs.get("deaths", 0)) + 1 if stood_still else 0
+            deaths = 0 if _moved(trial) else int(trial.user_attrs.get("deaths", 0)) + 1
             if deaths >= self.max_deaths:
-                self._fail(trial._trial_id, outcome=FAILED, reason=f"killed: {why}, {deaths} times in a row without finishing an epoch")
+                self._fail(
+                    trial._trial_id,
+                    outcome=FAILED,
+                    reason=f"killed: {why}, {deaths} times in a row without finishing an epoch",
+                )
             else:
                 self._fail(trial._trial_id, outcome=INTERRUPTED, reason=why, deaths=deaths)
         log.warning("trial %d: %s", trial.number, why)
@@ -252,7 +282,7 @@ class Queue:
             "attempt": int(trial.user_attrs.get("attempt", 0)) + 1,
             "resume_reason": reason,
             "inherited_epochs": len(trial.intermediate_values),
-            "deaths": int(trial.user_attrs.get("deaths", 0)),
+            "deaths": 0 if _moved(trial) else int(trial.user_attrs.get("deaths", 0)),
             **(extra or {}),
         }
         system = {k: v for k, v in trial.system_attrs.items() if not k.startswith(_OF_OPTUNA)}
@@ -268,7 +298,9 @@ class Queue:
             **drawn,
         )
         self.study.add_trial(copy)
-        return max(t.number for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get("resumed_from") == trial.number)
+        return max(
+            t.number for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get("resumed_from") == trial.number
+        )
 
     def _withdraw(self, tally: Tally, total: int) -> Tally:
         """Take back fresh configurations that nobody began, when `total` was lowered."""

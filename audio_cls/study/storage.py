@@ -65,7 +65,11 @@ class StudyStorage:
         Raises:
             LockBusy: when another process (a stopped one, say) holds it for longer than `timeout` seconds.
         """
-        held = _file_lock(self.lock_file, timeout) if self.lock_file else _advisory_lock(self.backend.engine, study, timeout)
+        held = (
+            _file_lock(self.lock_file, timeout)
+            if self.lock_file
+            else _advisory_lock(self.backend.engine, study, timeout)
+        )
         with held:
             yield
 
@@ -84,14 +88,20 @@ def open_storage(where: str | Path, *, heartbeat: Heartbeat | None = None, must_
     try:
         url = sa.engine.make_url(text)
     except sa.exc.ArgumentError:
-        raise UserError(f"--storage {text!r} is no database URL. Allowed: a file's path, sqlite:///FILE, postgresql://USER@HOST/NAME") from None
+        raise UserError(
+            f"--storage {text!r} is no database URL. Allowed: a file's path, sqlite:///FILE, postgresql://USER@HOST/NAME"
+        ) from None
     dialect = url.get_backend_name()
     if dialect == "sqlite":
         if not url.database or url.database == ":memory:":
-            raise UserError(f"--storage {text!r}: a study needs a file that its workers share, such as sqlite:///optuna.db")
+            raise UserError(
+                f"--storage {text!r}: a study needs a file that its workers share, such as sqlite:///optuna.db"
+            )
         return _open_sqlite(Path(url.database), heartbeat, must_exist)
     if dialect != "postgresql":
-        raise UserError(f"--storage: {dialect!r} is no supported database. {choices(dialect, ('sqlite', 'postgresql'))}")
+        raise UserError(
+            f"--storage: {dialect!r} is no supported database. {choices(dialect, ('sqlite', 'postgresql'))}"
+        )
     return _open_postgresql(url, heartbeat)
 
 
@@ -126,7 +136,9 @@ def open_study(
     if stored is not None and check and (changes := identity_changes(stored, declaration, extra)):
         raise UserError(
             f"study {declaration.name!r} in {storage.shown} was begun by another declaration, and its trials would not be "
-            "comparable. What changed:\n  " + "\n  ".join(changes) + "\nUndo the change, or give the study another name."
+            "comparable. What changed:\n  "
+            + "\n  ".join(changes)
+            + "\nUndo the change, or give the study another name."
         )
     return load_study(declaration.name, storage)
 
@@ -204,7 +216,9 @@ def _file_lock(path: Path, timeout: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     file.seek(0)
-                    raise LockBusy(f"{path} is held by {file.read().strip() or 'another process'} for more than {timeout:g} s") from None
+                    raise LockBusy(
+                        f"{path} is held by {file.read().strip() or 'another process'} for more than {timeout:g} s"
+                    ) from None
                 time.sleep(0.005)
         with contextlib.suppress(OSError):  # a full disk must not stop who would free it
             file.truncate(0)
@@ -228,7 +242,9 @@ def _open_postgresql(url: sa.engine.URL, heartbeat: Heartbeat) -> StudyStorage:
         with _advisory_lock(maker, "creation of tables", SQLITE_TIMEOUT):
             backend = _storage(text, options, heartbeat)
     except ImportError as error:
-        raise UserError(f"{shown}: the driver is missing ({error}). Install it with: pip install 'audio_cls[postgresql]'") from None
+        raise UserError(
+            f"{shown}: the driver is missing ({error}). Install it with: pip install 'audio_cls[postgresql]'"
+        ) from None
     except sa.exc.OperationalError as error:
         raise UserError(f"{shown} cannot be reached: {str(error.orig).strip()}") from None
     return StudyStorage(backend, shown, heartbeat, None)

@@ -1,0 +1,123 @@
+"""What a trial of a study runs: the shared objective, its checkpoints, and its MLflow run below the study's."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from audio_cls.checkpoint import CheckpointStore
+from audio_cls.config import ConfigError
+from audio_cls.data.corpus import Corpus
+from audio_cls.experiment import Experiment
+from audio_cls.metrics import VERSION, check_metric
+from audio_cls.objective import Outcome, Record, Runtime, mlflow_experiment, run_experiment
+from audio_cls.study.declaration import Study
+from audio_cls.study.seam import Objective, TrialContext
+from audio_cls.tracking import DatasetInfo, Run, Tracker
+from audio_cls.workspace import Workspace
+
+__all__ = ["check_study", "dataset_info", "open_parent", "study_identity", "trial_folder", "trial_objective"]
+
+log = logging.getLogger(__name__)
+
+
+def check_study(study: Study) -> Experiment:
+    """The base experiment of a study, once it is certain that the search and its runs choose by the same metric.
+
+    Raises:
+        ConfigError: for a base that is no experiment, or a metric or direction that do not fit it.
+    """
+    base = study.base
+    if not isinstance(base, Experiment):
+        raise ConfigError(f"study {study.name!r}: base must be an Experiment, found {type(base).__name__}")
+    if check_metric(study.metric) != study.direction:
+        raise ConfigError(f"study {study.name!r}: direction={study.direction!r}, but {study.metric} is better the other way")
+    if base.training.metric != study.metric:
+        raise ConfigError(
+            f"study {study.name!r}: metric={study.metric!r}, but its base chooses the best epoch by "
+            f"training.metric={base.training.metric!r}: make them equal"
+        )
+    return base.check()
+
+
+def study_identity(corpus: Corpus) -> dict[str, Any]:
+    """What joins a study's identity besides its declaration: the data and the code of the metrics."""
+    return {"data": corpus.digest, "metric_version": VERSION}
+
+
+def dataset_info(corpus: Corpus) -> DatasetInfo:
+    """How a corpus is named in MLflow."""
+    return DatasetInfo(corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory))
+
+
+def trial_folder(workspace: Workspace, study: str, root: int, number: int) -> Path:
+    """Where one attempt at a configuration keeps its checkpoints."""
+    return workspace.checkpoints / "studies" / study / f"{root:05d}" / f"{number:05d}"
+
+
+def open_parent(tracker: Tracker, study: Study, corpus: Corpus, file: Path, run_id: str | None) -> Run:
+    """The study's own run in MLflow, the parent of its trials' runs."""
+    base = check_study(study)
+    tracker.experiment(
+        mlflow_experiment(corpus),
+        note=f"Audio classification on **{corpus.name}** ({corpus.task}, {len(corpus)} clips, {len(corpus.classes)} classes).",
+    )
+    run = tracker.start(
+        mlflow_experiment(corpus),
+        f"study {study.name}",
+        kind="study",
+        params=base.flatten() if run_id is None else None,
+        tags={
+            "study": study.name,
+            "study.metric": study.metric,
+            "study.direction": study.direction,
+            "study.sampler": study.sampler.to_json(None),
+            "study.pruner": study.pruner.to_json(None),
+            "data.digest": corpus.digest,
+        },
+        dataset=dataset_info(corpus) if run_id is None else None,
+        run_id=run_id,
+    )
+    if run_id is None:
+        run.artifact_text("experiment.json", base.to_json())
+        run.artifact(file, "source")
+    return run
+
+
+def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Path) -> Objective:
+    """The objective of a study: trains the trial's experiment, going on from the attempts before it."""
+
+    def objective(trial: TrialContext) -> Outcome:
+        experiment = trial.experiment
+        assert isinstance(experiment, Experiment)
+        trial.set_attr("experiment", experiment.to_json(None))
+        trial.set_attr("overrides", dict(trial.overrides))
+        folders = [trial_folder(runtime.workspace, trial.study, trial.root, n) for n in (trial.number, *trial.lineage)]
+        record = Record(
+            name=f"{trial.study} {trial.config_index:03d}",
+            kind="trial",
+            parent=parent,
+            run_id=trial.attrs.get("mlflow_run_id"),
+            tags={
+                "study": trial.study,
+                "trial": str(trial.number),
+                "config": str(trial.config_index),
+                "attempt": str(trial.attempt),
+                "revived": str(trial.revived).lower(),
+                **{f"suggested.{k}": str(v) for k, v in trial.params.items()},
+            },
+            sources=(file,),
+            on_run_id=lambda run_id: trial.set_attr("mlflow_run_id", run_id),
+        )
+        store = CheckpointStore(folders[0], tuple(folders[1:]))
+        outcome = run_experiment(experiment, runtime, record, store, report=trial.report, should_stop=trial.should_stop)
+        _log(trial, outcome, study.metric)
+        return outcome
+
+    return objective
+
+
+def _log(trial: TrialContext, outcome: Outcome, metric: str) -> None:
+    value = f"{metric} {outcome.value:.4f}" if outcome.value is not None else ""
+    log.info("trial %d (configuration %d): %s %s %s", trial.number, trial.config_index, outcome.state, value, outcome.reason)

@@ -1,0 +1,224 @@
+"""How a study stands: what is finished, what runs, the best so far, and how long the rest may take."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from audio_cls.study.queue import Tally, is_finished
+from audio_cls.study.samplers import root_of
+from audio_cls.study.storage import IDENTITY
+from audio_cls.study.worker import TOTAL, reason_kind
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Row", "StudyStatus", "leaderboard", "study_status", "summary"]
+
+TABLE_PARAMS = 8  # so many parameters get a column of their own
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration, by its latest attempt. `seconds` is what its finished attempts took together."""
+
+    number: int
+    root: int
+    config: int | None
+    state: str  # COMPLETE, PRUNED, FAILED, RUNNING or WAITING
+    value: float | None
+    reason: str
+    params: dict[str, Any]
+    attrs: dict[str, Any]
+    epochs: int
+    attempts: int
+    revived: bool
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """A study at one moment. Counts are of configurations; `failed` is by kind of reason; `attempts` counts all trials."""
+
+    name: str
+    metric: str
+    direction: str
+    total: int | None
+    complete: int
+    pruned: int
+    failed: dict[str, int]
+    running: int
+    waiting: int
+    revived: int
+    interruptions: int
+    others: int  # trials without an index: somebody else's
+    attempts: int
+    best: Row | None
+    rows: tuple[Row, ...] = field(repr=False)  # leaderboard: complete ones from the best on, then pruned, failed, live
+    seconds_per_configuration: float | None = None
+    seconds_left: float | None = None
+
+    @property
+    def finished(self) -> int:
+        return self.complete + self.pruned + sum(self.failed.values())
+
+
+def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
+    """The status of a study; `total` is the one last asked for unless given."""
+    trials = study.get_trials(deepcopy=False)
+    tally = Tally.of(trials)
+    attrs = study.user_attrs
+    total = total if total is not None else attrs.get(TOTAL)
+    maximize = study.direction == StudyDirection.MAXIMIZE
+    finished_others = [t for t in tally.others if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    by_root: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        by_root.setdefault(root_of(trial), []).append(trial)
+    rows = [_row(t, by_root[root_of(t)]) for t in (*tally.latest.values(), *finished_others)]
+    rank = {"COMPLETE": 0, "PRUNED": 1, "FAILED": 2, "RUNNING": 3, "WAITING": 4}
+
+    def order(row: Row) -> tuple[int, float, int]:
+        value = row.value if row.value is not None else (float("-inf") if maximize else float("inf"))
+        return rank[row.state], -value if maximize else value, row.number
+
+    rows.sort(key=order)
+    mine = [r for r in rows if r.config is not None]
+    states = Counter(r.state for r in mine)
+    failed = Counter(reason_kind(r.reason) or "unknown" for r in mine if r.state == "FAILED")
+    best = next((r for r in rows if r.state == "COMPLETE"), None)
+    seconds = [r.seconds for r in mine if r.seconds is not None and r.state in ("COMPLETE", "PRUNED", "FAILED")]
+    pace = statistics.fmean(seconds) if seconds else None
+    done = states["COMPLETE"] + states["PRUNED"] + states["FAILED"]
+    left = None
+    if pace is not None and total is not None:
+        left = max(0, total - done) * pace / max(1, states["RUNNING"])
+    return StudyStatus(
+        name=study.study_name,
+        metric=attrs.get(IDENTITY, {}).get("metric", "value"),
+        direction="maximize" if maximize else "minimize",
+        total=total,
+        complete=states["COMPLETE"],
+        pruned=states["PRUNED"],
+        failed=dict(failed),
+        running=states["RUNNING"],
+        waiting=states["WAITING"],
+        revived=sum(r.revived for r in mine),
+        interruptions=sum(t.user_attrs.get("outcome") == "interrupted" and t.state == TrialState.FAIL for t in trials),
+        others=len(tally.others),
+        attempts=len(trials),
+        best=best,
+        rows=tuple(rows),
+        seconds_per_configuration=pace,
+        seconds_left=left,
+    )
+
+
+def _row(trial: FrozenTrial, attempts: Sequence[FrozenTrial]) -> Row:
+    # Attempts that were cut short lasted until somebody noticed: their durations say nothing.
+    lasted = [t.duration.total_seconds() for t in attempts if t.duration is not None and is_finished(t)]
+    last = trial.last_step
+    value = (
+        trial.value if trial.state.is_finished() else (trial.intermediate_values[last] if last is not None else None)
+    )
+    return Row(
+        number=trial.number,
+        root=root_of(trial),
+        config=trial.user_attrs.get("config"),
+        state={"FAIL": "FAILED"}.get(trial.state.name, trial.state.name)
+        if is_finished(trial) or not trial.state.is_finished()
+        else "WAITING",
+        value=value,
+        reason=str(trial.user_attrs.get("reason", "")) if trial.state.is_finished() else "",
+        params=dict(trial.params),
+        attrs=dict(trial.user_attrs),
+        epochs=len(trial.intermediate_values),
+        attempts=int(trial.user_attrs.get("attempt", 0)) + 1,
+        revived=bool(trial.user_attrs.get("revived")),
+        seconds=sum(lasted) if lasted else None,
+    )
+
+
+def leaderboard(status: StudyStatus, limit: int = 10) -> Table:
+    """The best complete configurations, then pruned ones, as a table for the terminal; `limit` rows at most."""
+    from rich.table import Table
+
+    rows = [r for r in status.rows if r.state in ("COMPLETE", "PRUNED")][:limit]
+    names = sorted({name for row in rows for name in row.params})
+    varying = [n for n in names if len({str(row.params.get(n)) for row in rows}) > 1] or names
+    columns = varying if len(varying) <= TABLE_PARAMS else []
+    table = Table(title=f"{status.name}: {status.metric} ({status.direction})", title_justify="left")
+    for name, justify in (
+        ("trial", "right"),
+        ("state", "left"),
+        (status.metric, "right"),
+        ("epochs", "right"),
+        ("time", "right"),
+    ):
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+    for name in columns or ["parameters"]:
+        table.add_column(_short_name(name, columns), overflow="fold")
+    for row in rows:
+        state = row.state.lower() + (" (revived)" if row.revived else "")
+        cells = [str(row.number), state, _number(row.value), str(row.epochs), duration(row.seconds)]
+        if columns:
+            cells += [_number(row.params[n]) if n in row.params else "" for n in columns]
+        else:
+            cells.append(
+                ", ".join(f"{_short_name(n, names)}={_number(row.params[n])}" for n in names if n in row.params)
+            )
+        table.add_row(*cells, style="dim" if row.state == "PRUNED" else None)
+    return table
+
+
+def summary(status: StudyStatus) -> list[str]:
+    """The status in a few lines of text."""
+    total = f" of {status.total}" if status.total is not None else ""
+    parts = [f"{status.complete} complete", f"{status.pruned} pruned", f"{sum(status.failed.values())} failed"]
+    lines = [
+        f"{status.name}: {status.finished}{total} configurations finished ({', '.join(parts)}), {status.running} running, {status.waiting} waiting"
+    ]
+    if status.failed:
+        lines.append("failed: " + ", ".join(f"{count} {kind}" for kind, count in sorted(status.failed.items())))
+    if status.revived or status.interruptions:
+        lines.append(f"{status.interruptions} interruptions taken up, {status.revived} pruned configurations revived")
+    if status.others:
+        lines.append(f"{status.others} trials were started by others and do not count")
+    if status.best:
+        lines.append(f"best: trial {status.best.number}, {status.metric} {_number(status.best.value)}")
+        lines += [f"  {key} = {_number(value)}" for key, value in status.best.params.items()]
+    if status.seconds_left:
+        lines.append(
+            f"about {duration(status.seconds_left)} left ({duration(status.seconds_per_configuration)} a configuration)"
+        )
+    return lines
+
+
+def duration(seconds: float | None) -> str:
+    """`42 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _short_name(name: str, among: Sequence[str]) -> str:
+    """The last part of a dotted name where it is enough to tell it apart."""
+    last = name.rsplit(".", 1)[-1]
+    return last if sum(n.rsplit(".", 1)[-1] == last for n in among) == 1 else name

@@ -1,0 +1,197 @@
+"""What the `study` commands do: the study package, the objective and the tracker put together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from audio_cls.config import parse_assignment
+from audio_cls.console import console, table
+from audio_cls.errors import UserError
+from audio_cls.study.declaration import Study, load_study_file
+from audio_cls.workspace import Workspace
+
+PARENT = "mlflow_run_id"  # user attribute of a study: its run in MLflow
+
+
+def load_study(file: Path, assignments: Sequence[str]) -> Study:
+    """The study that a file declares, its base changed by `--set`."""
+    from dataclasses import replace
+
+    study, _ = load_study_file(file)
+    changes = dict(parse_assignment(a) for a in assignments)
+    return replace(study, base=study.base.override(changes)) if changes else study
+
+
+def _parts(workspace: Workspace, file: Path, assignments: Sequence[str], storage: str | None) -> tuple[Study, Any, Any]:
+    """The declaration, its corpus, and the opened Optuna study."""
+    from audio_cls.objective import open_corpus
+    from audio_cls.search import check_study, study_identity
+    from audio_cls.study.storage import open_storage, open_study
+
+    study = load_study(file, assignments)
+    corpus = open_corpus(workspace, check_study(study).data.corpus)
+    return study, corpus, open_study(study, open_storage(storage or workspace.optuna_db), extra=study_identity(corpus))
+
+
+def run_command(
+    workspace: Workspace, file: Path, *, trials: int, workers: int, storage: str | None, assignments: Sequence[str], device: str
+) -> None:
+    """Run the study until `trials` configurations are finished; the display, then the leaderboard and the links."""
+    from audio_cls.objective import mlflow_experiment
+    from audio_cls.search import open_parent, study_identity
+    from audio_cls.study.status import leaderboard, summary
+    from audio_cls.study.supervisor import run_study
+    from audio_cls.tracking import Tracker
+
+    study, corpus, opened = _parts(workspace, file, assignments, storage)
+    tracker = Tracker(workspace)
+    tracker.flush()
+    with workspace.lock(f"study-{study.name}-run"):
+        parent = open_parent(tracker, study, corpus, file, opened.user_attrs.get(PARENT))
+        if opened.user_attrs.get(PARENT) != parent.id:
+            opened.set_user_attr(PARENT, parent.id)
+    command = [sys.executable, "-m", "audio_cls.cli", "--workspace", str(workspace.root), "study", "worker", str(file)]
+    command += ["--trials", str(trials), "--device", device, "--supervisor", "{supervisor}", "--since", "{since}"]
+    command += [word for a in assignments for word in ("--set", a)]
+    command += ["--storage", storage] if storage else []
+    status = run_study(
+        file,
+        workspace.root,
+        trials,
+        workers,
+        command,
+        storage=storage,
+        identity=study_identity(corpus),
+        declaration=study,
+    )
+    done = status.finished >= trials
+    figures = {"final/finished": status.finished, "final/complete": status.complete, "final/pruned": status.pruned}
+    figures["final/failed"] = sum(status.failed.values())
+    if status.best is not None and status.best.value is not None:
+        figures[f"best/{study.metric.removeprefix('val/')}"] = status.best.value
+    parent.final(figures)
+    parent.finish("COMPLETE" if done else "INTERRUPTED", "" if done else f"{status.finished} of {trials} finished")
+    links = tracker.saved_views(mlflow_experiment(corpus), f"best/{study.metric.removeprefix('val/')}", suggested_keys(study, status))
+    tracker.flush()
+    console().print(leaderboard(status))
+    for line in summary(status):
+        click.echo(line)
+    if links:
+        click.echo("\nMLflow UI: audio-cls ui, then")
+        for title, link in links.items():
+            click.echo(f"  {title}: {link}")
+    if not done:
+        click.echo("\ninterrupted: the same command goes on")
+        raise SystemExit(130)
+
+
+def suggested_keys(study: Study, status: Any) -> list[str]:
+    """The experiment's keys in which the trials differ: the columns worth seeing in MLflow."""
+    seen: dict[str, None] = {}
+    for row in status.rows[:50]:
+        for key in row.attrs.get("overrides", {}):
+            seen[key] = None
+    return list(seen)
+
+
+def worker_command(
+    workspace: Workspace,
+    file: Path,
+    *,
+    trials: int,
+    storage: str | None,
+    assignments: Sequence[str],
+    device: str,
+    supervisor: int | None,
+    since: float | None,
+) -> None:
+    """One worker: kept warm over its trials."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    from audio_cls.device import choose_device, tune_process
+    from audio_cls.objective import Runtime
+    from audio_cls.search import study_identity, trial_objective
+    from audio_cls.study.worker import run_worker
+    from audio_cls.tracking import Tracker
+
+    tune_process(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    study, corpus, opened = _parts(workspace, file, assignments, storage)
+    runtime = Runtime(workspace, Tracker(workspace), choose_device(device))
+    runtime.corpora[corpus.name] = corpus
+    report = run_worker(
+        study,
+        workspace.root,
+        trials,
+        trial_objective(runtime, study, opened.user_attrs.get(PARENT), file),
+        storage=storage,
+        identity=study_identity(corpus),
+        supervisor=supervisor,
+        since=since,
+    )
+    runtime.tracker.flush()
+    click.echo(f"{report.left} {report.reason} {report.ended}")
+
+
+def status_command(workspace: Workspace, reference: str | None, *, top: int, storage: str | None) -> None:
+    """One study, or a table of all."""
+    from audio_cls.study.status import leaderboard, study_status, summary
+    from audio_cls.study.storage import open_storage, study_names
+
+    where = open_storage(storage or workspace.optuna_db, must_exist=True)
+    if reference is None:
+        rows = []
+        for name in study_names(where):
+            status = study_status(_open(name, where))
+            best = None if status.best is None else status.best.value
+            rows.append([name, f"{status.finished}/{status.total or '?'}", status.running, status.pruned, sum(status.failed.values()), best])
+        table("studies", ["study", "finished", "running", "pruned", "failed", "best"], rows)
+        return
+    status = study_status(_open(reference, where))
+    console().print(leaderboard(status, top))
+    for line in summary(status):
+        click.echo(line)
+
+
+def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage: str | None) -> None:
+    """The best trial of a study."""
+    from audio_cls.study.status import study_status
+    from audio_cls.study.storage import open_storage
+
+    status = study_status(_open(reference, open_storage(storage or workspace.optuna_db, must_exist=True)))
+    best = status.best
+    if best is None:
+        raise UserError(f"study {status.name!r} has no complete trial yet: {status.finished} finished, {status.running} running")
+    experiment = best_experiment(workspace, status)
+    if as_json:
+        click.echo(json.dumps(experiment, indent=2))
+        return
+    table(f"{status.name}: best of {status.finished}", ["what", "value"], [
+        [status.metric, best.value],
+        ["trial", best.number],
+        ["configuration", best.config],
+        ["epochs", best.epochs],
+        *[[k, v] for k, v in best.params.items()],
+    ])  # fmt: skip
+    click.echo(f"again:  audio-cls study best {reference} --json > best.json && audio-cls train best.json --folds all --seeds 3")
+
+
+def best_experiment(workspace: Workspace, status: Any) -> dict[str, Any]:
+    """The experiment of a study's best trial, as it was recorded with the trial."""
+    stored = status.best.attrs.get("experiment")
+    if not stored:
+        raise UserError(f"study {status.name!r}: trial {status.best.number} was not run by audio_cls: no experiment is stored with it")
+    return json.loads(stored) if isinstance(stored, str) else dict(stored)
+
+
+def _open(reference: str, storage: Any) -> Any:
+    from audio_cls.study.storage import load_study
+
+    name = load_study_file(Path(reference))[0].name if reference.endswith(".py") else reference
+    return load_study(name, storage)

@@ -1,0 +1,204 @@
+"""Recording runs in MLflow so that a failure of the record never costs a run.
+
+    tracker = Tracker(Workspace.find())
+    run = tracker.start("esc10", "t003 cnn4", kind="trial", params=experiment.flatten(), parent=study.id)
+    run.epoch(0, {"train/loss": 2.1, "val/macro_f1": 0.31})
+    run.final({"best/val/macro_f1": 0.31})
+    run.finish("COMPLETE")
+
+Every operation is tried at once, synchronously and with an explicit run id. One that fails is kept in the workspace's outbox,
+and so are the run's later ones, until the server takes them all in order; what may have arrived already is looked up first,
+so that each arrives once. Writing warns and never raises; reading raises `UserError`. See `tracking_store.Breaker` for what an
+outage costs at most.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from audio_cls import tracking_reads as reads
+from audio_cls.tracking_environment import environment_tags
+from audio_cls.tracking_outbox import Operation, Outbox
+from audio_cls.tracking_reads import RunInfo
+from audio_cls.tracking_run import TAG_LIMIT, Link, Run, State, now_ms
+from audio_cls.tracking_sender import LOCAL, Sender, clean_key, clean_value
+from audio_cls.workspace import Workspace
+
+__all__ = ["DatasetInfo", "Kind", "Run", "RunInfo", "State", "Tracker", "environment_tags"]
+
+Kind = Literal["trial", "study", "run", "suite", "arm"]
+_PARAM = 6000  # MLflow's limit, in characters
+_log = logging.getLogger("audio_cls.tracking")
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The data of a run, as MLflow shows it: `name (digest)`. `digest` is cut to the 36 characters that MLflow keeps."""
+
+    name: str
+    digest: str
+    task: str
+    n_clips: int
+    classes: tuple[str, ...]
+    source: str
+
+    def operation(self, context: str = "train") -> Operation:
+        profile = {"task": self.task, "n_clips": self.n_clips, "n_classes": len(self.classes), "classes": self.classes}
+        return {
+            "op": "dataset",
+            "name": self.name[:500],
+            "digest": self.digest[:36],
+            "source_type": "local",
+            "source": json.dumps({"uri": self.source}),
+            "profile": json.dumps(profile, ensure_ascii=False),
+            "context": context,
+        }
+
+
+class Tracker:
+    """The runs of a workspace: on its own database, or on the MLflow server at `uri`. Nothing is opened before it is needed."""
+
+    def __init__(self, workspace: Workspace, uri: str | None = None, retry_seconds: float = 30.0) -> None:
+        self.workspace, self.uri = workspace, uri
+        self._link = Link(workspace, uri, retry_seconds)
+        self._experiments: dict[str, Operation] = {}
+
+    def experiment(self, name: str, note: str = "", tags: Mapping[str, str] | None = None) -> str | None:
+        """Get or create an experiment (its header note in Markdown); its id, or None while the server cannot be asked."""
+        self._experiments[name] = {"name": name, "note": note, "tags": dict(tags or {})}
+        try:
+            return self._link.connected().experiment(**self._experiments[name]) if self._link.breaker.allows() else None
+        except Exception as error:
+            self._link.fault(error)
+            return None
+
+    def start(
+        self,
+        experiment_name: str,
+        run_name: str,
+        *,
+        kind: Kind,
+        parent: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+        dataset: DatasetInfo | None = None,
+        run_id: str | None = None,
+    ) -> Run:
+        """Start a run, or take the run `run_id` up again: running, its parameters, start and curve kept.
+
+        `parent` and `run_id` are ids as `Run.id` gives them; that a run was never sent, or that its server is gone, is no
+        hindrance: it is made then. Parameters are texts, numbers, or anything that JSON can hold.
+        """
+        uid = run_id or f"{LOCAL}{uuid.uuid4().hex}"
+        run = Run(self._link, uid, resume=run_id is not None)
+        labels = {"kind": kind, "state": "RUNNING", "reason": "", **(tags or {})}
+        run._do(
+            {
+                "op": "open",
+                "experiment": self._experiments.get(experiment_name, {"name": experiment_name}),
+                "name": run_name,
+                "time": now_ms(),
+                "tags": {clean_key(k): clean_value(v, TAG_LIMIT) for k, v in labels.items()},
+                "parent": parent,
+                "resume": run_id is not None,
+            }
+        )
+        if params:
+            run._do({"op": "params", "values": {clean_key(k): clean_value(v, _PARAM) for k, v in params.items()}})
+        if dataset is not None:
+            run._do(dataset.operation())
+        return run
+
+    def flush(self, seconds: float = 60.0) -> int:
+        """Send what earlier runs could not, oldest first, for at most about `seconds`; returns how many operations went.
+
+        Called at the start of every command. Runs that another process is recording are left to it. Never raises.
+        """
+        sent, deadline = 0, time.monotonic() + seconds
+        for path, head in Outbox.heads(self.workspace.outbox):
+            if time.monotonic() > deadline or not self._link.breaker.allows():
+                break
+            if head.get("backend") != self._link.name:
+                continue
+            try:
+                box = Outbox.take(path)
+                if box is None:
+                    continue
+                try:
+                    sent += self._link.drain(box, Sender(head["uid"], box.run_id, careful=True), deadline)[0]
+                finally:
+                    box.close()
+            except Exception as error:
+                self._link.warn(error)
+        if sent:
+            _log.info("sent %d operations that had been kept in %s", sent, self.workspace.outbox)
+        return sent
+
+    def pending(self) -> int:
+        """The number of runs of which something has not been sent."""
+        return sum(head.get("backend") == self._link.name for _, head in Outbox.heads(self.workspace.outbox))
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def runs(
+        self, experiment: str | None = None, filter: str = "", order_by: Sequence[str] = (), limit: int | None = None
+    ) -> list[RunInfo]:
+        """Runs, newest first unless told otherwise; `filter` and `order_by` in MLflow's language.
+
+        Raises:
+            UserError: for an unknown experiment, a filter that does not parse, or a server that cannot be asked.
+        """
+        return reads.runs(self._readable(), experiment, filter, order_by, limit)
+
+    def curve(self, run_id: str, key: str) -> list[tuple[int, float]]:
+        """The points (step, value) of a metric, by step."""
+        return reads.curve(self._readable(), run_id, key)
+
+    def download(self, run_id: str, artifact: str, to: Path | None = None) -> Path:
+        """The local path of an artifact: where it lies, or a copy (in `to`, else in a new temporary folder)."""
+        return reads.download(self._readable(), run_id, artifact, to)
+
+    def resolve(self, run: str) -> RunInfo:
+        """The run with this id, this beginning of an id (four characters or more) or this name."""
+        return reads.resolve(self._readable(), run)
+
+    def saved_views(
+        self, experiment_name: str, metric: str, params: Sequence[str] = (), port: int = 5000
+    ) -> dict[str, str]:
+        """Create or renew the experiment's views; their names and links. Empty, with a warning, where it fails."""
+        from audio_cls.tracking_views import save_views
+
+        try:
+            if not self._link.breaker.allows():
+                return {}
+            backend = self._link.connected()
+            spec = self._experiments.get(experiment_name, {"name": experiment_name})
+            return save_views(backend.client, backend.experiment(**spec), metric, params, self.uri or _loopback(port))
+        except Exception as error:
+            self._link.fault(error)
+            return {}
+
+    def view_links(self, port: int = 5000) -> dict[str, dict[str, str]]:
+        """The views that are saved, by experiment: `{experiment: {view: link}}`."""
+        from audio_cls.tracking_views import view_links
+
+        return view_links(self._readable(), self.uri or _loopback(port))
+
+    # -- the parts of the above ---------------------------------------------------------------------------------------
+
+    def _readable(self) -> Any:
+        if self._link.breaker._address is not None and not self._link.breaker.allows():
+            raise reads.unreachable(self.uri)
+        with reads.readable(self.uri):
+            return self._link.connected().client
+
+
+def _loopback(port: int) -> str:
+    return f"http://127.0.0.1:{port}"

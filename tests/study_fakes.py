@@ -1,0 +1,148 @@
+"""A toy experiment, its space and an objective that sleeps, checkpoints and resumes: studies are tested without training.
+
+As a script it is a worker process: `python study_fakes.py STUDY_FILE WORKSPACE TOTAL FOLDER EPOCH_SECONDS SUPERVISOR SINCE`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from audio_cls.config import Component
+from audio_cls.errors import UserError
+from audio_cls.study import TPE, Median, Outcome, Study, TrialContext
+
+EPOCHS = 6
+
+
+class ToyModel(Component, family=True):
+    pass
+
+
+class Narrow(ToyModel, kind="narrow"):
+    width: int = 4
+
+
+class Deep(ToyModel, kind="deep"):
+    layers: int = 2
+    rate: float = 0.1
+
+
+class Toy(Component):
+    x: float = 0.5
+    model: ToyModel = Narrow()
+    epochs: int = EPOCHS
+
+
+def space(trial: Any) -> dict[str, Any]:
+    kind = trial.suggest_categorical("model.kind", ["narrow", "deep"])
+    changes = {"x": trial.suggest_float("x", 0.0, 1.0), "model.kind": kind}
+    if kind == "narrow":
+        changes["model.width"] = trial.suggest_int("model.width", 1, 8)
+    else:
+        changes["model.layers"] = trial.suggest_int("model.layers", 1, 4)
+        changes["model.rate"] = trial.suggest_float("model.rate", 1e-3, 1.0, log=True)
+    return changes
+
+
+def declare(**changes: Any) -> Study:
+    settings: dict[str, Any] = {
+        "name": "toy",
+        "base": Toy(),
+        "space": space,
+        "sampler": TPE(seed=3, startup_trials=4),
+        "pruner": Median(startup_trials=3, warmup_epochs=1),
+    }
+    return Study(**{**settings, **changes})
+
+
+def step(experiment: Toy, epoch: int, before: float) -> float:
+    """One epoch: depends on what came before, so that a wrong resume shows."""
+    noise = int.from_bytes(hashlib.sha256(f"{experiment.to_json()} {epoch}".encode()).digest()[:4], "big") / 2**32
+    speed = 0.45 - abs(experiment.x - 0.3) * 0.4 + 0.1 * noise
+    return before + (1.0 - before) * speed
+
+
+class FakeObjective:
+    """Trains for `epochs` epochs; checkpoints under FOLDER/root/number.json; each trained epoch is a line of FOLDER/epochs.log."""
+
+    def __init__(self, folder: Path, seconds: float = 0.0, on_epoch: Callable[[TrialContext, int], None] | None = None) -> None:
+        self.folder = Path(folder)
+        self.seconds = seconds
+        self.on_epoch = on_epoch
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, context: TrialContext) -> Outcome:
+        experiment = context.experiment
+        assert isinstance(experiment, Toy)
+        if "run" not in context.attrs:
+            context.set_attr("run", f"run-{context.root}")
+        curve = self._load(context)
+        for epoch, value in enumerate(curve):
+            context.report(epoch, value)
+        stopped = context.should_stop() if curve else None
+        while stopped is None and len(curve) < experiment.epochs:
+            epoch = len(curve)
+            time.sleep(self.seconds)
+            if self.on_epoch:
+                self.on_epoch(context, epoch)
+            curve.append(step(experiment, epoch, curve[-1] if curve else 0.0))
+            self._save(context, curve)
+            with open(self.folder / "epochs.log", "a", encoding="utf-8") as log:
+                log.write(f"{context.config_index} {context.number} {epoch} {os.getpid()}\n")
+            context.report(epoch, curve[-1])
+            stopped = context.should_stop()
+        if stopped and len(curve) < experiment.epochs:
+            return Outcome("PRUNED" if stopped.startswith("pruned") else "INTERRUPTED", None, stopped)
+        return Outcome("COMPLETE", curve[-1], attrs={"epochs": len(curve)})
+
+    def _load(self, context: TrialContext) -> list[float]:
+        for number in (context.number, *context.lineage):
+            path = self.folder / str(context.root) / f"{number}.json"
+            if path.exists():
+                return list(json.loads(path.read_text()))
+        return []
+
+    def _save(self, context: TrialContext, curve: list[float]) -> None:
+        path = self.folder / str(context.root) / f"{context.number}.json"
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(curve))
+        os.replace(temporary, path)
+
+
+def outcomes(study: Any) -> dict[int, tuple[str, Any, dict[str, Any], dict[int, float]]]:
+    """Each configuration by its index: state, value, parameters, curve."""
+    from audio_cls.study.queue import Tally
+
+    latest = Tally.of(study.get_trials(deepcopy=False)).latest
+    return {k: (t.state.name, t.value, dict(t.params), dict(sorted(t.intermediate_values.items()))) for k, t in sorted(latest.items())}
+
+
+def main(study_file: str, workspace: str, total: str, folder: str, seconds: str, supervisor: str, since: str) -> int:
+    from audio_cls.study.worker import run_worker
+
+    try:
+        run_worker(
+            Path(study_file),
+            Path(workspace),
+            int(total),
+            FakeObjective(Path(folder), float(seconds)),
+            supervisor=int(supervisor),
+            since=float(since),
+            poll_seconds=0.1,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
