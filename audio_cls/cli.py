@@ -81,12 +81,14 @@ def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | 
 @click.pass_context
 def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None, subset: str | None, task: str | None, sample_rate: int, max_seconds: float | None, on_bad: str, workers: int | None) -> None:  # fmt: skip
     """Decode, mix to mono, resample and pack SOURCE once. Interrupted, it goes on."""
+    from dataclasses import replace
+
     from audio_cls.console import progress, table
     from audio_cls.data import sources
     from audio_cls.data.packing import prepare
 
     options = {k: v for k, v in {"subset": subset, "task": task}.items() if v is not None}
-    manifest = sources.read(source, layout, **options)
+    manifest = replace(sources.read(source, layout, **options), name=name)
     with progress(f"preparing {name}") as tell:
         report = prepare(
             manifest,
@@ -122,10 +124,10 @@ def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
     for part in describe(corpus).tables():
         table(part.title, part.columns, part.rows)
     if html:
-        from audio_cls.report.page import data_report
+        from audio_cls.report.data import data_report
 
         html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(data_report(corpus), encoding="utf-8")
+        data_report(corpus, html)
         click.echo(f"wrote {html}")
 
 

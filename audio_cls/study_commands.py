@@ -63,14 +63,13 @@ def run_command(
     command += [word for a in assignments for word in ("--set", a)]
     command += ["--storage", storage] if storage else []
     status = run_study(
-        file,
+        study,
         workspace.root,
         trials,
         workers,
         command,
         storage=storage,
         identity=study_identity(corpus),
-        declaration=study,
     )
     done = status.finished >= trials
     figures = {"final/finished": status.finished, "final/complete": status.complete, "final/pruned": status.pruned}

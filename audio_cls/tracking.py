@@ -21,9 +21,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from audio_cls import tracking_reads as reads
+from audio_cls.errors import UserError
 from audio_cls.tracking_environment import environment_tags
 from audio_cls.tracking_outbox import Operation, Outbox
 from audio_cls.tracking_reads import RunInfo
@@ -34,6 +35,7 @@ from audio_cls.workspace import Workspace
 __all__ = ["DatasetInfo", "Kind", "Run", "RunInfo", "State", "Tracker", "environment_tags"]
 
 Kind = Literal["trial", "study", "run", "suite", "arm"]
+LOOPBACK = "http://127.0.0.1:5000"
 _PARAM = 6000  # MLflow's limit, in characters
 _log = logging.getLogger("audio_cls.tracking")
 
@@ -116,6 +118,12 @@ class Tracker:
             run._do(dataset.operation())
         return run
 
+    def reopen(self, run_id: str) -> Run:
+        """A run that has ended, to add tags, figures or artifacts to; its state, end and curve stay. Takes MLflow's id."""
+        run = Run(self._link, run_id, resume=True)
+        run._sender.run_id = run_id
+        return run
+
     def flush(self, seconds: float = 60.0) -> int:
         """Send what earlier runs could not, oldest first, for at most about `seconds`; returns how many operations went.
 
@@ -169,36 +177,53 @@ class Tracker:
         """The run with this id, this beginning of an id (four characters or more) or this name."""
         return reads.resolve(self._readable(), run)
 
+    # -- the UI -------------------------------------------------------------------------------------------------------
+
     def saved_views(
-        self, experiment_name: str, metric: str, params: Sequence[str] = (), port: int = 5000
+        self,
+        experiment_name: str,
+        metric: str,
+        params: Sequence[str] = (),
+        *,
+        ascending: bool = False,
+        address: str = LOOPBACK,
     ) -> dict[str, str]:
-        """Create or renew the experiment's views; their names and links. Empty, with a warning, where it fails."""
+        """Create or renew the experiment's views (see `tracking_views.save_views`); their links by name. Empty, with a
+        warning, where it fails."""
         from audio_cls.tracking_views import save_views
 
         try:
             if not self._link.breaker.allows():
                 return {}
             backend = self._link.connected()
-            spec = self._experiments.get(experiment_name, {"name": experiment_name})
-            return save_views(backend.client, backend.experiment(**spec), metric, params, self.uri or _loopback(port))
+            number = backend.experiment(**self._experiments.get(experiment_name, {"name": experiment_name}))
+            return save_views(backend.client, number, metric, params, self.uri or address, ascending)
         except Exception as error:
             self._link.fault(error)
             return {}
 
-    def view_links(self, port: int = 5000) -> dict[str, dict[str, str]]:
-        """The views that are saved, by experiment: `{experiment: {view: link}}`."""
+    def view_links(self, address: str = LOOPBACK) -> list[tuple[str, str]]:
+        """The saved views of all experiments, `("EXPERIMENT: VIEW", link)`."""
         from audio_cls.tracking_views import view_links
 
-        return view_links(self._readable(), self.uri or _loopback(port))
+        return view_links(self._readable(), self.uri or address)
+
+    def serve_ui(self, port: int = 5000, host: str = "127.0.0.1") -> NoReturn:
+        """Become the server of MLflow's UI until it is interrupted.
+
+        Raises:
+            UserError: where the port is taken, or the runs lie on a server, which has a UI of its own.
+        """
+        from audio_cls.tracking_views import serve_ui
+
+        if self.uri is not None:
+            raise UserError(f"the runs lie on the server {reads.without_password(self.uri)}: open that in a browser")
+        serve_ui(self.workspace, port, host)
 
     # -- the parts of the above ---------------------------------------------------------------------------------------
 
     def _readable(self) -> Any:
-        if self._link.breaker._address is not None and not self._link.breaker.allows():
+        if self._link.breaker.remote and not self._link.breaker.allows():
             raise reads.unreachable(self.uri)
         with reads.readable(self.uri):
             return self._link.connected().client
-
-
-def _loopback(port: int) -> str:
-    return f"http://127.0.0.1:{port}"

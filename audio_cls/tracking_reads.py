@@ -12,7 +12,7 @@ from typing import Any
 
 from audio_cls.errors import UserError, choices, did_you_mean
 
-__all__ = ["RunInfo", "curve", "download", "readable", "resolve", "runs", "unreachable"]
+__all__ = ["RunInfo", "curve", "download", "readable", "resolve", "runs", "unreachable", "without_password"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,13 @@ def _info(run: Any) -> RunInfo:
 
 
 def unreachable(uri: str | None, error: object = "no connection") -> UserError:
-    text = " ".join(str(error).split())[:300]
-    where = "the workspace's mlflow.db" if uri is None else re.sub(r"//[^/@]*@", "//", uri)
+    text = without_password(" ".join(str(error).split()))[:300]
+    where = "the workspace's mlflow.db" if uri is None else without_password(uri)
     return UserError(f"the runs in {where} cannot be read: {text}")
+
+
+def without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 @contextlib.contextmanager

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from audio_cls.tracking_outbox import Operation, Outbox
+from audio_cls.tracking_reads import without_password
 from audio_cls.tracking_sender import Backend, NotYet, Sender, clean_key, clean_value, finite
-from audio_cls.tracking_store import Breaker, is_final, open_client
+from audio_cls.tracking_store import Breaker, Refused, is_conflict, is_final, open_client
 from audio_cls.workspace import Workspace
 
 __all__ = ["TAG_LIMIT", "Link", "Run", "State", "now_ms"]
 
 State = Literal["COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAILED": "FAILED", "INTERRUPTED": "KILLED"}
+FIGURES = ("best/", "last/", "test/", "final/")
 TAG_LIMIT = 8000  # MLflow's, in characters
 _log = logging.getLogger("audio_cls.tracking")
 
@@ -45,6 +48,19 @@ class Link:
             self._backend = Backend(open_client(self.workspace, self.uri), self.workspace, self.uri)
         return self._backend
 
+    def send(self, sender: Sender, operation: Operation, again: bool) -> None:
+        """Carry out one operation; once more where another process has written the same row at the same moment."""
+        for attempt in range(3):
+            try:
+                sender.send(self.connected(), operation, again or attempt > 0)
+                self.breaker.worked()
+                return
+            except Exception as error:
+                sender.forget()
+                if attempt == 2 or not is_conflict(error):
+                    raise
+                time.sleep(0.05 * random.random())
+
     def drain(self, box: Outbox, sender: Sender, deadline: float) -> tuple[int, bool]:
         """Send an outbox in order: how many went, and whether it is empty now."""
         sent = 0
@@ -56,8 +72,7 @@ class Link:
                 if sender.run_id is None and operation["op"] != "open":
                     box.refuse(operation, "its run was refused")
                 else:
-                    sender.send(self.connected(), operation, again=True)
-                    self.breaker.worked()
+                    self.send(sender, operation, again=True)
             except NotYet:
                 return sent, False
             except Exception as error:
@@ -80,8 +95,8 @@ class Link:
         kind = f"{type(error).__name__} {getattr(error, 'error_code', '')}".strip()
         if kind not in self._warned:
             self._warned.add(kind)
-            text = " ".join(str(error).split())[:300]
-            where = "the server refuses it" if is_final(error) else f"kept in {self.workspace.outbox} and sent later"
+            text = without_password(" ".join(str(error).split()))[:300]
+            where = "left out" if is_final(error) else f"kept in {self.workspace.outbox} and sent later"
             _log.warning(
                 "tracking failed (%s): %s; %s. The run goes on; more of this kind are not shown.", kind, text, where
             )
@@ -94,6 +109,7 @@ class Run:
         self._link = link
         self._sender = Sender(uid, None, careful=resume)
         self._logged: set[tuple[str, int]] = set()
+        self._finals: dict[str, float] = {}
         self._unsaved: list[Operation] = []  # what not even the disk would take
         self._outbox: Outbox | None = None
         self._refused = False
@@ -127,11 +143,16 @@ class Run:
             self._do({"op": "metrics", "step": step, "time": now_ms(), "values": fresh})
 
     def final(self, metrics: Mapping[str, Any]) -> None:
-        """Log figures of the whole run, `best/...` or `final/...` (put in front where neither is): bars in the UI, since they
-        have no step. A later value replaces an earlier one."""
-        values = {k if k.startswith(("best/", "final/")) else f"final/{k}": finite(v) for k, v in metrics.items()}
-        fresh = {clean_key(k): v for k, v in values.items() if v is not None}
+        """Log figures of the whole run, `best/...`, `last/...`, `test/...` or `final/...` (put in front where none
+        is): bars in the UI, since they have no step. A later value replaces an earlier one."""
+        values = {k if k.startswith(FIGURES) else f"final/{k}": finite(v) for k, v in metrics.items()}
+        fresh = {
+            k: v
+            for k, v in ((clean_key(k), v) for k, v in values.items())
+            if v is not None and self._finals.get(k) != v
+        }
         if fresh:
+            self._finals.update(fresh)
             self._do({"op": "metrics", "step": 0, "time": now_ms(), "values": fresh, "replace": True})
 
     def tags(self, tags: Mapping[str, Any]) -> None:
@@ -145,7 +166,7 @@ class Run:
     def artifact(self, path: Path | str, folder: str = "") -> None:
         """Store a file, or a folder with what is in it, under its own name."""
         if not Path(path).exists():
-            self._link.warn(FileNotFoundError(f"no file {path} to store as an artifact"))
+            self._link.warn(Refused(f"no file {path} to store as an artifact"))
             return
         self._do({"op": "artifact", "path": str(path), "folder": folder})
 
@@ -158,7 +179,7 @@ class Run:
     def close(self) -> None:
         """Leave the run as it is (it can be taken up again): what is kept is left to `Tracker.flush`."""
         try:
-            self._catch_up()
+            self._catch_up(30.0)
             if self._outbox is not None:
                 self._outbox.close()
                 self._outbox = None
@@ -185,7 +206,7 @@ class Run:
         for again in (False, True):
             begun = time.monotonic()
             try:
-                self._sender.send(link.connected(), operation, again)
+                link.send(self._sender, operation, again)
             except NotYet:
                 return False
             except Exception as error:
@@ -193,12 +214,10 @@ class Run:
                     link.warn(error)
                     self._refused = operation["op"] == "open"
                     return True
-                self._sender.forget()
                 if again or time.monotonic() - begun > 1 or link.uri is None:
                     link.fault(error)
                     return False
             else:
-                link.breaker.worked()
                 return True
         return False
 
@@ -212,8 +231,8 @@ class Run:
             self._outbox.append(self._unsaved[0])
             self._unsaved.pop(0)
 
-    def _catch_up(self) -> None:
-        """Send what is kept, if the server may be tried now."""
+    def _catch_up(self, seconds: float = 5.0) -> None:
+        """Send what is kept, if the server may be tried now, for about `seconds` at most."""
         link = self._link
         if self._unsaved:
             self._keep(self._unsaved.pop())
@@ -221,7 +240,7 @@ class Run:
             return
         if self._sender.run_id is None:
             self._sender.run_id = self._outbox.run_id
-        empty = link.drain(self._outbox, self._sender, time.monotonic() + 60)[1]
+        empty = link.drain(self._outbox, self._sender, time.monotonic() + seconds)[1]
         if empty:
             self._outbox.close()
             self._outbox = None

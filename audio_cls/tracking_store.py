@@ -24,6 +24,7 @@ __all__ = [
     "create_experiment",
     "database_uri",
     "import_mlflow",
+    "is_conflict",
     "is_final",
     "open_client",
     "relocate",
@@ -188,6 +189,11 @@ def is_final(error: Exception) -> bool:
     return getattr(error, "error_code", None) in _FINAL_CODES
 
 
+def is_conflict(error: Exception) -> bool:
+    """Whether another process was faster with the same row (MLflow looks first and then inserts, in two steps)."""
+    return "IntegrityError" in str(error) or "UNIQUE constraint" in str(error) or "duplicate key" in str(error)
+
+
 class Breaker:
     """Keeps a failing server from slowing a trial: after a failure nothing is tried for `seconds`, doubling to ten times.
 
@@ -200,6 +206,11 @@ class Breaker:
         self.seconds = seconds
         self._delay, self._closed_until, self._fresh_until = seconds, 0.0, 0.0
         self._address = _address(uri) if uri else None
+
+    @property
+    def remote(self) -> bool:
+        """Whether there is a server that can be asked for a connection."""
+        return self._address is not None
 
     def allows(self) -> bool:
         """Whether to try now; a server that has not answered lately is first asked for a connection."""

@@ -11,18 +11,28 @@ import hashlib
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from audio_cls.errors import UserError
 from audio_cls.tracking_store import database_uri, import_mlflow, open_client
 from audio_cls.workspace import Workspace
 
-__all__ = ["View", "save_view", "save_views", "serve_ui", "ui_command", "view_links"]
+__all__ = [
+    "View",
+    "bar",
+    "line",
+    "parallel",
+    "save_view",
+    "save_views",
+    "section",
+    "serve_ui",
+    "ui_command",
+    "view_links",
+]
 
 _TAG = "mlflow.sharedViewState."
 _STATE: dict[str, Any] = {
@@ -43,7 +53,7 @@ _STATE: dict[str, Any] = {
     "compareRunSections": [],
     "viewMaximized": False,
     "runListHidden": False,
-    "isAccordionReordered": False,
+    "isAccordionReordered": True,  # else sections are sorted by name, and those that the UI adds come first
     "useGroupedValuesInCharts": True,
     "hideEmptyCharts": True,
     "groupBy": None,
@@ -57,9 +67,10 @@ def _uuid(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _section(name: str) -> View:
-    flags = {"display": True, "isReordered": False, "deleted": False, "isGenerated": False}
-    return {"uuid": _uuid("section", name), "name": name, **flags}
+def section(name: str, columns: int = 3, height: int = 360) -> View:
+    """A row of charts, `columns` side by side, each `height` pixels high."""
+    flags = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+    return {"uuid": _uuid("section", name), "name": name, "columns": columns, "cardHeight": height, **flags}
 
 
 def _chart(kind: str, section: str, title: str, n_runs: int, **fields: Any) -> View:
@@ -124,16 +135,19 @@ def save_view(client: Any, experiment_id: str, name: str, **state: Any) -> str:
     return key
 
 
-def save_views(client: Any, experiment_id: str, metric: str, params: Sequence[str], address: str) -> dict[str, str]:
+def save_views(
+    client: Any, experiment_id: str, metric: str, params: Sequence[str], address: str, ascending: bool = False
+) -> dict[str, str]:
     """The three views of an experiment's trials; returns their links by name.
 
     Args:
-        metric: what runs are ranked by, as it is logged over the epochs (`val/macro_f1`); `best/METRIC` is its best value.
+        metric: what runs are ranked by: `val/macro_f1` over the epochs, its best value in `best/macro_f1`; either will do.
         params: the parameters that vary, as columns and axes; the first twelve at most are shown.
         address: of the UI, `http://127.0.0.1:5000`.
+        ascending: whether less is better.
     """
-    best = metric if metric.startswith(("best/", "final/")) else f"best/{metric}"
-    over_epochs = best.split("/", 1)[1]
+    name = metric.removeprefix("best/").removeprefix("val/")
+    best, over_epochs = f"best/{name}", f"val/{name}"
     params = list(params)[:12]
     columns = [
         f"metrics.`{best}`",
@@ -145,7 +159,10 @@ def save_views(client: Any, experiment_id: str, metric: str, params: Sequence[st
     common: View = {
         "searchFilter": "tags.kind = 'trial'",
         "orderByKey": f"metrics.`{best}`",
+        "orderByAsc": ascending,
         "selectedColumns": columns,
+        "columnOrder": [*columns, "duration"],
+        "columnWidths": {columns[0]: 130, "tags.`state`": 110, "tags.`reason`": 220, "attributes.`Dataset`": 180},
     }
     curves = list(dict.fromkeys([over_epochs, "val/loss", "train/loss"]))
     save_view(client, experiment_id, "Trials (table)", **common)
@@ -154,7 +171,7 @@ def save_views(client: Any, experiment_id: str, metric: str, params: Sequence[st
         experiment_id,
         "Curves",
         **common,
-        compareRunSections=[_section("Curves"), _section("Best")],
+        compareRunSections=[section("Curves", 2), section("Best", 1)],
         compareRunCharts=[*(line("Curves", c) for c in curves), bar("Best", best)],
     )
     save_view(
@@ -162,16 +179,39 @@ def save_views(client: Any, experiment_id: str, metric: str, params: Sequence[st
         experiment_id,
         "What matters",
         **common,
-        compareRunSections=[_section("What matters")],
-        compareRunCharts=[parallel("What matters", "what matters", best, params), bar("What matters", best)],
+        compareRunSections=[section("What matters", 1, 460), section("Best", 1)],
+        compareRunCharts=[
+            parallel("What matters", "what matters", best, _axes(client, experiment_id, params)),
+            bar("Best", best),
+        ],
     )
     return _links(client.get_experiment(experiment_id), address)
 
 
-def view_links(client: Any, address: str) -> dict[str, dict[str, str]]:
-    """Every saved view, `{experiment: {view: link}}`; experiments without one are left out."""
-    links = {e.name: _links(e, address) for e in client.search_experiments(max_results=1000)}
-    return {name: found for name, found in links.items() if found}
+def _axes(client: Any, experiment_id: str, params: Sequence[str]) -> list[str]:
+    """The parameters that make an axis: MLflow leaves out, silently, every run whose value is a word on an axis of numbers, so
+    one that is a number here and `none` there would hide the runs without it; one that never varies says nothing."""
+    runs = client.search_runs([experiment_id], "tags.kind = 'trial'", max_results=500)
+    axes = []
+    for param in params:
+        values = {run.data.params.get(param, "none") for run in runs}
+        if not runs or (len(values) > 1 and len({_is_number(v) for v in values}) == 1):
+            axes.append(param)
+    return axes or list(params)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def view_links(client: Any, address: str) -> list[tuple[str, str]]:
+    """Every saved view, `("EXPERIMENT: VIEW", link)`, by experiment."""
+    experiments = sorted(client.search_experiments(max_results=1000), key=lambda e: e.name)
+    return [(f"{e.name}: {view}", link) for e in experiments for view, link in _links(e, address).items()]
 
 
 def _links(experiment: Any, address: str) -> dict[str, str]:
@@ -220,8 +260,8 @@ def ui_command(workspace: Workspace, port: int = 5000, host: str = "127.0.0.1") 
     ]
 
 
-def serve_ui(workspace: Workspace, port: int = 5000, host: str = "127.0.0.1") -> int:
-    """Serve the UI until it is interrupted; returns its exit code. The database is created or relocated first.
+def serve_ui(workspace: Workspace, port: int = 5000, host: str = "127.0.0.1") -> NoReturn:
+    """Become the UI's server, until it is interrupted. The database is created or relocated first.
 
     Raises:
         UserError: where the port is taken.
@@ -236,10 +276,6 @@ def serve_ui(workspace: Workspace, port: int = 5000, host: str = "127.0.0.1") ->
             ) from None
     import_mlflow()
     open_client(workspace, None)
-    process = subprocess.Popen(ui_command(workspace, port, host), cwd=workspace.root, env=dict(os.environ))
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        return 0
+    os.chdir(workspace.root)
+    command = ui_command(workspace, port, host)
+    os.execv(command[0], command)  # not a child of ours, which a signal to us would leave behind

@@ -1,6 +1,6 @@
 """A toy experiment, its space and an objective that sleeps, checkpoints and resumes: studies are tested without training.
 
-As a script it is a worker process: `python study_fakes.py STUDY_FILE WORKSPACE TOTAL FOLDER EPOCH_SECONDS SUPERVISOR SINCE`.
+`main` is a worker process for a supervisor's tests.
 """
 
 from __future__ import annotations
@@ -142,7 +142,3 @@ def main(study_file: str, workspace: str, total: str, folder: str, seconds: str,
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_fakes import Deep, Toy, declare, space
+from tests.study_fakes import Deep, Toy, declare, space
 
 from audio_cls.config import ConfigError
 from audio_cls.errors import UserError
@@ -16,7 +16,7 @@ from audio_cls.study import TPE, Median, NoPruning, Percentile, PrunerConfig, Ra
 from audio_cls.study.declaration import identity_changes
 
 FILE = """
-from study_fakes import Toy, space
+from tests.study_fakes import Toy, space
 from audio_cls.study import Study
 STUDY = Study("from-file", base=Toy(), space=space)
 """

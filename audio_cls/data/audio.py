@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from audio_cls.errors import UserError
 
-__all__ = ["AUDIO_SUFFIXES", "MIN_SECONDS", "SILENCE_PEAK", "Audio", "BadAudio", "load", "pack_job", "to_float", "to_int16"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "MIN_SECONDS",
+    "SILENCE_PEAK",
+    "Audio",
+    "BadAudio",
+    "load",
+    "pack_job",
+    "to_float",
+    "to_int16",
+]
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"})
 SILENCE_PEAK = 1e-4  # -80 dBFS: three steps of int16, below any recorder's own noise
@@ -95,7 +105,9 @@ def load(
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise BadAudio(f"cannot be decoded: {_reason(error, path)}") from None
     if len(x) < last - first and len(x) < (last - first) - rate // 10:
-        raise BadAudio(f"cut short: its header tells {(last - first) / rate:.2f} s, {len(x) / rate:.2f} s can be decoded")
+        raise BadAudio(
+            f"cut short: its header tells {(last - first) / rate:.2f} s, {len(x) / rate:.2f} s can be decoded"
+        )
     if len(x) == 0:
         raise BadAudio("empty: it holds no samples")
     if len(x) < min_seconds * rate:
@@ -106,7 +118,11 @@ def load(
     peak = float(np.abs(mono).max())
     if peak < SILENCE_PEAK:
         cancelled = channels > 1 and float(np.abs(x).max()) >= SILENCE_PEAK
-        why = "its channels cancel when mixed to mono" if cancelled else f"peak {peak:.1e}, at least {SILENCE_PEAK:g} is needed"
+        why = (
+            "its channels cancel when mixed to mono"
+            if cancelled
+            else f"peak {peak:.1e}, at least {SILENCE_PEAK:g} is needed"
+        )
         raise BadAudio(f"silent: {why}")
     if rate != sample_rate:
         import soxr

@@ -33,6 +33,7 @@ class Corpus:
         gains: (n,) float64, below 1 where a clip was turned down to keep it from clipping.
         crcs: (n,) int64, CRC-32 of each clip's samples.
         bad: the clips that were left out: (id, path, row, reason).
+        index, samples_path: what lies on disk, see `store`.
     """
 
     def __init__(self, directory: Path, index: dict[str, Any]) -> None:
@@ -47,7 +48,9 @@ class Corpus:
         self.source: str = index["source"]
         self.note: str = index["note"]
         self.lengths = np.asarray(columns["length"], dtype=np.int64)
-        self.offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)[:-1]]) if index["n"] else self.lengths
+        self.offsets = (
+            np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)[:-1]]) if index["n"] else self.lengths
+        )
         self.folds = np.asarray([-1 if f is None else f for f in columns["fold"]], dtype=np.int64)
         self.splits: tuple[str | None, ...] = tuple(columns["split"])
         self.groups: tuple[str | None, ...] = tuple(columns["group"])
@@ -56,9 +59,9 @@ class Corpus:
         self.gains = np.asarray(columns["gain"], dtype=np.float64)
         self.crcs = np.asarray(columns["crc"], dtype=np.int64)
         self.bad: tuple[tuple[str, str, int | None, str], ...] = tuple(tuple(b) for b in index["bad"])
-        self._samples_path = directory / index["samples"]
+        self.samples_path = directory / index["samples"]
         self._root = index["root"]
-        self._index = index
+        self.index = index
 
     @classmethod
     def open(cls, directory: Path | str) -> Corpus:
@@ -75,11 +78,15 @@ class Corpus:
             raise UserError(f"{directory / 'index.json'}: damaged ({error}); prepare the corpus again") from None
         expected = 2 * int(corpus.lengths.sum())
         try:
-            found = corpus._samples_path.stat().st_size
+            found = corpus.samples_path.stat().st_size
         except OSError:
-            raise UserError(f"{corpus._samples_path}: missing, although the index names it; prepare the corpus again") from None
+            raise UserError(
+                f"{corpus.samples_path}: missing, although the index names it; prepare the corpus again"
+            ) from None
         if found != expected:
-            raise UserError(f"{corpus._samples_path}: {found} bytes, the index tells {expected}; prepare the corpus again")
+            raise UserError(
+                f"{corpus.samples_path}: {found} bytes, the index tells {expected}; prepare the corpus again"
+            )
         return corpus
 
     def __len__(self) -> int:
@@ -91,12 +98,12 @@ class Corpus:
     @cached_property
     def samples(self) -> np.memmap[Any, np.dtype[np.int16]]:
         """(total,) int16, read-only, all clips back to back."""
-        return np.memmap(self._samples_path, dtype="<i2", mode="r")
+        return np.memmap(self.samples_path, dtype="<i2", mode="r")
 
     @cached_property
     def label_lists(self) -> list[list[int]]:
         """The indices of each clip's classes."""
-        lists: list[list[int]] = self._index["columns"]["labels"]
+        lists: list[list[int]] = self.index["columns"]["labels"]
         return lists
 
     @cached_property
@@ -112,13 +119,24 @@ class Corpus:
     def clips(self) -> tuple[Clip, ...]:
         """The clip table, in the order of the arrays; paths are where the files were when the corpus was prepared."""
         root = Path(self._root) if self._root else Path()
-        c = self._index["columns"]
-        rows = zip(c["id"], c["path"], c["labels"], c["fold"], c["split"], c["group"], c["start"], c["end"], c["row"], strict=True)
+        c = self.index["columns"]
+        rows = zip(
+            c["id"],
+            c["path"],
+            c["labels"],
+            c["fold"],
+            c["split"],
+            c["group"],
+            c["start"],
+            c["end"],
+            c["row"],
+            strict=True,
+        )
         return tuple(Clip(i, root / p, tuple(self.classes[k] for k in labels), *rest) for i, p, labels, *rest in rows)
 
     @property
     def ids(self) -> tuple[str, ...]:
-        return tuple(self._index["columns"]["id"])
+        return tuple(self.index["columns"]["id"])
 
     @property
     def seconds(self) -> NDArray[np.float64]:
@@ -148,8 +166,10 @@ class Corpus:
         if wrong:
             more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
             raise UserError(
-                f"{self._samples_path}: {len(wrong)} of {len(self)} clips are damaged: {', '.join(wrong[:10])}{more}; "
+                f"{self.samples_path}: {len(wrong)} of {len(self)} clips are damaged: {', '.join(wrong[:10])}{more}; "
                 f"remove {self.directory} and prepare the corpus again"
             )
-        if content_digest(self._index) != self.digest:
-            raise UserError(f"{self.directory / 'index.json'}: the digest does not belong to what it tells; remove it and prepare again")
+        if content_digest(self.index) != self.digest:
+            raise UserError(
+                f"{self.directory / 'index.json'}: the digest does not belong to what it tells; remove it and prepare again"
+            )

@@ -105,7 +105,9 @@ def prepare(
         decoded = 0
         if previous is None or previous.fingerprint != fingerprint:
             faults = _faults(manifest)
-            jobs = {key: clip for i, (key, clip) in enumerate(zip(keys, manifest.clips, strict=True)) if i not in faults}
+            jobs = {
+                key: clip for i, (key, clip) in enumerate(zip(keys, manifest.clips, strict=True)) if i not in faults
+            }
             store = PartialStore(directory)
             try:
                 known = {} if previous is None else _entries(previous)
@@ -180,14 +182,16 @@ def _previous(manifest: Manifest, directory: Path) -> Corpus | None:
 
 def _entries(corpus: Corpus) -> dict[str, Entry]:
     """The clips of an older corpus that are still what was packed, by key."""
-    c = corpus._index["columns"]
-    rows = zip(c["key"], corpus.offsets.tolist(), c["length"], c["crc"], c["rate"], c["channels"], c["gain"], strict=True)
+    c = corpus.index["columns"]
+    rows = zip(
+        c["key"], corpus.offsets.tolist(), c["length"], c["crc"], c["rate"], c["channels"], c["gain"], strict=True
+    )
     names = ("key", "offset", "length", "crc", "rate", "channels", "gain")
     try:
         corpus.verify()
     except UserError:
         return {}
-    return {row[0]: {**dict(zip(names, row, strict=True)), "path": corpus._samples_path} for row in rows}
+    return {row[0]: {**dict(zip(names, row, strict=True)), "path": corpus.samples_path} for row in rows}
 
 
 def _faults(manifest: Manifest) -> dict[int, str]:
@@ -248,7 +252,9 @@ def _index(
         "path": [manifest.relative(c) for c, _, _ in good],
         "labels": [sorted({number[label] for label in c.labels}) for c, _, _ in good],
         **{name: [getattr(c, name) for c, _, _ in good] for name in ("fold", "split", "group", "start", "end", "row")},
-        **{name: [entry[name] for _, _, entry in good] for name in ("length", "crc", "rate", "channels", "gain", "key")},
+        **{
+            name: [entry[name] for _, _, entry in good] for name in ("length", "crc", "rate", "channels", "gain", "key")
+        },
     }
     root = manifest.root
     index: dict[str, Any] = {

@@ -63,7 +63,8 @@ def _harmonics(phase: NDArray[np.float64], amplitudes: NDArray[np.floating], lim
 def _rolloff(count: int, slope: float, rng: np.random.Generator, spread: float = 0.6) -> NDArray[np.float64]:
     """Amplitudes of harmonics that fall by `slope` dB per octave, each scattered."""
     k = np.arange(1, count + 1)
-    return k ** (slope / 6.02) * np.exp(spread * rng.standard_normal(count))
+    scatter = np.exp(spread * rng.standard_normal(count))
+    return np.asarray(k ** (slope / 6.02) * scatter, dtype=np.float64)
 
 
 def _drift(n: int, rate: float, sample_rate: int, rng: np.random.Generator) -> Signal:
@@ -84,7 +85,9 @@ def _place(out: Signal, at: float, part: Signal) -> None:
         out[start:end] += part[: end - start]
 
 
-def _thump(m: int, sample_rate: int, modes: NDArray[np.float64], decay: float, rng: np.random.Generator, noise: float) -> Signal:
+def _thump(
+    m: int, sample_rate: int, modes: NDArray[np.float64], decay: float, rng: np.random.Generator, noise: float
+) -> Signal:
     """A struck thing: decaying modes (rows of frequency, level) and decaying noise."""
     t = np.arange(m, dtype=np.float32) / sample_rate
     out = noise * rng.standard_normal(m, dtype=np.float32)
@@ -121,7 +124,7 @@ def alarm(n: int, sr: int, source: np.random.Generator, clip: np.random.Generato
 
 
 def engine(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator) -> Signal:
-    f0, amplitudes = _log(source, 24, 150), _rolloff(int(source.integers(10, 36)), source.uniform(-9, -1), source)
+    f0, amplitudes = _log(source, 24, 120), _rolloff(int(source.integers(10, 36)), source.uniform(-9, -1), source)
     rough, hiss, slope = source.uniform(0.1, 0.8), source.uniform(0.05, 0.7), source.uniform(-7, -3)
     rev = clip.uniform(0.0, 0.45) * _drift(n, clip.uniform(0.3, 1.5), sr, clip)
     f = f0 * clip.uniform(0.85, 1.2) * (1 + rev) * (1 + 0.02 * _drift(n, 12, sr, clip))
@@ -133,14 +136,16 @@ def engine(n: int, sr: int, source: np.random.Generator, clip: np.random.Generat
 
 
 def drill(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator) -> Signal:
-    f0, amplitudes = _log(source, 55, 330), _rolloff(int(source.integers(10, 36)), source.uniform(-4, 2), source)
+    f0, amplitudes = _log(source, 70, 330), _rolloff(int(source.integers(10, 36)), source.uniform(-4, 2), source)
     hiss, low, rough = source.uniform(0.3, 1.2), _log(source, 500, 2500), source.uniform(0.2, 0.9)
     sag = clip.uniform(0, 0.25) * _drift(n, clip.uniform(0.5, 2), sr, clip)
     f = f0 * clip.uniform(0.9, 1.15) * (1 + sag) * (1 + 0.015 * _drift(n, 20, sr, clip))
     phase = _phase(f, sr, clip.uniform(0, TAU))
     noise = coloured_noise(n, sr, clip, slope=source.uniform(-3, 1), low=low)
     tone = _harmonics(phase, amplitudes, 0.45 * sr / f.max())
-    buzz = tone / np.float32(tone.std() + 1e-9) + np.float32(hiss) * noise * (1 + rough * np.sin(phase)).astype(np.float32)
+    buzz = tone / np.float32(tone.std() + 1e-9) + np.float32(hiss) * noise * (1 + rough * np.sin(phase)).astype(
+        np.float32
+    )
     if clip.uniform() < 0.5:  # pressed and let go
         buzz = buzz * np.clip(0.6 + 1.5 * _drift(n, clip.uniform(0.8, 2.5), sr, clip), 0.05, 1)
     return buzz
@@ -161,7 +166,7 @@ def rain(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator
 
 
 def wind(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator) -> Signal:
-    high, slope = _log(source, 250, 4500), source.uniform(-6, 0)
+    high, slope = _log(source, 250, 2500), source.uniform(-6, -1)
     gust_rate, depth = _log(source, 0.2, 2.0), source.uniform(0.3, 0.95)
     body = coloured_noise(n, sr, clip, slope=slope, low=40, high=high)
     gust = 1 + depth * _drift(n, gust_rate, sr, clip)
@@ -174,7 +179,7 @@ def wind(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator
 
 
 def bark(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator) -> Signal:
-    f0, length, formant = _log(source, 190, 900), _log(source, 0.06, 0.28), _log(source, 500, 2400)
+    f0, length, formant = _log(source, 190, 700), _log(source, 0.06, 0.28), _log(source, 500, 1800)
     k = np.arange(1, 25)
     amplitudes = np.exp(-(((np.log2(k * f0 / formant)) / source.uniform(0.6, 1.6)) ** 2)) + 0.02
     breath, arch = source.uniform(0.1, 0.8), source.uniform(0.1, 0.6)
@@ -192,7 +197,7 @@ def bark(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator
 
 
 def bird(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator) -> Signal:
-    f0, length, gap = _log(source, 1100, 5200), _log(source, 0.03, 0.3), _log(source, 0.03, 0.5)
+    f0, length, gap = _log(source, 1500, 5200), _log(source, 0.03, 0.3), _log(source, 0.03, 0.5)
     glide, trill, bend = source.uniform(-0.4, 0.4), source.uniform(0, 0.12), source.uniform(-0.3, 0.3)
     trill_rate, amplitudes = _log(source, 12, 50), np.array([1.0, source.uniform(0, 0.5), source.uniform(0, 0.25)])
     out = np.zeros(n, np.float32)
@@ -200,7 +205,11 @@ def bird(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator
     for _ in range(int(clip.integers(1, 14))):
         m = int(length * clip.uniform(0.6, 1.5) * sr)
         x = np.linspace(0, 1, m)
-        f = f0 * clip.uniform(0.9, 1.1) * (1 + glide * x + bend * np.sin(np.pi * x) + trill * np.sin(TAU * trill_rate * length * x))
+        f = (
+            f0
+            * clip.uniform(0.9, 1.1)
+            * (1 + glide * x + bend * np.sin(np.pi * x) + trill * np.sin(TAU * trill_rate * length * x))
+        )
         f = np.clip(f, 400, 0.45 * sr)
         tone = _harmonics(_phase(f, sr), amplitudes, 0.45 * sr / f.max())
         _place(out, at, tone * np.sin(np.pi * x).astype(np.float32) * np.float32(clip.uniform(0.4, 1)))
@@ -209,8 +218,8 @@ def bird(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator
 
 
 def clock(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator) -> Signal:
-    period, decay, lower = _log(source, 0.22, 1.0), _log(source, 0.004, 0.04), source.uniform(0.65, 1.0)
-    modes = np.stack([np.exp(source.uniform(np.log(450), np.log(5500), 3)), source.uniform(0.2, 1, 3)], axis=1)
+    period, decay, lower = _log(source, 0.22, 1.0), _log(source, 0.003, 0.025), source.uniform(0.65, 1.0)
+    modes = np.stack([np.exp(source.uniform(np.log(800), np.log(6000), 3)), source.uniform(0.2, 1, 3)], axis=1)
     noise, swing, wobble = source.uniform(0, 0.8), source.uniform(-0.12, 0.12), source.uniform(0, 0.012)
     tick, tock = (_thump(int(6 * decay * sr) + 8, sr, modes * [r, 1.0], decay, source, noise) for r in (1.0, lower))
     out = np.zeros(n, np.float32)
@@ -221,8 +230,8 @@ def clock(n: int, sr: int, source: np.random.Generator, clip: np.random.Generato
 
 
 def footsteps(n: int, sr: int, source: np.random.Generator, clip: np.random.Generator) -> Signal:
-    period, decay, jitter = _log(source, 0.3, 0.95), _log(source, 0.008, 0.09), source.uniform(0.01, 0.09)
-    modes = np.stack([np.exp(source.uniform(np.log(90), np.log(2200), 3)), source.uniform(0.2, 1, 3)], axis=1)
+    period, decay, jitter = _log(source, 0.3, 0.95), _log(source, 0.012, 0.09), source.uniform(0.01, 0.09)
+    modes = np.stack([np.exp(source.uniform(np.log(90), np.log(1600), 3)), source.uniform(0.2, 1, 3)], axis=1)
     grit, toe, delay = source.uniform(0.1, 1.5), source.uniform(0, 0.8), source.uniform(0.03, 0.16)
     m, out = int(5 * decay * sr) + 8, np.zeros(n, np.float32)
     at = clip.uniform(0, 1) * period

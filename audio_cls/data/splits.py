@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -54,7 +55,8 @@ class SplitScheme(Component, family=True):
                 group on two sides (naming it).
         """
         sides = self.sides(corpus)  # (n,) 0 train, 1 validation, 2 test, -1 unused
-        split = Split(*(np.flatnonzero(sides == s).astype(np.int64) for s in range(3)), corpus_digest=corpus.digest)
+        train, validation, test = (np.flatnonzero(sides == s).astype(np.int64) for s in range(3))
+        split = Split(train, validation, test, corpus.digest)
         for name in ("train", "validation"):
             if len(split.sides()[name]) == 0:
                 found = ", ".join(f"{k} {len(v)}" for k, v in split.sides().items())
@@ -76,12 +78,16 @@ class Folds(SplitScheme, kind="folds"):
     def sides(self, corpus: Corpus) -> Index:
         existing = _folds(corpus, self.test_fold)
         if len(existing) < 3:
-            raise UserError(f"{corpus.name!r} has {len(existing)} folds ({_listed(existing)}), a split into three needs 3 or more")
+            raise UserError(
+                f"{corpus.name!r} has {len(existing)} folds ({_listed(existing)}), a split into three needs 3 or more"
+            )
         following = existing[(existing.index(self.test_fold) + 1) % len(existing)]
         validation = following if self.validation_fold is None else self.validation_fold
         _folds(corpus, validation)
         if validation == self.test_fold:
-            raise UserError(f"fold {validation} is asked as test and as validation fold; choose among {_listed(existing)}")
+            raise UserError(
+                f"fold {validation} is asked as test and as validation fold; choose among {_listed(existing)}"
+            )
         sides = np.where(corpus.folds == self.test_fold, 2, np.where(corpus.folds == validation, 1, 0))
         return np.where(corpus.folds < 0, -1, sides).astype(np.int64)
 
@@ -115,7 +121,9 @@ class Official(SplitScheme, kind="official"):
         train = np.flatnonzero(sides == 0)
         if not (sides == 1).any() and len(train):
             groups = [corpus.groups[i] for i in train]
-            sides[train] = stratify(corpus.targets[train], groups, (1 - self.val_fraction, self.val_fraction), self.seed)
+            sides[train] = stratify(
+                corpus.targets[train], groups, (1 - self.val_fraction, self.val_fraction), self.seed
+            )
         return sides
 
 
@@ -132,11 +140,11 @@ class Grouped(SplitScheme, kind="grouped"):
             raise UserError(
                 f"val_fraction {self.val_fraction:g} and test_fraction {self.test_fraction:g} leave nothing to train on"
             )
-        return stratify(corpus.targets, list(corpus.groups), (train, self.val_fraction, self.test_fraction), self.seed)
+        return stratify(corpus.targets, corpus.groups, (train, self.val_fraction, self.test_fraction), self.seed)
 
 
 def stratify(
-    targets: NDArray[np.floating], groups: list[str | None], fractions: tuple[float, ...], seed: int
+    targets: NDArray[np.floating], groups: Sequence[str | None], fractions: tuple[float, ...], seed: int
 ) -> NDArray[np.int64]:
     """Deal groups out to sides so that every class, and the clips as a whole, are divided in the given proportions.
 
@@ -154,7 +162,9 @@ def stratify(
         (n,) the side of each clip.
     """
     names: dict[str | int, int] = {}
-    unit = np.asarray([names.setdefault(i if g is None else g, len(names)) for i, g in enumerate(groups)], dtype=np.int64)
+    unit = np.asarray(
+        [names.setdefault(i if g is None else g, len(names)) for i, g in enumerate(groups)], dtype=np.int64
+    )
     counts = np.zeros((len(names), targets.shape[1] + 1))  # the last column counts clips
     np.add.at(counts, unit, np.concatenate([targets, np.ones((len(targets), 1))], axis=1))
     shares = counts / np.maximum(counts.sum(axis=0), 1)  # (groups, classes + 1)

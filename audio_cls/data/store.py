@@ -43,19 +43,27 @@ def read_index(directory: Path) -> dict[str, Any]:
         index = json.loads(path.read_text(encoding="utf-8"))
         version = index["version"]
     except FileNotFoundError:
-        busy = " An interrupted `prepare` lies there: run it again to finish it." if (directory / "partial").exists() else ""
+        busy = (
+            " An interrupted `prepare` lies there: run it again to finish it."
+            if (directory / "partial").exists()
+            else ""
+        )
         raise UserError(f"{directory}: no corpus here (index.json is missing).{busy}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the index of a corpus ({error}); prepare the corpus again") from None
     if version != FORMAT_VERSION:
-        raise UserError(f"{path}: format version {version}, this version reads {FORMAT_VERSION}; prepare the corpus again")
+        raise UserError(
+            f"{path}: format version {version}, this version reads {FORMAT_VERSION}; prepare the corpus again"
+        )
     try:
         n, columns = index["n"], index["columns"]
         for name in (*CLIP_COLUMNS, *FACT_COLUMNS):
             if columns[name] is None:
                 columns[name] = [None] * n
             if len(columns[name]) != n:
-                raise UserError(f"{path}: column {name!r} has {len(columns[name])} values for {n} clips; prepare the corpus again")
+                raise UserError(
+                    f"{path}: column {name!r} has {len(columns[name])} values for {n} clips; prepare the corpus again"
+                )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: incomplete (no {error}); prepare the corpus again") from None
     return dict(index)
@@ -68,7 +76,13 @@ def content_digest(index: dict[str, Any]) -> str:
     """
     columns = index["columns"]
     names = ("length", "crc", "labels", "fold", "split", "group")
-    parts = [index["version"], index["task"], index["classes"], index["sample_rate"], *([columns[name] for name in names])]
+    parts = [
+        index["version"],
+        index["task"],
+        index["classes"],
+        index["sample_rate"],
+        *([columns[name] for name in names]),
+    ]
     text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -121,7 +135,9 @@ class PartialStore:
             for line in journal:
                 try:
                     entry = json.loads(line) if line.endswith(b"\n") else None
-                    if entry is None or ("bad" not in entry and not self._holds(samples.read(2 * entry["length"]), entry)):
+                    if entry is None or (
+                        "bad" not in entry and not self._holds(samples.read(2 * entry["length"]), entry)
+                    ):
                         break
                     self.entries[entry["key"]] = entry
                 except (ValueError, KeyError, TypeError):
@@ -207,7 +223,9 @@ def _write_index(path: Path, index: dict[str, Any]) -> None:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
     lines = [f"{dump(key)}: {dump(value)}" for key, value in index.items() if key != "columns"]
-    lines.append('"columns": {\n' + ",\n".join(f"{dump(name)}: {dump(values)}" for name, values in columns.items()) + "\n}")
+    lines.append(
+        '"columns": {\n' + ",\n".join(f"{dump(name)}: {dump(values)}" for name, values in columns.items()) + "\n}"
+    )
     with open(path, "w", encoding="utf-8") as file:
         file.write("{\n" + ",\n".join(lines) + "\n}\n")
         file.flush()

@@ -30,8 +30,10 @@ def render(config: Synthetic, made: Plan, i: int) -> Signal:
         level = 0.0 if k == 0 else clip.uniform(-10, 0)
         mixed += _sound(config, name, group, n, clip) * np.float32(10 ** (level / 20))
     if config.task == "multiclass" and len(config.classes) > 1 and clip.uniform() < config.overlap:
-        other = config.classes[(config.classes.index(labels[0]) + int(clip.integers(1, len(config.classes)))) % len(config.classes)]
-        level = clip.uniform(-18, -3)
+        other = config.classes[
+            (config.classes.index(labels[0]) + int(clip.integers(1, len(config.classes)))) % len(config.classes)
+        ]
+        level = clip.uniform(-18, -6)
         mixed += _sound(config, other, made.groups[i] + 1_000_003, n, clip) * np.float32(10 ** (level / 20))
     room = numpy_rng(config.seed, "room", group)
     wet = _in_room(mixed, sample_rate, room)
@@ -78,14 +80,16 @@ def _in_room(x: Signal, sample_rate: int, room: np.random.Generator) -> Signal:
     """Early sound, a decaying tail, and the colour of room and microphone, in one multiplication of spectra."""
     decay, wet = _between(room, 0.02, 0.16), room.uniform(0.0, 0.9)
     m = int(min(0.4, 5 * decay) * sample_rate)
-    tail = room.standard_normal(m, dtype=np.float32) * np.exp(-np.arange(m, dtype=np.float32) / np.float32(decay * sample_rate))
+    tail = room.standard_normal(m, dtype=np.float32) * np.exp(
+        -np.arange(m, dtype=np.float32) / np.float32(decay * sample_rate)
+    )
     response = np.float32(wet) * tail / np.float32(np.sqrt(np.sum(tail**2)))
     response[0] += 1.0
     size = fft.next_fast_len(len(x) + m, real=True)
     octave = np.log2(np.maximum(np.arange(size // 2 + 1, dtype=np.float32) * (sample_rate / size), 20.0) / 1000)
-    decibels = room.uniform(-4, 3) * octave
+    decibels = room.uniform(-3, 2) * octave
     for _ in range(2):
-        decibels += room.uniform(-9, 9) * np.exp(-(((octave - room.uniform(-3, 2.5)) / room.uniform(0.3, 1.2)) ** 2))
+        decibels += room.uniform(-7, 7) * np.exp(-(((octave - room.uniform(-3, 2.5)) / room.uniform(0.3, 1.2)) ** 2))
     colour = (10 ** (np.clip(decibels, -40, 25) / 20)).astype(np.float32)
     out: Signal = fft.irfft(fft.rfft(x, size) * fft.rfft(response, size) * colour, size)[: len(x)]
     return out

@@ -268,6 +268,8 @@ def _component_changes(key: str, stored: Any, declared: Component) -> list[str]:
         before = family.parse(stored)
     except UserError:
         return [f"{key}: {stored!r} -> {declared.to_dict()!r}"]
+    if before.kind != declared.kind:
+        return [f"{key}.kind: {before.kind!r} -> {declared.kind!r}"]
     return [f"{key}.{name}: {a!r} -> {b!r}" for name, (a, b) in before.diff(declared).items()]
 
 

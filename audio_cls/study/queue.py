@@ -98,7 +98,7 @@ class Tally:
 
 
 class Queue:
-    """One worker's hand in the queue of a study.
+    """One worker's hand in the queue of a study; a process claims through one of them.
 
     A configuration whose worker died `max_deaths` times in a row without a new epoch has failed (it would otherwise kill
     worker after worker). A RUNNING trial that somebody else asked for, without heartbeat, is given up after `foreign_hours`.

@@ -30,7 +30,7 @@ from audio_cls.study.declaration import PrunerConfig, SamplerConfig, Study, iden
 from audio_cls.study.pruners import build_pruner
 from audio_cls.study.samplers import build_sampler
 
-__all__ = ["Heartbeat", "LockBusy", "StudyStorage", "load_study", "open_storage", "open_study", "patiently"]
+__all__ = ["Heartbeat", "LockBusy", "StudyStorage", "load_study", "open_storage", "open_study", "patiently", "study_names"]
 
 IDENTITY = "audio_cls"  # the study attribute that holds its identity
 SQLITE_TIMEOUT = 60.0  # seconds to wait for another process's transaction
@@ -274,3 +274,8 @@ def _storage(url: str, engine_kwargs: dict[str, Any], heartbeat: Heartbeat) -> R
             heartbeat_interval=heartbeat.interval,
             grace_period=max(heartbeat.grace, math.ceil(2 * heartbeat.interval)),
         )
+
+
+def study_names(storage: StudyStorage) -> list[str]:
+    """The studies in a storage, in order of their names."""
+    return sorted(optuna.get_all_study_names(storage.backend))

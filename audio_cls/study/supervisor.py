@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_cls.errors import UserError
-from audio_cls.study.declaration import load_study_file
+from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.study.lease import worker_identity
 from audio_cls.study.progress import Progress
 from audio_cls.study.queue import Queue
@@ -46,7 +46,7 @@ class _Worker:
 
 
 def run_study(
-    study_file: Path,
+    study: Study | Path,
     workspace: Path,
     trials: int,
     workers: int,
@@ -76,12 +76,12 @@ def run_study(
     """
     if workers < 1 or trials < 1:
         raise UserError(f"--trials {trials} --workers {workers}: both must be 1 or more")
-    declaration, _ = load_study_file(study_file)
+    declaration = study if isinstance(study, Study) else load_study_file(study)[0]
     opened = open_storage(storage or workspace / DATABASE, heartbeat=heartbeat)
-    study = open_study(declaration, opened, extra=identity)
-    if study.user_attrs.get(TOTAL) != trials:
-        study.set_user_attr(TOTAL, trials)
-    queue = Queue(study, opened, worker_identity())
+    optuna_study = open_study(declaration, opened, extra=identity)
+    if optuna_study.user_attrs.get(TOTAL) != trials:
+        optuna_study.set_user_attr(TOTAL, trials)
+    queue = Queue(optuna_study, opened, worker_identity())
     slots = gpu_slots() if gpus is None else list(gpus)
     logs = log_folder(workspace, declaration.name)
     logs.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def run_study(
                 words, env=env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
             )
 
-    status = study_status(study, trials)
+    status = study_status(optuna_study, trials)
     with StopRequest() as stop, _display(on_progress) as display:
         try:
             for worker in team[: max(1, trials - status.finished)] if not status.waiting else team:
@@ -115,7 +115,7 @@ def run_study(
                 if stop.wait(poll_seconds):
                     _dismiss(team, stop, grace_seconds, display.say)
                     break
-                status = study_status(study, trials)
+                status = study_status(optuna_study, trials)
                 display.update(status)
                 for worker in team:
                     _look_after(worker, status, start, display.say)
@@ -125,7 +125,7 @@ def run_study(
         finally:
             with contextlib.suppress(LockBusy):  # those killed give their trials back now, not at the next start
                 queue.tidy()
-        status = study_status(study, trials)
+        status = study_status(optuna_study, trials)
         display.update(status)
     return status
 

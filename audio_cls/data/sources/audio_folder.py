@@ -43,7 +43,9 @@ def read(root: Path, *, group_pattern: str | None = None, name: str | None = Non
     by_split = "train" in splits.values() and all(splits.values())
     if any(splits.values()) and not by_split and "train" in splits.values():
         odd = next(f for f, s in splits.items() if s is None)
-        raise UserError(f"{root}: {odd.name!r} stands beside the folder of a split; either all top folders are splits or none")
+        raise UserError(
+            f"{root}: {odd.name!r} stands beside the folder of a split; either all top folders are splits or none"
+        )
     levels = [(folder, splits[folder]) for folder in top] if by_split else [(root, None)]
     clips, passed_over = [], 0
     for level, split in levels:
@@ -53,7 +55,9 @@ def read(root: Path, *, group_pattern: str | None = None, name: str | None = Non
         for folder in _folders(level):
             files = sorted(_audio(folder), key=lambda p: natural_key(p.relative_to(root).as_posix()))
             if not files:
-                raise UserError(f"{folder}: a class folder without audio (endings: {', '.join(sorted(AUDIO_SUFFIXES))})")
+                raise UserError(
+                    f"{folder}: a class folder without audio (endings: {', '.join(sorted(AUDIO_SUFFIXES))})"
+                )
             passed_over += sum(len(names) for _, _, names in os.walk(folder)) - len(files)
             for path in files:
                 relative = path.relative_to(root).as_posix()
@@ -76,6 +80,4 @@ def _folders(path: Path) -> list[Path]:
 def _audio(folder: Path) -> Iterator[Path]:
     for path, folders, names in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        yield from (
-            Path(path, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in AUDIO_SUFFIXES
-        )
+        yield from (Path(path, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in AUDIO_SUFFIXES)

@@ -63,7 +63,9 @@ def read(
     columns, rows = read_rows(path)
     at = {key: next((c for n in names for c in columns if c.lower() == n), None) for key, names in _NAMES.items()}
     if at["path"] is None or (at["label"] is None and at["labels"] is None):
-        raise UserError(f"{path}, row 1: columns 'path' and 'label' (or 'labels') are needed, found {', '.join(columns)}")
+        raise UserError(
+            f"{path}, row 1: columns 'path' and 'label' (or 'labels') are needed, found {', '.join(columns)}"
+        )
     base = path.parent if audio_root is None else Path(audio_root)
     several = at["label"] is None
     label_column = str(at["labels"] if several else at["label"])
@@ -100,7 +102,9 @@ def read(
         )
     faults.check()
     found = "multilabel" if any(len(c.labels) != 1 for c in clips) else "multiclass"
-    named = tuple(classes) if classes is not None else tuple(sorted({n for c in clips for n in c.labels}, key=natural_key))
+    named = (
+        tuple(classes) if classes is not None else tuple(sorted({n for c in clips for n in c.labels}, key=natural_key))
+    )
     default = path.parent.resolve().name if path.stem in ("meta", "manifest") else path.stem
     return Manifest(name or default, tuple(clips), named, task or found, f"csv:{path.name}", root=base)
 
@@ -121,13 +125,18 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> tuple[list[str], list
             columns = [c.strip() for c in next(lines, (1, []))[1]]
             missing = [c for c in required if c not in columns]
             if missing:
-                raise UserError(f"{path}, row 1: the column {missing[0]!r} is missing. Found: {', '.join(columns) or 'nothing'}")
+                raise UserError(
+                    f"{path}, row 1: the column {missing[0]!r} is missing. Found: {', '.join(columns) or 'nothing'}"
+                )
             twice = sorted({c for c in columns if columns.count(c) > 1})
             if twice:
                 raise UserError(f"{path}, row 1: the column {twice[0]!r} stands twice")
             for number, cells in lines:
                 if len(cells) != len(columns):
-                    faults.add(f"{len(cells)} cells, the header has {len(columns)} (a field that holds the separator needs quotes)", number)
+                    faults.add(
+                        f"{len(cells)} cells, the header has {len(columns)} (a field that holds the separator needs quotes)",
+                        number,
+                    )
                 else:
                     rows.append((number, dict(zip(columns, (c.strip() for c in cells), strict=True))))
     except OSError as error:

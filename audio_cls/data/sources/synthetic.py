@@ -39,22 +39,22 @@ class Synthetic(Component):
         classes: which sounds, the most frequent first.
         imbalance: clips of the first class for each of the last; between them the counts fall geometrically.
         noise: lowest and highest signal-to-noise ratio, dB; each clip draws one.
-        overlap: chance of another class's sound, quieter by 3 to 18 dB and not labelled, behind a multiclass clip.
+        overlap: chance of another class's sound, quieter by 6 to 18 dB and not labelled, behind a multiclass clip.
         task: "multiclass" (one sound, one label) or "multilabel" (one to three overlapping sounds, all labelled).
         n_folds: folds 1..n, stratified, groups whole.
-        n_groups: recordings; clips of one share source, room and background. None: one for every four clips, but at
+        n_groups: recordings; clips of one share source, room and background. None: one for every three clips, but at
             least one per class and fold where there are clips enough.
         file_format: "wav" or "flac", 16 bit.
         seed: of everything.
     """
 
-    n_clips: Annotated[int, Field(ge=1)] = 800
+    n_clips: Annotated[int, Field(ge=1)] = 1000
     clip_seconds: Annotated[float, Field(ge=0.2, le=60)] = 3.0
     sample_rate: Annotated[int, Field(ge=4000, le=96000)] = 16000
     classes: tuple[str, ...] = CLASS_NAMES
-    imbalance: Annotated[float, Field(ge=1)] = 4.0
-    noise: tuple[float, float] = (-6.0, 14.0)
-    overlap: Annotated[float, Field(ge=0, le=1)] = 0.5
+    imbalance: Annotated[float, Field(ge=1)] = 3.0
+    noise: tuple[float, float] = (8.0, 28.0)
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.25
     task: Literal["multiclass", "multilabel"] = "multiclass"
     n_folds: Annotated[int, Field(ge=1)] = 5
     n_groups: Annotated[int, Field(ge=1)] | None = None
@@ -93,7 +93,7 @@ def plan(config: Synthetic) -> Plan:
     n_classes = len(config.classes)
     weights = config.imbalance ** -(np.arange(n_classes) / max(1, n_classes - 1))
     counts = _divide(config.n_clips, weights, np.full(n_classes, config.n_clips))
-    wanted = config.n_groups or min(config.n_clips, max(config.n_clips // 4, n_classes * config.n_folds))
+    wanted = config.n_groups or min(config.n_clips, max(config.n_clips // 3, n_classes * config.n_folds))
     n_groups = _divide(wanted, counts.astype(float), counts)
     rows: list[tuple[str, int, int]] = []  # class, group, fold
     first_group = first_fold = 0
@@ -110,8 +110,8 @@ def plan(config: Synthetic) -> Plan:
         others = [c for c in config.classes if c != name]
         extra = min(len(others), int(rng.choice(3, p=(0.3, 0.45, 0.25)))) if config.task == "multilabel" else 0
         p = np.array([weights[config.classes.index(c)] for c in others])
-        more = rng.choice(len(others), extra, replace=False, p=p / p.sum()) if extra else []
-        labels.append((name, *(others[int(k)] for k in more)))
+        more = rng.choice(len(others), extra, replace=False, p=p / p.sum()).tolist() if extra else list[int]()
+        labels.append((name, *(others[k] for k in more)))
     width = len(str(config.n_clips - 1))
     names = tuple(f"{i:0{width}d}.{config.file_format}" for i in range(config.n_clips))
     return Plan(names, tuple(labels), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
@@ -223,5 +223,3 @@ def _write(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
-
-

@@ -1,0 +1,174 @@
+"""Intervals of figures from stored predictions, by resampling clips (Efron & Tibshirani 1993, percentile interval).
+
+They answer another question than pairs of runs do: how far would the figures of these very models move on other clips
+of the same kind? Training again is not in them. Clips cut from one recording, or said by one speaker, stand or fall
+together: give `groups`, and whole groups are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.errors import UserError
+from audio_cls.metrics import check_metric, evaluate, predict
+from audio_cls.rng import numpy_rng
+
+__all__ = ["Interval", "Metric", "PerClip", "bootstrap_interval", "clip_bootstrap", "metric_function"]
+
+Array = NDArray[Any]
+Metric = Callable[[Array, Array], float]
+
+
+@dataclass(frozen=True)
+class PerClip:
+    """A metric that is the mean of one number for each clip, so that all resamples cost one matrix product.
+
+    values: (scores (n_clips, n_classes), targets (n_clips, n_classes)) -> (n_clips,).
+    """
+
+    values: Callable[[Array, Array], Array]
+
+    def __call__(self, scores: Array, targets: Array) -> float:
+        return float(np.mean(self.values(scores, targets)))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its percentile interval.
+
+    n_units: clips, or groups where groups were drawn. n_resamples: those in which the metric was defined.
+    note: why the interval is missing or says little; empty when all is well.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    n_units: int
+    n_resamples: int
+    note: str = ""
+
+
+def metric_function(name: str, task: str, thresholds: Array | None = None) -> Metric:
+    """A metric of `audio_cls.metrics` by name as a function for the bootstrap.
+
+    Raises:
+        UserError: for an unknown metric, or the loss, which stored probabilities do not determine.
+    """
+    check_metric(name)
+    plain = name.rpartition("/")[2]
+    if plain == "loss":
+        raise UserError(
+            "metric 'loss': stored predictions are probabilities and do not say which loss was trained on; ask for another metric"
+        )
+    if plain == "accuracy":
+        return PerClip(lambda scores, targets: (predict(scores, task, thresholds) == (targets > 0.5)).all(axis=1))
+    return lambda scores, targets: evaluate(scores, targets, task, thresholds=thresholds).overall[plain]
+
+
+def clip_bootstrap(
+    scores_a: Array,
+    scores_b: Array,
+    targets: Array,
+    metric: Metric,
+    groups: Sequence[Any] | Array | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The interval of metric(a) - metric(b), both on the same resampled clips.
+
+    Args:
+        scores_a, scores_b: (n_clips, n_classes), or (n_runs, n_clips, n_classes) for several runs (seeds) on the same clips,
+            whose figures are averaged in each resample; pooled out-of-fold predictions of a cross-validation fit too.
+        targets: (n_clips, n_classes).
+        metric: (scores, targets) -> figure; a `PerClip` is fast, anything else is called for each resample and run.
+        groups: (n_clips,) recording or speaker of each clip.
+        seed: the interval is a function of it and of the arguments.
+
+    Raises:
+        ValueError: for shapes that do not fit.
+    """
+    return _bootstrap((scores_a, scores_b), (1.0, -1.0), targets, metric, groups, n_resamples, seed, level)
+
+
+def bootstrap_interval(
+    scores: Array,
+    targets: Array,
+    metric: Metric,
+    groups: Sequence[Any] | Array | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The interval of a single figure, such as one on the test split; arguments as for `clip_bootstrap`."""
+    return _bootstrap((scores,), (1.0,), targets, metric, groups, n_resamples, seed, level)
+
+
+def _bootstrap(
+    sides: tuple[Array, ...],
+    signs: tuple[float, ...],
+    targets: Array,
+    metric: Metric,
+    groups: Sequence[Any] | Array | None,
+    n_resamples: int,
+    seed: int,
+    level: float,
+) -> Interval:
+    targets = np.asarray(targets)
+    n = len(targets)
+    runs: list[tuple[float, Array]] = []  # each run with its weight in the figure
+    for side, sign in zip(sides, signs, strict=True):
+        stacked = np.asarray(side)
+        stacked = stacked[None] if stacked.ndim == 2 else stacked
+        if stacked.ndim != 3 or stacked.shape[1:] != targets.shape or not len(stacked):
+            raise ValueError(
+                f"scores {np.shape(side)} do not fit targets {targets.shape}: need (n_clips, n_classes) or (n_runs, ...)"
+            )
+        runs += [(sign / len(stacked), run) for run in stacked]
+    if groups is not None and len(groups) != n:
+        raise ValueError(f"{len(groups)} groups for {n} clips")
+    if n_resamples < 1 or not 0 < level < 1:
+        raise ValueError(f"need n_resamples >= 1 and 0 < level < 1, got {n_resamples} and {level}")
+    if not n:
+        return Interval(nan, nan, nan, level, 0, 0, "no clips")
+    unit_of = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
+    n_units = int(unit_of.max()) + 1
+    estimate = sum(weight * metric(run, targets) for weight, run in runs)
+
+    draws = _draws(n_units, n_resamples, seed)
+    if isinstance(metric, PerClip):
+        values = sum(weight * np.asarray(metric.values(run, targets), np.float64) for weight, run in runs)
+        sums, sizes = np.bincount(unit_of, values, n_units), np.bincount(unit_of, minlength=n_units).astype(np.float64)
+        figures = np.concatenate([(counts @ sums) / (counts @ sizes) for counts in draws])
+    else:
+        clips = np.arange(n)
+        rows = (np.repeat(clips, count[unit_of]) for counts in draws for count in counts)
+        figures = np.array([sum(weight * metric(run[i], targets[i]) for weight, run in runs) for i in rows])
+
+    figures = figures[np.isfinite(figures)]
+    if len(figures) < 0.9 * n_resamples or n_units < 2:
+        few = (
+            "a single clip or group"
+            if n_units < 2
+            else f"defined and finite in only {len(figures)} of {n_resamples} resamples"
+        )
+        return Interval(float(estimate), nan, nan, level, n_units, len(figures), f"no interval: {few}")
+    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
+    note = "every resample gives the same figure: the clips cannot tell how sure it is" if low == high else ""
+    return Interval(float(estimate), float(low), float(high), level, n_units, len(figures), note)
+
+
+def _draws(n_units: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """How often each unit was drawn, in blocks of (resamples, n_units) that stay small."""
+    rng = numpy_rng(seed, "bootstrap")
+    block = max(1, 2_000_000 // n_units)
+    for start in range(0, n_resamples, block):
+        rows = min(block, n_resamples - start)
+        yield rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=rows)

@@ -1,0 +1,199 @@
+"""What is in a corpus, as plain tables: counts, durations, original formats, and the scores that need no learning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.splits import Split
+
+__all__ = ["Description", "Table", "describe"]
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """A corpus in numbers; everything is plain Python, so `to_dict` is JSON.
+
+    Attributes:
+        class_counts: clips of each class, in the order of `classes`.
+        by_fold: fold -> clips of each class; empty without folds.
+        by_split: "train", "validation", "test" -> clips of each class: of the given split, else of the published one.
+        clips_by_fold, clips_by_split: how many clips (with many labels a clip, not the sum of the counts).
+        seconds: minimum, median, maximum and total duration.
+        sample_rates, channels: of the original files, with how many clips have them.
+        labels_per_clip: number of labels -> clips.
+        n_groups: different groups named; 0 without groups.
+        baselines: name -> side ("all" without a split) -> score. multiclass: "majority accuracy" (the most frequent
+            class of the training side), "random accuracy" (guessing uniformly) and "prior accuracy" (guessing with the
+            training side's frequencies). multilabel: "prior mAP", the mean prevalence over the classes that occur,
+            which is what scores that say nothing attain in expectation.
+        turned_down: clips whose level was lowered to keep them from clipping.
+        duplicates: pairs of ids whose samples are the same.
+        bad: clips left out when the corpus was prepared: id, row, reason.
+    """
+
+    name: str
+    task: str
+    sample_rate: int
+    digest: str
+    source: str
+    note: str
+    n_clips: int
+    classes: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    by_fold: dict[int, tuple[int, ...]]
+    by_split: dict[str, tuple[int, ...]]
+    clips_by_fold: dict[int, int]
+    clips_by_split: dict[str, int]
+    seconds: dict[str, float]
+    sample_rates: dict[int, int]
+    channels: dict[int, int]
+    labels_per_clip: dict[int, int]
+    n_groups: int
+    baselines: dict[str, dict[str, float]]
+    turned_down: int
+    duplicates: tuple[tuple[str, str], ...]
+    bad: tuple[tuple[str, int | None, str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def tables(self) -> list[Table]:
+        """The description as tables for a terminal or a page, the empty ones left out."""
+        s = self.seconds
+        facts: list[tuple[str, Any]] = [
+            ("task", self.task),
+            ("clips", f"{self.n_clips:,} ({s['total'] / 3600:.2f} h)"),
+            ("classes", len(self.classes)),
+            ("duration", f"{s['min']:.2f} / {s['median']:.2f} / {s['max']:.2f} s (min / median / max)"),
+            ("packed at", f"{self.sample_rate} Hz"),
+            ("original rates", _counted(self.sample_rates, " Hz")),
+            ("original channels", _counted(self.channels, "")),
+            ("labels a clip", _counted(self.labels_per_clip, "")),
+            ("groups", self.n_groups or "none named"),
+            ("digest", self.digest[:16]),
+        ]
+        optional = [
+            ("turned down to avoid clipping", self.turned_down),
+            ("identical clips", ", ".join(f"{a} = {b}" for a, b in self.duplicates[:5])),
+            ("left out as bad", len(self.bad)),
+            ("note", self.note),
+        ]
+        tables = [Table(self.name, ("", "value"), tuple(facts + [row for row in optional if row[1]]))]
+        sides: dict[str, tuple[int, ...]] = {**{f"fold {k}": v for k, v in self.by_fold.items()}, **self.by_split}
+        rows = [
+            (
+                name,
+                self.class_counts[i],
+                self.class_counts[i] / max(1, self.n_clips),
+                *(counts[i] for counts in sides.values()),
+            )
+            for i, name in enumerate(self.classes)
+        ]
+        totals = (*self.clips_by_fold.values(), *self.clips_by_split.values())
+        rows.append(("clips", self.n_clips, 1.0, *totals))
+        tables.append(Table("clips by class", ("class", "clips", "share", *sides), tuple(rows)))
+        where = tuple(next(iter(self.baselines.values())))
+        scores = tuple((name, *(values[side] for side in where)) for name, values in self.baselines.items())
+        tables.append(Table("baselines that learn nothing", ("baseline", *where), scores))
+        if self.bad:
+            tables.append(Table("left out", ("clip", "row", "reason"), self.bad[:20]))
+        return tables
+
+
+def describe(corpus: Corpus, split: Split | None = None) -> Description:
+    """Describe a corpus, by the given split or else by what the data set publishes."""
+    sides = _sides(corpus, split)
+    folds = {int(f): np.flatnonzero(corpus.folds == f) for f in np.unique(corpus.folds) if f >= 0}
+    seconds = corpus.seconds
+    return Description(
+        name=corpus.name,
+        task=corpus.task,
+        sample_rate=corpus.sample_rate,
+        digest=corpus.digest,
+        source=corpus.source,
+        note=corpus.note,
+        n_clips=len(corpus),
+        classes=corpus.classes,
+        class_counts=_counts(corpus, None),
+        by_fold={f: _counts(corpus, i) for f, i in folds.items()},
+        by_split={name: _counts(corpus, i) for name, i in sides.items()},
+        clips_by_fold={f: len(i) for f, i in folds.items()},
+        clips_by_split={name: len(i) for name, i in sides.items()},
+        seconds={
+            "min": float(seconds.min()),
+            "median": float(np.median(seconds)),
+            "max": float(seconds.max()),
+            "total": float(seconds.sum()),
+        },
+        sample_rates=_tally(corpus.source_rates),
+        channels=_tally(corpus.source_channels),
+        labels_per_clip=_tally(corpus.targets.sum(axis=1).astype(np.int64)),
+        n_groups=len({g for g in corpus.groups if g is not None}),
+        baselines=_baselines(corpus, sides),
+        turned_down=int((corpus.gains < 1).sum()),
+        duplicates=_duplicates(corpus),
+        bad=tuple((id_, row, reason) for id_, _, row, reason in corpus.bad),
+    )
+
+
+def _sides(corpus: Corpus, split: Split | None) -> dict[str, NDArray[np.int64]]:
+    if split is not None:
+        return {name: side for name, side in split.sides().items() if len(side)}
+    names = np.asarray([s or "" for s in corpus.splits])
+    sides = {name: np.flatnonzero(names == name) for name in ("train", "validation", "test")}
+    return {name: side for name, side in sides.items() if len(side)}
+
+
+def _baselines(corpus: Corpus, sides: dict[str, NDArray[np.int64]]) -> dict[str, dict[str, float]]:
+    scored = {name: side for name, side in sides.items() if name != "train"} or {"all": np.arange(len(corpus))}
+    share = {name: corpus.targets[side].mean(axis=0, dtype=np.float64) for name, side in scored.items()}
+    if corpus.task == "multilabel":
+        return {"prior mAP": {name: float(p[p > 0].mean()) if (p > 0).any() else 0.0 for name, p in share.items()}}
+    prior = corpus.targets[sides.get("train", np.arange(len(corpus)))].mean(axis=0, dtype=np.float64)
+    return {
+        "majority accuracy": {name: float(p[prior.argmax()]) for name, p in share.items()},
+        "random accuracy": dict.fromkeys(share, 1 / len(corpus.classes)),
+        "prior accuracy": {name: float((p * prior).sum()) for name, p in share.items()},
+    }
+
+
+def _duplicates(corpus: Corpus) -> tuple[tuple[str, str], ...]:
+    first: dict[tuple[int, int], int] = {}
+    pairs = []
+    for i, key in enumerate(zip(corpus.crcs.tolist(), corpus.lengths.tolist(), strict=True)):
+        j = first.setdefault(key, i)
+        if j != i and np.array_equal(_samples(corpus, i), _samples(corpus, j)):  # a checksum alone could meet by chance
+            pairs.append((corpus.ids[j], corpus.ids[i]))
+    return tuple(pairs)
+
+
+def _samples(corpus: Corpus, i: int) -> NDArray[np.int16]:
+    return corpus.samples[corpus.offsets[i] : corpus.offsets[i] + corpus.lengths[i]]
+
+
+def _counts(corpus: Corpus, indices: NDArray[np.int64] | None) -> tuple[int, ...]:
+    return tuple(corpus.class_counts(indices).tolist())
+
+
+def _tally(values: NDArray[np.int64]) -> dict[int, int]:
+    return dict(sorted(Counter(values.tolist()).items()))
+
+
+def _counted(counts: dict[int, int], unit: str) -> str:
+    shown = [
+        f"{value}{unit}" if len(counts) == 1 else f"{value}{unit} ({n:,})" for value, n in list(counts.items())[:8]
+    ]
+    return ", ".join(shown) + (", ..." if len(counts) > 8 else "")

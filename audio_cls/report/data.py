@@ -1,0 +1,49 @@
+"""The page about a data set: its tables, its counts, its durations, and one clip of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.describe import describe
+from audio_cls.features import LogMel
+from audio_cls.report.data_figures import clip_figure, count_figure, duration_figure
+from audio_cls.report.page import Section, Table, render_page
+
+__all__ = ["data_report"]
+
+CLASSES_SHOWN = 12
+
+
+def data_report(corpus: Corpus, path: Path | None = None, classes_shown: int = CLASSES_SHOWN) -> str:
+    """The page as HTML, also written to `path`. A clip is drawn for each of the first `classes_shown` classes."""
+    description = describe(corpus)
+    tables = [Table(list(t.columns), [list(row) for row in t.rows], caption=t.title) for t in description.tables()]
+    counts = {f"fold {k}": np.array(v) for k, v in description.by_fold.items()}
+    counts = counts or {k: np.array(v) for k, v in description.by_split.items()} or {"clips": np.array(description.class_counts)}
+    sections = [
+        Section("In numbers", tables),
+        Section("Clips", [count_figure(counts, corpus.classes), duration_figure(corpus.seconds)]),
+        Section("One clip of each class", _examples(corpus, classes_shown)),
+    ]
+    return render_page(f"Data: {corpus.name}", sections, path)
+
+
+def _examples(corpus: Corpus, limit: int) -> Sequence[object]:
+    """The clip of median duration of each class, with its log-mel."""
+    features = LogMel(n_mels=64, hop_length=max(1, corpus.sample_rate // 100)).build(corpus.sample_rate)
+    figures: list[object] = []
+    for k, name in enumerate(corpus.classes[:limit]):
+        clips = np.flatnonzero(corpus.targets[:, k] > 0)
+        if not len(clips):
+            continue
+        clip = int(clips[np.argsort(corpus.lengths[clips], kind="stable")[len(clips) // 2]])
+        wave = corpus.waveform(clip)[: 10 * corpus.sample_rate]
+        with torch.inference_mode():
+            mel = features(torch.from_numpy(wave)[None])[0, 0].numpy()
+        figures.append(clip_figure(wave, corpus.sample_rate, mel, features.hop_length, f"{name}: {corpus.clips[clip].id}"))
+    return figures
