@@ -60,7 +60,9 @@ def fit_length(waveform: np.ndarray, samples: int, pad: str) -> np.ndarray:
 
 
 @torch.inference_mode()
-def pack_features(corpus: Corpus, data: Data, features: FeatureExtractor, framewise: bool, device: torch.device) -> PackedFeatures:
+def pack_features(
+    corpus: Corpus, data: Data, features: FeatureExtractor, framewise: bool, device: torch.device
+) -> PackedFeatures:
     """Compute every clip's features once. Clips of equal length go through together, in small chunks."""
     n = len(corpus)
     length = np.maximum(corpus.lengths, data.clip_samples) if framewise else np.asarray(corpus.lengths)
@@ -96,9 +98,13 @@ class FeatureCache:
         self._packed: OrderedDict[tuple[str, ...], PackedFeatures] = OrderedDict()
         self._statistics: dict[tuple[str, ...], dict[str, torch.Tensor]] = {}
 
-    def packed(self, experiment: Experiment, corpus: Corpus, features: FeatureExtractor, device: torch.device) -> PackedFeatures:
+    def packed(
+        self, experiment: Experiment, corpus: Corpus, features: FeatureExtractor, device: torch.device
+    ) -> PackedFeatures:
         data, framewise = experiment.data, experiment.features.framewise
-        if experiment.features.output_domain == "waveform":  # nothing to compute: batches are cut from the corpus itself
+        if (
+            experiment.features.output_domain == "waveform"
+        ):  # nothing to compute: batches are cut from the corpus itself
             return PackedFeatures(torch.empty(0), None, None)
         window = f"{data.clip_samples}/{data.pad}" if framewise else "whole"
         key = (corpus.digest, experiment.features.digest(), window, str(device))
@@ -109,10 +115,19 @@ class FeatureCache:
         self._packed.move_to_end(key)
         return self._packed[key]
 
-    def normaliser(self, experiment: Experiment, corpus: Corpus, split: Split, features: FeatureExtractor, device: torch.device) -> Normaliser:
+    def normaliser(
+        self, experiment: Experiment, corpus: Corpus, split: Split, features: FeatureExtractor, device: torch.device
+    ) -> Normaliser:
         """Statistics of the training clips' features, fitted once for each (features, split)."""
         packed = self.packed(experiment, corpus, features, device)
-        key = (corpus.digest, experiment.features.digest(), str(experiment.data.clip_samples), experiment.data.pad, split.digest, str(device))
+        key = (
+            corpus.digest,
+            experiment.features.digest(),
+            str(experiment.data.clip_samples),
+            experiment.data.pad,
+            split.digest,
+            str(device),
+        )
         normaliser = Normaliser.build(experiment.features, features.n_bins)
         if key not in self._statistics:
             if experiment.features.output_domain == "waveform":
@@ -127,7 +142,15 @@ class FeatureCache:
 class Batches:
     """The training and evaluation batches of one experiment on one corpus."""
 
-    def __init__(self, experiment: Experiment, corpus: Corpus, split: Split, features: FeatureExtractor, packed: PackedFeatures, device: torch.device) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        corpus: Corpus,
+        split: Split,
+        features: FeatureExtractor,
+        packed: PackedFeatures,
+        device: torch.device,
+    ) -> None:
         data = experiment.data
         if corpus.sample_rate != data.sample_rate:
             raise ConfigError(
@@ -138,7 +161,7 @@ class Batches:
         self.packed = packed
         self.framewise = experiment.features.framewise
         self.is_waveform = experiment.features.output_domain == "waveform"
-        self.from_waveforms = self.is_waveform or any(op.domain == "waveform" for op in experiment.augment.items)
+        self.from_waveforms = self.is_waveform or any(op.domain == "waveform" for op in experiment.augment.ops)
         self.frames = features.frames(data.clip_samples) if self.framewise else 0
         self.targets = torch.from_numpy(np.asarray(corpus.targets, dtype=np.float32)).to(device)
         self._order = experiment.sampling.build(np.asarray(corpus.targets[split.train]))

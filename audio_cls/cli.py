@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class Commands(click.Group):
     """A group that names the nearest command when one is unknown."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
         known = [n for n in self.list_commands(ctx) if not self.commands[n].hidden]
         if name and not name.startswith("-") and name not in self.commands:
@@ -33,13 +35,24 @@ def workspace_of(ctx: click.Context) -> Workspace:
     return Workspace.find(ctx.find_root().params.get("workspace"))
 
 
-SET = click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one key of the experiment, for example optimizer.lr=1e-3. Repeatable; `audio-cls keys` lists them.")
+SET = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one key of the experiment, for example optimizer.lr=1e-3. Repeatable; `audio-cls keys` lists them.",
+)
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="audio-cls")
-@click.option("--workspace", type=click.Path(path_type=Path), envvar="AUDIO_CLS_WORKSPACE", help="Folder of mlflow.db, optuna.db, mlruns/ and corpora/. Default: here.")
+@click.option(
+    "--workspace",
+    type=click.Path(path_type=Path),
+    envvar="AUDIO_CLS_WORKSPACE",
+    help="Folder of mlflow.db, optuna.db, mlruns/ and corpora/. Default: here.",
+)
 def cli(workspace: Path | None) -> None:
     """Search, train, track and compare audio classifiers: Optuna searches, MLflow records, PyTorch trains."""
 
@@ -54,7 +67,13 @@ def data() -> None:
 
 @data.command("generate")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting of the generator, for example n_clips=2000, imbalance=10, task=multilabel.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the generator, for example n_clips=2000, imbalance=10, task=multilabel.",
+)
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
 def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | None) -> None:
     """Make a data set of procedurally generated sounds in DIRECTORY (WAV files and a CSV)."""
@@ -65,18 +84,30 @@ def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | 
     config = Synthetic().override(dict(parse_assignment(a) for a in assignments))
     with progress("generating") as tell:
         generate(config, directory, workers=workers, progress=tell)
-    click.echo(f"{directory}: {config.n_clips} clips of {config.clip_seconds:g} s, {config.task}. Next: audio-cls data prepare {directory} --name NAME")
+    click.echo(
+        f"{directory}: {config.n_clips} clips of {config.clip_seconds:g} s, {config.task}. Next: audio-cls data prepare {directory} --name NAME"
+    )
 
 
 @data.command("prepare")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="The corpus's name: corpora/NAME.")
-@click.option("--layout", default=None, help="esc50, audio_folder, csv, synthetic. Default: recognised by what is there.")
+@click.option(
+    "--layout", default=None, help="esc50, audio_folder, csv, synthetic. Default: recognised by what is there."
+)
 @click.option("--subset", default=None, help="esc10: only the clips that ESC-50's table flags so.")
-@click.option("--task", type=click.Choice(["multiclass", "multilabel"]), default=None, help="Default: as the labels are.")
+@click.option(
+    "--task", type=click.Choice(["multiclass", "multilabel"]), default=None, help="Default: as the labels are."
+)
 @click.option("--sample-rate", type=click.IntRange(1000), default=16000, show_default=True, help="Hz.")
 @click.option("--max-seconds", type=float, default=None, help="Keep at most so much of each clip.")
-@click.option("--on-bad", type=click.Choice(["skip", "refuse"]), default="refuse", show_default=True, help="What a broken, empty, silent or mislabelled clip does.")
+@click.option(
+    "--on-bad",
+    type=click.Choice(["skip", "refuse"]),
+    default="refuse",
+    show_default=True,
+    help="What a broken, empty, silent or mislabelled clip does.",
+)
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
 @click.pass_context
 def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None, subset: str | None, task: str | None, sample_rate: int, max_seconds: float | None, on_bad: str, workers: int | None) -> None:  # fmt: skip
@@ -95,7 +126,7 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
             workspace_of(ctx).corpora / name,
             sample_rate=sample_rate,
             workers=workers,
-            on_bad=on_bad,  # type: ignore[arg-type]
+            on_bad=on_bad,
             max_seconds=max_seconds,
             progress=tell,
         )
@@ -153,7 +184,7 @@ def keys(prefix: str) -> None:
     from audio_cls.experiment import Experiment
 
     default = Experiment().flatten()
-    rows = [[k, "" if v == "none" and k not in ("", ) else v] for k, v in default.items() if k.startswith(prefix)]
+    rows = [[k, "" if v == "none" and k not in ("",) else v] for k, v in default.items() if k.startswith(prefix)]
     if not rows:
         raise UserError(f"no key begins with {prefix!r}.{did_you_mean(prefix, list(default))}")
     table("keys of an experiment", ["key", "default"], rows)
@@ -164,8 +195,20 @@ def keys(prefix: str) -> None:
 @SET
 @click.option("--name", default=None, help="The run's name in MLflow. Default: from the model.")
 @click.option("--folds", default=None, help="all, or a list such as 1,2,3: one run for each fold.")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs for each fold, seeds counted up from the experiment's.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes, when there is more than one run.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs for each fold, seeds counted up from the experiment's.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes, when there is more than one run.",
+)
 @click.option("--again", is_flag=True, help="Train anew although the same run is there.")
 @DEVICE
 @click.pass_context
@@ -173,7 +216,17 @@ def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], n
     """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it goes on."""
     from audio_cls.commands import train_command
 
-    train_command(workspace_of(ctx), file, assignments, name=name, folds=folds, seeds=seeds, workers=workers, again=again, device=device)
+    train_command(
+        workspace_of(ctx),
+        file,
+        assignments,
+        name=name,
+        folds=folds,
+        seeds=seeds,
+        workers=workers,
+        again=again,
+        device=device,
+    )
 
 
 @cli.command("evaluate")
@@ -211,12 +264,19 @@ def study() -> None:
     """Search with Optuna: run, look at, continue."""
 
 
-STORAGE = click.option("--storage", default=None, metavar="URL", help="Optuna's storage. Default: optuna.db in the workspace.")
+STORAGE = click.option(
+    "--storage", default=None, metavar="URL", help="Optuna's storage. Default: optuna.db in the workspace."
+)
 
 
 @study.command("run")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--trials", type=click.IntRange(1), required=True, help="Total of finished configurations; the same command again goes on.")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    required=True,
+    help="Total of finished configurations; the same command again goes on.",
+)
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @STORAGE
 @SET
@@ -226,7 +286,9 @@ def study_run(ctx: click.Context, file: Path, trials: int, workers: int, storage
     """Run the study that FILE declares until --trials configurations have finished."""
     from audio_cls.study_commands import run_command
 
-    run_command(workspace_of(ctx), file, trials=trials, workers=workers, storage=storage, assignments=assignments, device=device)
+    run_command(
+        workspace_of(ctx), file, trials=trials, workers=workers, storage=storage, assignments=assignments, device=device
+    )
 
 
 @study.command("worker", hidden=True)
@@ -274,7 +336,9 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
 
 @cli.command("ui")
 @click.option("--port", type=int, default=5000, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback unless told otherwise: MLflow has no password.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Loopback unless told otherwise: MLflow has no password."
+)
 @click.pass_context
 def ui(ctx: click.Context, port: int, host: str) -> None:
     """Open MLflow's UI on this workspace and print the links of the saved views."""

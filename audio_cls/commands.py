@@ -16,7 +16,17 @@ from audio_cls.config import parse_assignment
 from audio_cls.console import table
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
-from audio_cls.runs import GridItem, RunState, Stopper, item_folder, read_state, run_grid, run_item, run_key, write_state
+from audio_cls.runs import (
+    GridItem,
+    RunState,
+    Stopper,
+    item_folder,
+    read_state,
+    run_grid,
+    run_item,
+    run_key,
+    write_state,
+)
 from audio_cls.workspace import Workspace
 
 
@@ -66,7 +76,9 @@ def train_command(
         _train_grid(workspace, items, name, experiment, corpus, workers, file, device)
 
 
-def _cells(experiment: Experiment, corpus: Any, folds: str | None, seeds: int, name: str) -> list[tuple[str, Experiment, dict[str, str]]]:
+def _cells(
+    experiment: Experiment, corpus: Any, folds: str | None, seeds: int, name: str
+) -> list[tuple[str, Experiment, dict[str, str]]]:
     scheme = experiment.data.split
     fold_key = {"folds": "test_fold", "cross_validation": "fold"}.get(scheme.kind)
     if folds is None:
@@ -81,7 +93,9 @@ def _cells(experiment: Experiment, corpus: Any, folds: str | None, seeds: int, n
             raise UserError(f"--folds {folds}: expected all, or numbers such as 1,2,3") from None
         missing = [v for v in values if v not in have]
         if missing:
-            raise UserError(f"--folds {folds}: {corpus.name} has no fold {missing[0]}. It has: {', '.join(map(str, have))}")
+            raise UserError(
+                f"--folds {folds}: {corpus.name} has no fold {missing[0]}. It has: {', '.join(map(str, have))}"
+            )
     out = []
     for fold in values:
         for seed in range(experiment.seed, experiment.seed + seeds):
@@ -167,7 +181,9 @@ def _train_grid(
     from audio_cls.tracking import DatasetInfo, Tracker
 
     tracker = Tracker(workspace)
-    dataset = DatasetInfo(corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory))
+    dataset = DatasetInfo(
+        corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
+    )
     key = run_key(experiment.digest(), corpus.digest) + f"-grid{len(items)}"
     folder = item_folder(workspace, key)
     state = read_state(folder)
@@ -178,6 +194,7 @@ def _train_grid(
     state.run_id = parent.run_id
     write_state(folder, state)
     with progress(name) as tell:
+
         def poll(states: list[RunState]) -> None:
             done = sum(s.done for s in states)
             epochs = sum(s.epoch + 1 for s in states)
@@ -190,7 +207,9 @@ def _train_grid(
     complete = [s for s in states if s.state == "COMPLETE"]
     if complete:
         summary = summarise(complete)
-        parent.final({f"mean/{k}": m for k, (m, _) in summary.items()} | {f"std/{k}": s for k, (_, s) in summary.items()})
+        parent.final(
+            {f"mean/{k}": m for k, (m, _) in summary.items()} | {f"std/{k}": s for k, (_, s) in summary.items()}
+        )
         rows = [[k, m, s] for k, (m, s) in summary.items()]
         table(f"{name}: {len(complete)} of {len(items)} runs", ["metric", "mean", "std"], rows)
     left = [i.name for i, s in zip(items, states, strict=True) if not s.done]
@@ -232,7 +251,9 @@ def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again:
     tracker = Tracker(workspace)
     info = tracker.resolve(reference)
     if info.state != "COMPLETE":
-        raise UserError(f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run has weights to evaluate")
+        raise UserError(
+            f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run has weights to evaluate"
+        )
     if test and info.tags.get("test.openings") and not again:
         raise UserError(
             f"run {info.name}: its test split was opened before ({info.tags['test.openings']} time(s), first {info.tags.get('test.first_opened')}). "
@@ -278,7 +299,9 @@ def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again:
         click.echo(f"the test split of this run has been opened {openings} time(s); recorded")
 
 
-def predict_command(workspace: Workspace, reference: str, paths: list[Path], *, top: int, as_json: bool, device: str) -> None:
+def predict_command(
+    workspace: Workspace, reference: str, paths: list[Path], *, top: int, as_json: bool, device: str
+) -> None:
     """Print the most probable labels of files."""
     from audio_cls.device import choose_device, tune_process
     from audio_cls.inference import Labeller, audio_files
@@ -296,7 +319,12 @@ def predict_command(workspace: Workspace, reference: str, paths: list[Path], *, 
     for result in labeller.label(files):
         if result.scores is None:
             bad += 1
-            click.echo(json.dumps({"path": str(result.path), "error": result.error}) if as_json else f"{result.path}: {result.error}", err=not as_json)
+            click.echo(
+                json.dumps({"path": str(result.path), "error": result.error})
+                if as_json
+                else f"{result.path}: {result.error}",
+                err=not as_json,
+            )
             continue
         best = labeller.top(result.scores, top)
         if as_json:
@@ -316,5 +344,3 @@ def ui_command(workspace: Workspace, *, port: int, host: str) -> None:
         click.echo(f"{title}: {link}")
     sys.stdout.flush()
     tracker.serve_ui(port=port, host=host)
-
-

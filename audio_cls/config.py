@@ -22,7 +22,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from audio_cls.errors import UserError, choices, did_you_mean
 
-__all__ = ["Component", "ComponentSet", "ConfigError", "NONE", "parse_assignment"]
+__all__ = ["NONE", "Component", "ComponentSet", "ConfigError", "parse_assignment"]
 
 NONE = "none"  # how an absent value is written in a flat row: a value, never a missing key
 
@@ -99,7 +99,9 @@ class Component(BaseModel):
         if cls.kind:
             kind = value.pop("kind", cls.kind)
             if kind != cls.kind:
-                raise PydanticCustomError("wrong_kind", "expected the kind {a}, found {b}", {"a": cls.kind, "b": str(kind)})
+                raise PydanticCustomError(
+                    "wrong_kind", "expected the kind {a}, found {b}", {"a": cls.kind, "b": str(kind)}
+                )
         for key in value:
             if key not in cls.model_fields and not issubclass(cls, ComponentSet):
                 raise PydanticCustomError(
@@ -154,7 +156,9 @@ class Component(BaseModel):
             ConfigError: for an unknown key, kind or value, naming the nearest match.
         """
         data = self.to_dict()
-        ordered = sorted(changes.items(), key=lambda kv: (kv[0].removesuffix(".kind").count("."), not kv[0].endswith(".kind")))
+        ordered = sorted(
+            changes.items(), key=lambda kv: (kv[0].removesuffix(".kind").count("."), not kv[0].endswith(".kind"))
+        )
         for key, value in ordered:
             _assign(type(self), data, key, _plain(value))
         return type(self).parse(data)
@@ -166,7 +170,9 @@ class Component(BaseModel):
     def diff(self, other: Component) -> dict[str, tuple[Any, Any]]:
         """The dotted keys in which two values differ, with (ours, theirs)."""
         a, b = self.flatten(), other.flatten()
-        return {k: (a.get(k, NONE), b.get(k, NONE)) for k in sorted(a.keys() | b.keys()) if a.get(k, NONE) != b.get(k, NONE)}
+        return {
+            k: (a.get(k, NONE), b.get(k, NONE)) for k in sorted(a.keys() | b.keys()) if a.get(k, NONE) != b.get(k, NONE)
+        }
 
     def keys(self) -> list[str]:
         """Every dotted key that can be overridden, over all kinds."""
@@ -197,19 +203,27 @@ class ComponentSet(Component):
                     raise PydanticCustomError(
                         "unknown_kind",
                         "{kind} is no {family}. {allowed}",
-                        {"kind": repr(kind), "family": cls.of.__name__.lower(), "allowed": choices(kind, cls.of.members())},
+                        {
+                            "kind": repr(kind),
+                            "family": cls.of.__name__.lower(),
+                            "allowed": choices(kind, cls.of.members()),
+                        },
                     )
                 if fields is None or fields == NONE:
                     continue
                 fields = {} if fields == "on" else fields
-                members.append(fields if isinstance(fields, Component) else _member(cls.of.members()[kind], kind, fields))
+                members.append(
+                    fields if isinstance(fields, Component) else _member(cls.of.members()[kind], kind, fields)
+                )
             value = {"items": tuple(members)}
         elif not isinstance(value, Mapping) and isinstance(value, Iterable):
             value = {"items": tuple(value)}
         items = value.get("items", ()) if isinstance(value, Mapping) else ()
         for item in items:
             if not isinstance(item, cls.of):
-                raise PydanticCustomError("not_a_member", "{item} is no {family}", {"item": repr(item), "family": cls.of.__name__})
+                raise PydanticCustomError(
+                    "not_a_member", "{item} is no {family}", {"item": repr(item), "family": cls.of.__name__}
+                )
         kinds = [item.kind for item in items]
         if len(set(kinds)) < len(kinds):
             raise PydanticCustomError("twice", "each kind at most once, found {kinds}", {"kinds": ", ".join(kinds)})
@@ -257,7 +271,7 @@ def _member(cls: type[Component], kind: str, fields: Any) -> Component:
     except ValidationError as error:
         faults: list[InitErrorDetails] = [
             {
-                "type": PydanticCustomError(fault["type"], "{message}", {"message": fault["msg"]}),  # type: ignore[typeddict-item]
+                "type": PydanticCustomError(fault["type"], "{message}", {"message": fault["msg"]}),
                 "loc": (kind, *fault["loc"]),
                 "input": fault["input"],
             }
@@ -321,8 +335,10 @@ def _assign(cls: type[Component], data: dict[str, Any], key: str, value: Any) ->
             return  # done when the parent was visited (see below)
         if part not in owner.model_fields:
             allowed = cls.model_validate({}).keys() if _buildable(cls) else list(owner.model_fields)
-            raise ConfigError(f"no key {key!r}: {owner.kind or owner.__name__} has no {part!r}. "
-                              f"It has: {', '.join(sorted(owner.model_fields))}.{did_you_mean(key, allowed)}")
+            raise ConfigError(
+                f"no key {key!r}: {owner.kind or owner.__name__} has no {part!r}. "
+                f"It has: {', '.join(sorted(owner.model_fields))}.{did_you_mean(key, allowed)}"
+            )
         child = _component_of(owner, part)
         if child is None:
             if not last:
@@ -335,7 +351,9 @@ def _assign(cls: type[Component], data: dict[str, Any], key: str, value: Any) ->
                 kind = value
             if kind is not None:
                 if kind not in child.members():
-                    raise ConfigError(f"{key}: {kind!r} is no {child._family.__name__.lower()}. {choices(str(kind), child.members())}")
+                    raise ConfigError(
+                        f"{key}: {kind!r} is no {child._family.__name__.lower()}. {choices(str(kind), child.members())}"
+                    )
                 if node[part].get("kind") != kind:
                     node[part] = {"kind": kind}
                 return
@@ -356,7 +374,9 @@ def _flatten(cls: type[Component], value: Component | None, prefix: str) -> dict
         for kind, member in cls.of.members().items():
             item = value[kind] if isinstance(value, ComponentSet) else None
             out[f"{prefix}{kind}"] = NONE if item is None else "on"
-            out.update({k: v for k, v in _flatten(member, item, f"{prefix}{kind}.").items() if k != f"{prefix}{kind}.kind"})
+            out.update(
+                {k: v for k, v in _flatten(member, item, f"{prefix}{kind}.").items() if k != f"{prefix}{kind}.kind"}
+            )
         return out
     if cls.is_family():
         out[f"{prefix}kind"] = value.kind if value is not None else NONE

@@ -78,7 +78,9 @@ class Experiment(Component):
         """Refuse what cannot work, whatever the data: metric name, domains. Returns itself."""
         check_metric(self.training.metric)
         if not self.training.metric.startswith("val/"):
-            raise ConfigError(f"training.metric: {self.training.metric!r}: the best epoch is chosen on validation data: val/...")
+            raise ConfigError(
+                f"training.metric: {self.training.metric!r}: the best epoch is chosen on validation data: val/..."
+            )
         check_domains(self)
         return self
 
@@ -91,24 +93,30 @@ def check_domains(experiment: Experiment) -> None:
     """
     features, model = experiment.features, experiment.model
     if features.input_domain != "waveform":
-        raise ConfigError(f"features.kind={features.kind} takes {features.input_domain}, and the corpus holds waveforms")
+        raise ConfigError(
+            f"features.kind={features.kind} takes {features.input_domain}, and the corpus holds waveforms"
+        )
     flowing = {"waveform", "mix", features.output_domain}
-    for op in experiment.augment.items:
+    for op in experiment.augment.ops:
         if op.domain not in flowing:
             raise ConfigError(
                 f"augment.{op.kind} takes a {op.domain}, but with features.kind={features.kind} a batch is a waveform, then "
                 f"{features.output_domain}: take it out (augment.{op.kind}=none) or choose other features"
             )
         if op.domain == "waveform" and not features.framewise:
-            raise ConfigError(f"augment.{op.kind} changes waveforms, but features.kind={features.kind} are computed once from whole clips")
+            raise ConfigError(
+                f"augment.{op.kind} changes waveforms, but features.kind={features.kind} are computed once from whole clips"
+            )
     if features.output_domain not in model.input_domains:
         allowed = ", ".join(model.input_domains)
         raise ConfigError(
             f"model.kind={model.kind} takes {allowed}, but features.kind={features.kind} gives {features.output_domain}"
         )
-    if model.closed_form and experiment.augment.items:
-        names = ", ".join(op.kind for op in experiment.augment.items)
-        raise ConfigError(f"model.kind={model.kind} is fitted at once, not by batches: augment must be empty, found {names}")
+    if model.closed_form and experiment.augment.ops:
+        names = ", ".join(op.kind for op in experiment.augment.ops)
+        raise ConfigError(
+            f"model.kind={model.kind} is fitted at once, not by batches: augment must be empty, found {names}"
+        )
 
 
 class Classifier(nn.Module):
@@ -136,7 +144,9 @@ class Chain:
     n_parameters: int
 
 
-def assemble(experiment: Experiment, corpus: Corpus, split: Split, normaliser: Normaliser, device: torch.device) -> Chain:
+def assemble(
+    experiment: Experiment, corpus: Corpus, split: Split, normaliser: Normaliser, device: torch.device
+) -> Chain:
     """Build the chain. Initial weights depend on (`seed`) only; the caller's random state is left as it was.
 
     Raises:
@@ -157,10 +167,10 @@ def assemble(experiment: Experiment, corpus: Corpus, split: Split, normaliser: N
         _set_output_bias(model, bias)
     loss = experiment.loss.build(counts, len(split.train), corpus.task)
     hop = features.hop_length
-    built = [(op.domain, op.build(data.sample_rate, hop)) for op in experiment.augment.items]
+    built = [(op.domain, op.build(data.sample_rate, hop)) for op in experiment.augment.ops]
     classifier = Classifier(normaliser, model).to(device=device)
     if device.type != "mps":
-        classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        classifier = classifier.to(memory_format=torch.channels_last)
     return Chain(
         features=features.to(device),
         classifier=classifier,
@@ -183,7 +193,9 @@ def feature_shape(experiment: Experiment, features: FeatureExtractor) -> tuple[i
 
 
 def _set_output_bias(model: nn.Module, bias: torch.Tensor) -> None:
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == len(bias) and m.bias is not None]
+    layers = [
+        m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == len(bias) and m.bias is not None
+    ]
     if not layers:
         raise ConfigError("loss.prior_bias=true: the model has no linear output layer with a bias of one value a class")
     with torch.no_grad():

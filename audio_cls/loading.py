@@ -72,7 +72,9 @@ def declaration(path: Path, kind: type[T]) -> T:
     if preferred in found:
         return found[preferred]
     names = ", ".join(sorted(found)) or "none"
-    raise UserError(f"{path}: expected one {kind.__name__} at the top level ({preferred} = {kind.__name__}(...)), found {names}")
+    raise UserError(
+        f"{path}: expected one {kind.__name__} at the top level ({preferred} = {kind.__name__}(...)), found {names}"
+    )
 
 
 def _line(error: BaseException, path: Path) -> str:

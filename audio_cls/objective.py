@@ -92,7 +92,9 @@ def open_corpus(workspace: Workspace, name: str) -> Corpus:
         folder = Path(name)
     if not folder.exists():
         known = [p.name for p in workspace.corpora.iterdir() if p.is_dir()] if workspace.corpora.exists() else []
-        raise UserError(f"no corpus {name!r} in {workspace.corpora}. {choices(name, known)} Make one with: audio-cls data prepare SOURCE --name {name}")
+        raise UserError(
+            f"no corpus {name!r} in {workspace.corpora}. {choices(name, known)} Make one with: audio-cls data prepare SOURCE --name {name}"
+        )
     return Corpus.open(folder)
 
 
@@ -130,7 +132,9 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
     packed = runtime.features.packed(experiment, corpus, features, runtime.device)
     normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device)
     chain = assemble(experiment, corpus, split, normaliser, runtime.device)
-    return Prepared(experiment, corpus, split, Batches(experiment, corpus, split, chain.features, packed, runtime.device), chain)
+    return Prepared(
+        experiment, corpus, split, Batches(experiment, corpus, split, chain.features, packed, runtime.device), chain
+    )
 
 
 def run_experiment(
@@ -159,7 +163,9 @@ def run_experiment(
     accumulate = 1
     while True:
         try:
-            result = fit(experiment, prepared.chain, prepared.batches, store, observe, epochs=epochs, accumulate=accumulate)
+            result = fit(
+                experiment, prepared.chain, prepared.batches, store, observe, epochs=epochs, accumulate=accumulate
+            )
             break
         except Diverged as error:
             return _fail(run, "diverged", str(error))
@@ -168,7 +174,11 @@ def run_experiment(
                 return _fail(run, f"error: {type(error).__name__}: {error}", traceback.format_exc())
             part = experiment.training.batch_size // (accumulate * 2)
             if part < SMALLEST_PART:
-                return _fail(run, "oom", f"out of memory even with parts of {experiment.training.batch_size // accumulate} clips: {error}")
+                return _fail(
+                    run,
+                    "oom",
+                    f"out of memory even with parts of {experiment.training.batch_size // accumulate} clips: {error}",
+                )
             accumulate *= 2
             run.tags({"accumulate": str(accumulate)})
             del prepared
@@ -182,7 +192,11 @@ def run_experiment(
         except Exception as error:
             return _fail(run, f"error: {type(error).__name__}: {error}", traceback.format_exc())
 
-    best = {k.split("/", 1)[1]: v for k, v in result.history[result.best_epoch].items() if k.startswith("val/")} if result.best_epoch >= 0 else {}
+    best = (
+        {k.split("/", 1)[1]: v for k, v in result.history[result.best_epoch].items() if k.startswith("val/")}
+        if result.best_epoch >= 0
+        else {}
+    )
     outcome = _outcome(result, best)
     if outcome.state in ("COMPLETE", "PRUNED"):
         run.final(_final_metrics(result, best, prepared, time.perf_counter() - began))
@@ -242,7 +256,9 @@ def _open_run(experiment: Experiment, prepared: Prepared, runtime: Runtime, reco
         kind=record.kind,
         params=experiment.flatten(),
         tags=tags,
-        dataset=DatasetInfo(corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)),
+        dataset=DatasetInfo(
+            corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
+        ),
         run_id=record.run_id,
     )
     if record.on_run_id:
@@ -268,7 +284,14 @@ def _final_metrics(result: Fit, best: dict[str, float], prepared: Prepared, seco
 
 
 def _log_results(
-    run: Run, name: str, experiment: Experiment, corpus: Corpus, split: Split, prepared: Prepared, result: Fit, store: CheckpointStore
+    run: Run,
+    name: str,
+    experiment: Experiment,
+    corpus: Corpus,
+    split: Split,
+    prepared: Prepared,
+    result: Fit,
+    store: CheckpointStore,
 ) -> None:
     """The artifacts of a complete run: weights, predictions of the validation clips, tables and the report."""
     from audio_cls.report.run import RunReport, run_report
@@ -282,16 +305,23 @@ def _log_results(
     evaluation = evaluate(scores, targets, corpus.task, classes=corpus.classes, thresholds=thresholds)
     if thresholds is not None:
         run.final({f"best/{k}_tuned": v for k, v in evaluation.overall.items() if k in ("macro_f1", "micro_f1")})
-        run.artifact_text("thresholds.json", json.dumps(dict(zip(corpus.classes, thresholds.tolist(), strict=True)), indent=2))
+        run.artifact_text(
+            "thresholds.json", json.dumps(dict(zip(corpus.classes, thresholds.tolist(), strict=True)), indent=2)
+        )
     run.artifact_text("classes.json", json.dumps({"classes": list(corpus.classes), "task": corpus.task}, indent=2))
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "best.safetensors"
         shutil.copyfile(store.best_path(result.best_epoch), weights)
         run.artifact(weights, "weights")
-    run.artifact_text("predictions.csv", predictions_csv(clip_ids, targets, scores, corpus.classes, corpus.task, thresholds))
+    run.artifact_text(
+        "predictions.csv", predictions_csv(clip_ids, targets, scores, corpus.classes, corpus.task, thresholds)
+    )
     run.artifact_text("per_class.csv", per_class_csv(evaluation, corpus.classes))
     if corpus.task == "multiclass":
-        run.artifact_text("confusion.csv", confusion_csv(confusion_matrix(targets.argmax(1), scores.argmax(1), len(corpus.classes)), corpus.classes))
+        run.artifact_text(
+            "confusion.csv",
+            confusion_csv(confusion_matrix(targets.argmax(1), scores.argmax(1), len(corpus.classes)), corpus.classes),
+        )
     curves = [{"epoch": float(i), **row} for i, row in enumerate(result.history)]
     facts = {
         "best epoch": result.best_epoch,

@@ -15,7 +15,20 @@ from pydantic import Field
 
 from audio_cls.config import Component
 
-__all__ = ["Adagrad", "Adam", "AdamW", "Constant", "Cosine", "OneCycle", "Optimizer", "Plateau", "RMSprop", "SGD", "Schedule", "Step"]
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "OneCycle",
+    "Optimizer",
+    "Plateau",
+    "RMSprop",
+    "Schedule",
+    "Step",
+]
 
 
 class Optimizer(Component, family=True):
@@ -36,7 +49,9 @@ class AdamW(Optimizer, kind="adamw"):
     beta2: float = Field(default=0.999, ge=0, lt=1)
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True)
+        return torch.optim.AdamW(
+            parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True
+        )
 
 
 class Adam(Optimizer, kind="adam"):
@@ -46,7 +61,9 @@ class Adam(Optimizer, kind="adam"):
     beta2: float = Field(default=0.999, ge=0, lt=1)
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True)
+        return torch.optim.Adam(
+            parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True
+        )
 
 
 class SGD(Optimizer, kind="sgd"):
@@ -58,7 +75,14 @@ class SGD(Optimizer, kind="sgd"):
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         nesterov = self.nesterov and self.momentum > 0
-        return torch.optim.SGD(parameters, lr=self.lr, weight_decay=self.weight_decay, momentum=self.momentum, nesterov=nesterov, fused=True)
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            nesterov=nesterov,
+            fused=True,
+        )
 
 
 class RMSprop(Optimizer, kind="rmsprop"):
@@ -68,7 +92,9 @@ class RMSprop(Optimizer, kind="rmsprop"):
     momentum: float = Field(default=0.0, ge=0, lt=1)
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.RMSprop(parameters, lr=self.lr, weight_decay=self.weight_decay, alpha=self.alpha, momentum=self.momentum)
+        return torch.optim.RMSprop(
+            parameters, lr=self.lr, weight_decay=self.weight_decay, alpha=self.alpha, momentum=self.momentum
+        )
 
 
 class Adagrad(Optimizer, kind="adagrad"):

@@ -148,7 +148,9 @@ def run_item(
                 on_epoch(epoch, value)
 
         record = Record(item.name, kind, parent, state.run_id, item.tags, sources, remember)
-        outcome = run_experiment(experiment, runtime, record, CheckpointStore(folder), report=report, should_stop=should_stop)
+        outcome = run_experiment(
+            experiment, runtime, record, CheckpointStore(folder), report=report, should_stop=should_stop
+        )
         state.state, state.value, state.reason = outcome.state, outcome.value, outcome.reason
         state.metrics, state.last = outcome.metrics, outcome.last
         write_state(folder, state)
@@ -173,7 +175,13 @@ def run_grid(
     """
     plan = workspace.checkpoints / "plans" / f"{os.getpid()}-{time.time_ns()}.json"
     plan.parent.mkdir(parents=True, exist_ok=True)
-    todo = {"items": [asdict(i) for i in items], "parent": parent, "kind": kind, "device": device, "files": [str(f) for f in files]}
+    todo = {
+        "items": [asdict(i) for i in items],
+        "parent": parent,
+        "kind": kind,
+        "device": device,
+        "files": [str(f) for f in files],
+    }
     atomic_write(plan, json.dumps(todo))
     cores = os.cpu_count() or 1
     threads = max(1, cores // workers)
@@ -186,7 +194,9 @@ def run_grid(
 
     def start(slot: int) -> subprocess.Popen[bytes]:
         with open(logs / f"grid-{slot}.log", "ab") as log:
-            return subprocess.Popen(command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+            return subprocess.Popen(
+                command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
 
     folders = [item_folder(workspace, item.key) for item in items]
     try:

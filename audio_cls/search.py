@@ -32,7 +32,9 @@ def check_study(study: Study) -> Experiment:
     if not isinstance(base, Experiment):
         raise ConfigError(f"study {study.name!r}: base must be an Experiment, found {type(base).__name__}")
     if check_metric(study.metric) != study.direction:
-        raise ConfigError(f"study {study.name!r}: direction={study.direction!r}, but {study.metric} is better the other way")
+        raise ConfigError(
+            f"study {study.name!r}: direction={study.direction!r}, but {study.metric} is better the other way"
+        )
     if base.training.metric != study.metric:
         raise ConfigError(
             f"study {study.name!r}: metric={study.metric!r}, but its base chooses the best epoch by "
@@ -48,7 +50,9 @@ def study_identity(corpus: Corpus) -> dict[str, Any]:
 
 def dataset_info(corpus: Corpus) -> DatasetInfo:
     """How a corpus is named in MLflow."""
-    return DatasetInfo(corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory))
+    return DatasetInfo(
+        corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
+    )
 
 
 def trial_folder(workspace: Workspace, study: str, root: int, number: int) -> Path:
@@ -120,4 +124,6 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
 
 def _log(trial: TrialContext, outcome: Outcome, metric: str) -> None:
     value = f"{metric} {outcome.value:.4f}" if outcome.value is not None else ""
-    log.info("trial %d (configuration %d): %s %s %s", trial.number, trial.config_index, outcome.state, value, outcome.reason)
+    log.info(
+        "trial %d (configuration %d): %s %s %s", trial.number, trial.config_index, outcome.state, value, outcome.reason
+    )

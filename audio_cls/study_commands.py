@@ -42,7 +42,14 @@ def _parts(workspace: Workspace, file: Path, assignments: Sequence[str], storage
 
 
 def run_command(
-    workspace: Workspace, file: Path, *, trials: int, workers: int, storage: str | None, assignments: Sequence[str], device: str
+    workspace: Workspace,
+    file: Path,
+    *,
+    trials: int,
+    workers: int,
+    storage: str | None,
+    assignments: Sequence[str],
+    device: str,
 ) -> None:
     """Run the study until `trials` configurations are finished; the display, then the leaderboard and the links."""
     from audio_cls.objective import mlflow_experiment
@@ -72,13 +79,19 @@ def run_command(
         identity=study_identity(corpus),
     )
     done = status.finished >= trials
-    figures = {"final/finished": status.finished, "final/complete": status.complete, "final/pruned": status.pruned}
+    figures: dict[str, float] = {
+        "final/finished": status.finished,
+        "final/complete": status.complete,
+        "final/pruned": status.pruned,
+    }
     figures["final/failed"] = sum(status.failed.values())
     if status.best is not None and status.best.value is not None:
         figures[f"best/{study.metric.removeprefix('val/')}"] = status.best.value
     parent.final(figures)
     parent.finish("COMPLETE" if done else "INTERRUPTED", "" if done else f"{status.finished} of {trials} finished")
-    links = tracker.saved_views(mlflow_experiment(corpus), f"best/{study.metric.removeprefix('val/')}", suggested_keys(study, status))
+    links = tracker.saved_views(
+        mlflow_experiment(corpus), f"best/{study.metric.removeprefix('val/')}", suggested_keys(study, status)
+    )
     tracker.flush()
     console().print(leaderboard(status))
     for line in summary(status):
@@ -149,7 +162,16 @@ def status_command(workspace: Workspace, reference: str | None, *, top: int, sto
         for name in study_names(where):
             status = study_status(_open(name, where))
             best = None if status.best is None else status.best.value
-            rows.append([name, f"{status.finished}/{status.total or '?'}", status.running, status.pruned, sum(status.failed.values()), best])
+            rows.append(
+                [
+                    name,
+                    f"{status.finished}/{status.total or '?'}",
+                    status.running,
+                    status.pruned,
+                    sum(status.failed.values()),
+                    best,
+                ]
+            )
         table("studies", ["study", "finished", "running", "pruned", "failed", "best"], rows)
         return
     status = study_status(_open(reference, where))
@@ -166,7 +188,9 @@ def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage
     status = study_status(_open(reference, open_storage(storage or workspace.optuna_db, must_exist=True)))
     best = status.best
     if best is None:
-        raise UserError(f"study {status.name!r} has no complete trial yet: {status.finished} finished, {status.running} running")
+        raise UserError(
+            f"study {status.name!r} has no complete trial yet: {status.finished} finished, {status.running} running"
+        )
     experiment = best_experiment(workspace, status)
     if as_json:
         click.echo(json.dumps(experiment, indent=2))
@@ -178,14 +202,18 @@ def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage
         ["epochs", best.epochs],
         *[[k, v] for k, v in best.params.items()],
     ])  # fmt: skip
-    click.echo(f"again:  audio-cls study best {reference} --json > best.json && audio-cls train best.json --folds all --seeds 3")
+    click.echo(
+        f"again:  audio-cls study best {reference} --json > best.json && audio-cls train best.json --folds all --seeds 3"
+    )
 
 
 def best_experiment(workspace: Workspace, status: Any) -> dict[str, Any]:
     """The experiment of a study's best trial, as it was recorded with the trial."""
     stored = status.best.attrs.get("experiment")
     if not stored:
-        raise UserError(f"study {status.name!r}: trial {status.best.number} was not run by audio_cls: no experiment is stored with it")
+        raise UserError(
+            f"study {status.name!r}: trial {status.best.number} was not run by audio_cls: no experiment is stored with it"
+        )
     return json.loads(stored) if isinstance(stored, str) else dict(stored)
 
 

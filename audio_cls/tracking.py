@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from audio_cls import tracking_reads as reads
 from audio_cls.errors import UserError
@@ -32,9 +32,8 @@ from audio_cls.tracking_run import TAG_LIMIT, Link, Run, State, now_ms
 from audio_cls.tracking_sender import LOCAL, Sender, clean_key, clean_value
 from audio_cls.workspace import Workspace
 
-__all__ = ["DatasetInfo", "Kind", "Run", "RunInfo", "State", "Tracker", "environment_tags"]
+__all__ = ["DatasetInfo", "Run", "RunInfo", "State", "Tracker", "environment_tags"]
 
-Kind = Literal["trial", "study", "run", "suite", "arm"]
 LOOPBACK = "http://127.0.0.1:5000"
 _PARAM = 6000  # MLflow's limit, in characters
 _log = logging.getLogger("audio_cls.tracking")
@@ -86,7 +85,7 @@ class Tracker:
         experiment_name: str,
         run_name: str,
         *,
-        kind: Kind,
+        kind: str,
         parent: str | None = None,
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
@@ -95,8 +94,9 @@ class Tracker:
     ) -> Run:
         """Start a run, or take the run `run_id` up again: running, its parameters, start and curve kept.
 
-        `parent` and `run_id` are ids as `Run.id` gives them; that a run was never sent, or that its server is gone, is no
-        hindrance: it is made then. Parameters are texts, numbers, or anything that JSON can hold.
+        `kind` (trial, study, run, suite, arm, cross-validation) is a tag by which the views choose runs. `parent` and
+        `run_id` are ids as `Run.id` gives them; that a run was never sent, or that its server is gone, is no hindrance:
+        it is made then. Parameters are texts, numbers, or anything that JSON can hold.
         """
         uid = run_id or f"{LOCAL}{uuid.uuid4().hex}"
         run = Run(self._link, uid, resume=run_id is not None)

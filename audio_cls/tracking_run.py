@@ -24,7 +24,7 @@ __all__ = ["TAG_LIMIT", "Link", "Run", "State", "now_ms"]
 
 State = Literal["COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAILED": "FAILED", "INTERRUPTED": "KILLED"}
-FIGURES = ("best/", "last/", "test/", "final/")
+FIGURES = ("best/", "last/", "test/", "final/", "mean/", "std/")
 TAG_LIMIT = 8000  # MLflow's, in characters
 _log = logging.getLogger("audio_cls.tracking")
 

@@ -223,7 +223,12 @@ def _evaluate(chain: Chain, batches: Batches, clips: np.ndarray, prefix: str) ->
 
 
 def _resume(
-    experiment: Experiment, chain: Chain, optimizer: torch.optim.Optimizer, ema: _Average | None, store: CheckpointStore, result: Fit
+    experiment: Experiment,
+    chain: Chain,
+    optimizer: torch.optim.Optimizer,
+    ema: _Average | None,
+    store: CheckpointStore,
+    result: Fit,
 ) -> None:
     found = store.load()
     if found is None:
@@ -239,14 +244,22 @@ def _resume(
     if ema:
         ema.load(checkpoint.part("ema"))
     result.history = state["history"]
-    result.best_epoch, result.best_value = state["best_epoch"], state["best_value"] if state["best_epoch"] >= 0 else math.nan
+    result.best_epoch, result.best_value = (
+        state["best_epoch"],
+        state["best_value"] if state["best_epoch"] >= 0 else math.nan,
+    )
     result.resumed_from = state["epoch"]
     if result.best_epoch >= 0:
         store.adopt(result.best_epoch, folder)
 
 
 def _checkpoint(
-    experiment: Experiment, batches: Batches, chain: Chain, optimizer: torch.optim.Optimizer, ema: _Average | None, result: Fit
+    experiment: Experiment,
+    batches: Batches,
+    chain: Chain,
+    optimizer: torch.optim.Optimizer,
+    ema: _Average | None,
+    result: Fit,
 ) -> Checkpoint:
     tensors = {f"model.{k}": v for k, v in chain.classifier.state_dict().items()}
     moments, plain = optimizer_state(optimizer)
@@ -266,7 +279,9 @@ def _checkpoint(
     return Checkpoint(tensors, state)
 
 
-def _fit_closed_form(experiment: Experiment, chain: Chain, batches: Batches, store: CheckpointStore, result: Fit) -> None:
+def _fit_closed_form(
+    experiment: Experiment, chain: Chain, batches: Batches, store: CheckpointStore, result: Fit
+) -> None:
     """A model that is fitted at once: one epoch, one checkpoint."""
     began = time.perf_counter()
     train = batches.split.train

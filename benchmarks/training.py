@@ -129,13 +129,18 @@ def main() -> None:
         classes = {name: i for i, name in enumerate(manifest.classes)}
         clips = [c for c in manifest.clips if c.fold != 1]
         files, labels = [Path(c.path) for c in clips], [classes[c.labels[0]] for c in clips]
-        print(f"{len(files)} training clips, {cores} cores, torch {torch.__version__}; samples per second of the whole machine")
+        print(
+            f"{len(files)} training clips, {cores} cores, torch {torch.__version__}; samples per second of the whole machine"
+        )
         ratios = []
         for turn in range(args.rounds):
             theirs = len(files) / statistics.median(notebook(files, labels, args.epochs, args.loader_workers))
             mine = _workers(corpus.directory, args.epochs, cores)
             ratios.append(mine / theirs)
-            print(f"round {turn + 1}: notebook {theirs:7.1f}   audio_cls {mine:7.1f}   ratio {mine / theirs:5.1f}", flush=True)
+            print(
+                f"round {turn + 1}: notebook {theirs:7.1f}   audio_cls {mine:7.1f}   ratio {mine / theirs:5.1f}",
+                flush=True,
+            )
         print(f"ratio: median {statistics.median(ratios):.1f}, from {min(ratios):.1f} to {max(ratios):.1f}")
         if statistics.median(ratios) < 5:
             sys.exit("below the factor of 5 that is promised")
@@ -144,7 +149,10 @@ def main() -> None:
 def _workers(corpus: Path, epochs: int, count: int) -> float:
     command = [sys.executable, __file__, "--worker", str(corpus), "--epochs", str(2 * epochs)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    team = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) for _ in range(count)]
+    team = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        for _ in range(count)
+    ]
     for process in team:  # all have loaded before any begins
         assert process.stdout is not None
         while process.stdout.readline().strip() != "ready":

@@ -21,7 +21,9 @@ def esc10_root() -> Path:
     return ESC10
 
 
-def write_tones(root: Path, *, n_per_class: int = 10, folds: int = 5, seconds: float = 1.0, sample_rate: int = 8000) -> Path:
+def write_tones(
+    root: Path, *, n_per_class: int = 10, folds: int = 5, seconds: float = 1.0, sample_rate: int = 8000
+) -> Path:
     """A small data set in a CSV layout: three kinds of sounds that a network can tell apart after a few epochs."""
     import numpy as np
     import soundfile as sf

@@ -33,7 +33,9 @@ def test_round_trip_keeps_values_types_and_state(tmp_path: Path) -> None:
         assert found.tensors[name].dtype == value.dtype
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip, as torch.save writes", b"\x08\x00\x00\x00\x00\x00\x00\x00{}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 a zip, as torch.save writes", b"\x08\x00\x00\x00\x00\x00\x00\x00{}"]
+)
 def test_what_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)

@@ -22,7 +22,12 @@ SMALL = ["--set", "data.corpus=tones", "--set", "data.sample_rate=8000", "--set"
 def run(workspace: Path, *words: str, code: int | None = 0, **kwargs: object) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "AUDIO_CLS_WORKSPACE": str(workspace), "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "audio_cls.cli", *words], capture_output=True, text=True, env=env, timeout=280, **kwargs  # type: ignore[call-overload]
+        [sys.executable, "-m", "audio_cls.cli", *words],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=280,
+        **kwargs,  # type: ignore[call-overload]
     )
     if code is not None:
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -39,7 +44,9 @@ def workspace(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def trained(workspace: Path) -> str:
     """The id of a run of four epochs."""
-    out = run(workspace, "train", *SMALL, "--set", "training.epochs=4", "--set", "optimizer.lr=0.01", "--name", "first").stdout
+    out = run(
+        workspace, "train", *SMALL, "--set", "training.epochs=4", "--set", "optimizer.lr=0.01", "--name", "first"
+    ).stdout
     return next(line.split()[1].rstrip(".") for line in out.splitlines() if line.startswith("run "))
 
 
@@ -96,7 +103,9 @@ def test_train_evaluate_predict(workspace: Path, trained: str, tmp_path: Path) -
 
 
 def test_the_same_run_is_not_trained_twice(workspace: Path, trained: str) -> None:
-    again = run(workspace, "train", *SMALL, "--set", "training.epochs=4", "--set", "optimizer.lr=0.01", "--name", "first")
+    again = run(
+        workspace, "train", *SMALL, "--set", "training.epochs=4", "--set", "optimizer.lr=0.01", "--name", "first"
+    )
     assert trained in again.stdout
     assert "--again" in again.stdout
 
@@ -112,9 +121,21 @@ def test_the_test_split_opens_once_unless_asked_again(workspace: Path, trained: 
 def test_interrupted_training_goes_on(workspace: Path) -> None:
     words = ["train", *SMALL, "--set", "training.epochs=200", "--set", "model.widths=[8,8]", "--name", "long"]
     env = {**os.environ, "AUDIO_CLS_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "audio_cls.cli", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "audio_cls.cli", *words],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
-    while not (found := [p for p in (workspace / "checkpoints" / "runs").glob("*/run.json") if json.loads(p.read_text())["epoch"] > 3 and json.loads(p.read_text())["state"] == "RUNNING"]):
+    while not (
+        found := [
+            p
+            for p in (workspace / "checkpoints" / "runs").glob("*/run.json")
+            if json.loads(p.read_text())["epoch"] > 3 and json.loads(p.read_text())["state"] == "RUNNING"
+        ]
+    ):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         time.sleep(0.05)
@@ -132,7 +153,20 @@ def test_interrupted_training_goes_on(workspace: Path) -> None:
 
 @pytest.mark.slow
 def test_folds_and_seeds_below_one_parent(workspace: Path) -> None:
-    words = ["train", *SMALL, "--set", "training.epochs=2", "--folds", "all", "--seeds", "2", "--workers", "2", "--name", "cv"]
+    words = [
+        "train",
+        *SMALL,
+        "--set",
+        "training.epochs=2",
+        "--folds",
+        "all",
+        "--seeds",
+        "2",
+        "--workers",
+        "2",
+        "--name",
+        "cv",
+    ]
     shown = run(workspace, *words).stdout
     assert "10 of 10 runs" in shown
     from audio_cls.tracking import Tracker
@@ -142,6 +176,8 @@ def test_folds_and_seeds_below_one_parent(workspace: Path) -> None:
     parent = next(r for r in runs if r.name == "cv")
     children = [r for r in runs if r.tags.get("mlflow.parentRunId") == parent.run_id]
     assert len(children) == 10
-    assert {(r.tags["fold"], r.tags["seed"]) for r in children} == {(str(f), str(s)) for f in range(1, 6) for s in range(2)}
+    assert {(r.tags["fold"], r.tags["seed"]) for r in children} == {
+        (str(f), str(s)) for f in range(1, 6) for s in range(2)
+    }
     mean = sum(r.metrics["best/accuracy"] for r in children) / 10
     assert parent.metrics["mean/best/accuracy"] == pytest.approx(mean)

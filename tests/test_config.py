@@ -97,7 +97,7 @@ def test_errors_name_what_was_asked_and_what_is_allowed(changes: dict[str, objec
 
 
 def test_kind_must_be_given() -> None:
-    with pytest.raises(ConfigError, match="toy.shape: the key 'kind' is missing. Allowed: ball, box"):
+    with pytest.raises(ConfigError, match=r"toy\.shape: the key 'kind' is missing\. Allowed: ball, box"):
         Toy.parse({"shape": {"radius": 2.0}})
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from audio_cls.checkpoint import load_optimizer_state, optimizer_state
-from audio_cls.optim import Cosine, Constant, OneCycle, Optimizer, Plateau, Schedule, Step
+from audio_cls.optim import Constant, Cosine, OneCycle, Optimizer, Plateau, Schedule, Step
 
 EPOCHS = 20
 
@@ -40,7 +40,9 @@ def test_parity_with_torch(ours: Schedule, theirs: Any) -> None:
 def test_one_cycle_parity() -> None:
     """torch places its peak at step pct_start * total_steps - 1, ours at the share `rise` of all epochs."""
     ours = OneCycle(rise=0.25)
-    theirs = torch_curve(lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1.0, total_steps=101, pct_start=26 / 101), steps=101)
+    theirs = torch_curve(
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1.0, total_steps=101, pct_start=26 / 101), steps=101
+    )
     assert [ours.factor(e, 100) for e in range(101)] == pytest.approx(theirs, abs=1e-9)
 
 

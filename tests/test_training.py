@@ -81,11 +81,12 @@ def test_resumed_equals_uninterrupted(changes: dict[str, Any], runtime: Runtime,
     whole, _ = train(e, runtime, tmp_path / "whole")
     expected = read(tmp_path / "whole" / "last.safetensors")
 
-    def die_within(step: int, epoch: int) -> None:
-        if step == 1 and epoch == stop_at:
-            raise Killed
-
     for stop_at in range(e.training.epochs):
+
+        def die_within(step: int, epoch: int, at: int = stop_at) -> None:
+            if step == 1 and epoch == at:
+                raise Killed
+
         with pytest.raises(Killed):
             train(e, runtime, tmp_path / "cut", on_step=die_within)
     resumed, _ = train(e, runtime, tmp_path / "cut")
@@ -139,7 +140,9 @@ def test_taken_up_it_tells_again_and_asks_before_it_trains(runtime: Runtime, tmp
 
 
 def test_early_stopping_counts_epochs_without_a_better_one(runtime: Runtime, tmp_path: Path) -> None:
-    result, _ = train(experiment(training__epochs=40, training__early_stopping=3, optimizer__lr=1e-6), runtime, tmp_path)
+    result, _ = train(
+        experiment(training__epochs=40, training__early_stopping=3, optimizer__lr=1e-6), runtime, tmp_path
+    )
     assert len(result.history) == result.best_epoch + 1 + 3 < 40
 
 

@@ -14,28 +14,31 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from audio_cls.errors import UserError
 from audio_cls.metrics import check_metric, evaluate, predict
 from audio_cls.rng import numpy_rng
 
-__all__ = ["Interval", "Metric", "PerClip", "bootstrap_interval", "clip_bootstrap", "metric_function"]
+__all__ = ["Counted", "Interval", "Metric", "bootstrap_interval", "clip_bootstrap", "metric_function"]
 
 Array = NDArray[Any]
 Metric = Callable[[Array, Array], float]
 
 
 @dataclass(frozen=True)
-class PerClip:
-    """A metric that is the mean of one number for each clip, so that all resamples cost one matrix product.
+class Counted:
+    """A metric that is a function of sums over clips, so that all resamples cost one matrix product.
 
-    values: (scores (n_clips, n_classes), targets (n_clips, n_classes)) -> (n_clips,).
+    counts: (scores (n_clips, n_classes), targets (n_clips, n_classes)) -> (n_clips, m).
+    figure: sums of counts (..., m) -> (...).
     """
 
-    values: Callable[[Array, Array], Array]
+    counts: Callable[[Array, Array], Array]
+    figure: Callable[[Array], Array]
 
     def __call__(self, scores: Array, targets: Array) -> float:
-        return float(np.mean(self.values(scores, targets)))
+        return float(self.figure(np.asarray(self.counts(scores, targets), np.float64).sum(axis=0)))
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,47 @@ def metric_function(name: str, task: str, thresholds: Array | None = None) -> Me
         raise UserError(
             "metric 'loss': stored predictions are probabilities and do not say which loss was trained on; ask for another metric"
         )
-    if plain == "accuracy":
-        return PerClip(lambda scores, targets: (predict(scores, task, thresholds) == (targets > 0.5)).all(axis=1))
-    return lambda scores, targets: evaluate(scores, targets, task, thresholds=thresholds).overall[plain]
+    if plain not in FIGURES:
+        return lambda scores, targets: evaluate(scores, targets, task, thresholds=thresholds).overall[plain]
+
+    def counts(scores: Array, targets: Array) -> Array:
+        truth, predicted = targets > 0.5, predict(scores, task, thresholds)
+        right = (predicted == truth).all(axis=1, keepdims=True)
+        return np.hstack([right, np.ones_like(right), predicted & truth, predicted, truth])
+
+    return Counted(counts, FIGURES[plain])
+
+
+def _accuracy(sums: Array) -> Array:
+    return _ratio(sums[..., 0], sums[..., 1])
+
+
+def _macro_f1(sums: Array) -> Array:
+    hits, calls, support = np.split(sums[..., 2:], 3, axis=-1)
+    return _mean_of_defined(_ratio(2 * hits, calls + support))
+
+
+def _micro_f1(sums: Array) -> Array:
+    hits, calls, support = (part.sum(axis=-1) for part in np.split(sums[..., 2:], 3, axis=-1))
+    return _ratio(2 * hits, calls + support)
+
+
+def _uar(sums: Array) -> Array:
+    hits, _, support = np.split(sums[..., 2:], 3, axis=-1)
+    return _mean_of_defined(_ratio(hits, support))
+
+
+FIGURES = {"accuracy": _accuracy, "macro_f1": _macro_f1, "micro_f1": _micro_f1, "uar": _uar}
+"""The metrics of `audio_cls.metrics` that are functions of counts: right, clips, then hits, calls and support by class."""
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    return np.divide(part, whole, out=np.full(np.shape(whole), nan), where=np.asarray(whole) > 0)
+
+
+def _mean_of_defined(values: Array) -> Array:
+    defined = np.isfinite(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
 def clip_bootstrap(
@@ -88,7 +129,7 @@ def clip_bootstrap(
         scores_a, scores_b: (n_clips, n_classes), or (n_runs, n_clips, n_classes) for several runs (seeds) on the same clips,
             whose figures are averaged in each resample; pooled out-of-fold predictions of a cross-validation fit too.
         targets: (n_clips, n_classes).
-        metric: (scores, targets) -> figure; a `PerClip` is fast, anything else is called for each resample and run.
+        metric: (scores, targets) -> figure; a `Counted` is fast, anything else is called for each resample and run.
         groups: (n_clips,) recording or speaker of each clip.
         seed: the interval is a function of it and of the arguments.
 
@@ -140,16 +181,19 @@ def _bootstrap(
         return Interval(nan, nan, nan, level, 0, 0, "no clips")
     unit_of = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
     n_units = int(unit_of.max()) + 1
+    if any(np.isnan(run).any() for _, run in runs):
+        return Interval(nan, nan, nan, level, n_units, 0, "no interval: scores that are not numbers")
     estimate = sum(weight * metric(run, targets) for weight, run in runs)
 
     draws = _draws(n_units, n_resamples, seed)
-    if isinstance(metric, PerClip):
-        values = sum(weight * np.asarray(metric.values(run, targets), np.float64) for weight, run in runs)
-        sums, sizes = np.bincount(unit_of, values, n_units), np.bincount(unit_of, minlength=n_units).astype(np.float64)
-        figures = np.concatenate([(counts @ sums) / (counts @ sizes) for counts in draws])
+    if isinstance(metric, Counted):
+        member = csr_array((np.ones(n), (unit_of, np.arange(n))), shape=(n_units, n))
+        tables = [(weight, member @ np.asarray(metric.counts(run, targets), np.float64)) for weight, run in runs]
+        blocks = (block.astype(np.float64) for block in draws)
+        figures = np.concatenate([sum(weight * metric.figure(b @ table) for weight, table in tables) for b in blocks])
     else:
         clips = np.arange(n)
-        rows = (np.repeat(clips, count[unit_of]) for counts in draws for count in counts)
+        rows = (np.repeat(clips, count[unit_of]) for block in draws for count in block)
         figures = np.array([sum(weight * metric(run[i], targets[i]) for weight, run in runs) for i in rows])
 
     figures = figures[np.isfinite(figures)]

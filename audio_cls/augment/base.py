@@ -52,6 +52,11 @@ class Augment(ComponentSet):
 
     of: ClassVar[type[Component]] = Augmentation
 
+    @property
+    def ops(self) -> tuple[Augmentation, ...]:
+        """The members, in the order in which they are applied."""
+        return tuple(item for item in self.items if isinstance(item, Augmentation))
+
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:

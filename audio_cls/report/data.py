@@ -24,7 +24,11 @@ def data_report(corpus: Corpus, path: Path | None = None, classes_shown: int = C
     description = describe(corpus)
     tables = [Table(list(t.columns), [list(row) for row in t.rows], caption=t.title) for t in description.tables()]
     counts = {f"fold {k}": np.array(v) for k, v in description.by_fold.items()}
-    counts = counts or {k: np.array(v) for k, v in description.by_split.items()} or {"clips": np.array(description.class_counts)}
+    counts = (
+        counts
+        or {k: np.array(v) for k, v in description.by_split.items()}
+        or {"clips": np.array(description.class_counts)}
+    )
     sections = [
         Section("In numbers", tables),
         Section("Clips", [count_figure(counts, corpus.classes), duration_figure(corpus.seconds)]),
@@ -45,5 +49,7 @@ def _examples(corpus: Corpus, limit: int) -> Sequence[object]:
         wave = corpus.waveform(clip)[: 10 * corpus.sample_rate]
         with torch.inference_mode():
             mel = features(torch.from_numpy(wave)[None])[0, 0].numpy()
-        figures.append(clip_figure(wave, corpus.sample_rate, mel, features.hop_length, f"{name}: {corpus.clips[clip].id}"))
+        figures.append(
+            clip_figure(wave, corpus.sample_rate, mel, features.hop_length, f"{name}: {corpus.clips[clip].id}")
+        )
     return figures
