@@ -93,7 +93,8 @@ def run_command(
         mlflow_experiment(corpus), f"best/{study.metric.removeprefix('val/')}", suggested_keys(study, status)
     )
     tracker.flush()
-    console().print(leaderboard(status))
+    show = console()
+    show.print(leaderboard(status, width=show.width))
     for line in summary(status):
         click.echo(line)
     if links:
@@ -175,7 +176,8 @@ def status_command(workspace: Workspace, reference: str | None, *, top: int, sto
         table("studies", ["study", "finished", "running", "pruned", "failed", "best"], rows)
         return
     status = study_status(_open(reference, where))
-    console().print(leaderboard(status, top))
+    show = console()
+    show.print(leaderboard(status, top, show.width))
     for line in summary(status):
         click.echo(line)
 

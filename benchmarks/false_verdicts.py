@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/false_verdicts.py [--repeats 400]
 
-About 3 minutes on one core. Every run is a set of right and wrong answers on test clips, drawn from a logistic model in
+About 2 minutes on one core. Every run is a set of right and wrong answers on test clips, drawn from a logistic model in
 which clips differ in difficulty and each arm has its own effects of seed (alike in all folds) and of run:
 
     identical    the arms differ by seed noise only (an A/A suite)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "StudyStatus", "leaderboard", "study_status", "summary"]
 
-TABLE_PARAMS = 8  # so many parameters get a column of their own
 
 
 @dataclass(frozen=True)
@@ -145,35 +144,37 @@ def _row(trial: FrozenTrial, attempts: Sequence[FrozenTrial]) -> Row:
     )
 
 
-def leaderboard(status: StudyStatus, limit: int = 10) -> Table:
-    """The best complete configurations, then pruned ones, as a table for the terminal; `limit` rows at most."""
+def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
+    """The best complete configurations, then pruned ones, as a table for a terminal of `width` columns; `limit` rows at most.
+
+    The parameters that vary get a column each where the terminal is wide enough, else they share one.
+    """
+    from rich import box
     from rich.table import Table
 
     rows = [r for r in status.rows if r.state in ("COMPLETE", "PRUNED")][:limit]
     names = sorted({name for row in rows for name in row.params})
     varying = [n for n in names if len({str(row.params.get(n)) for row in rows}) > 1] or names
-    columns = varying if len(varying) <= TABLE_PARAMS else []
-    table = Table(title=f"{status.name}: {status.metric} ({status.direction})", title_justify="left")
-    for name, justify in (
-        ("trial", "right"),
-        ("state", "left"),
-        (status.metric, "right"),
-        ("epochs", "right"),
-        ("time", "right"),
-    ):
-        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
-    for name in columns or ["parameters"]:
-        table.add_column(_short_name(name, columns), overflow="fold")
-    for row in rows:
-        state = row.state.lower() + (" (revived)" if row.revived else "")
-        cells = [str(row.number), state, _number(row.value), str(row.epochs), duration(row.seconds)]
-        if columns:
-            cells += [_number(row.params[n]) if n in row.params else "" for n in columns]
+    head = ("trial", "state", status.metric, "epochs", "time")
+    cells = [
+        [str(r.number), r.state.lower() + (" (revived)" if r.revived else ""), _number(r.value), str(r.epochs), duration(r.seconds)]
+        for r in rows
+    ]
+    shown = {n: [_number(r.params[n]) if n in r.params else "" for r in rows] for n in varying}
+    fixed = sum(max(len(h), *(len(c[i]) for c in cells), 0) + 2 for i, h in enumerate(head)) if cells else 0
+    wanted = sum(max(len(_short_name(n, varying)), *(len(v) for v in shown[n])) + 2 for n in varying) if cells else 0
+    table = Table(title=f"{status.name}: {status.metric} ({status.direction})", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in head:
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    in_columns = fixed + wanted <= width
+    for name in varying if in_columns else ["parameters"]:
+        table.add_column(_short_name(name, varying), overflow="fold")
+    for i, row in enumerate(rows):
+        if in_columns:
+            tail = [shown[n][i] for n in varying]
         else:
-            cells.append(
-                ", ".join(f"{_short_name(n, names)}={_number(row.params[n])}" for n in names if n in row.params)
-            )
-        table.add_row(*cells, style="dim" if row.state == "PRUNED" else None)
+            tail = [", ".join(f"{_short_name(n, varying)} {shown[n][i]}" for n in varying if shown[n][i])]
+        table.add_row(*cells[i], *tail, style="dim" if row.state == "PRUNED" else None)
     return table
 
 

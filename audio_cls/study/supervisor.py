@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+from optuna.exceptions import StorageInternalError
+
 from audio_cls.errors import UserError
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.study.lease import worker_identity
@@ -39,6 +42,7 @@ class _Worker:
     finished_before: int = 0
     start_at: float = 0.0
     code: int | None = None
+    stopped_since: float | None = None
 
     @property
     def runs(self) -> bool:
@@ -115,7 +119,13 @@ def run_study(
                 if stop.wait(poll_seconds):
                     _dismiss(team, stop, grace_seconds, display.say)
                     break
-                status = study_status(optuna_study, trials)
+                for worker in team:
+                    _end_if_stalled(worker, opened.heartbeat.grace, display.say)
+                try:
+                    status = study_status(optuna_study, trials)
+                except StorageInternalError:
+                    display.say(f"{opened.shown} does not answer; the workers wait for it")
+                    continue
                 display.update(status)
                 for worker in team:
                     _look_after(worker, status, start, display.say)
@@ -123,7 +133,7 @@ def run_study(
             _end(team, min(grace_seconds, 10.0))
             raise
         finally:
-            with contextlib.suppress(LockBusy):  # those killed give their trials back now, not at the next start
+            with contextlib.suppress(LockBusy, StorageInternalError):  # those killed give their trials back now, not at the next start
                 queue.tidy()
         status = study_status(optuna_study, trials)
         display.update(status)
@@ -169,6 +179,23 @@ def _look_after(
     pause = 0.0 if worker.crashes == 1 else min(2.0 ** (worker.crashes - 2), 10.0)
     say(f"worker {worker.index} {how}; it is replaced, and its trial goes on (log: {worker.log})")
     worker.start_at = time.monotonic() + pause
+
+
+def _end_if_stalled(worker: _Worker, grace: float, say: Callable[[str], None]) -> None:
+    """End a worker that was stopped (SIGSTOP) for longer than the grace: it has lost its trial, and may hold a lock."""
+    stopped = False
+    if worker.runs and worker.process:
+        with contextlib.suppress(psutil.Error):
+            stopped = psutil.Process(worker.process.pid).status() == psutil.STATUS_STOPPED
+    if not stopped:
+        worker.stopped_since = None
+    elif worker.stopped_since is None:
+        worker.stopped_since = time.monotonic()
+    elif worker.process and time.monotonic() - worker.stopped_since > grace:
+        say(f"worker {worker.index} was stopped for more than {grace:g} s: it is ended")
+        worker.process.kill()
+        worker.process.wait()
+        worker.stopped_since = None
 
 
 def _dismiss(team: Sequence[_Worker], stop: StopRequest, grace_seconds: float, say: Callable[[str], None]) -> None:
