@@ -7,6 +7,7 @@ asked goes on with the next one. Only a user's mistake that no later run could e
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import shutil
 import tempfile
@@ -29,13 +30,14 @@ from audio_cls.device import choose_device, choose_precision, describe_device
 from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Chain, Experiment, assemble
 from audio_cls.metrics import VERSION, confusion_matrix, evaluate, fit_thresholds
+from audio_cls.scores import LAST_SCORES, SCORES, scores_csv
 from audio_cls.training import Diverged, Fit, fit, predict, probabilities
 from audio_cls.workspace import Workspace
 
 if TYPE_CHECKING:
     from audio_cls.tracking import Run, Tracker
 
-__all__ = ["Outcome", "Record", "Runtime", "State", "open_corpus", "prepare_run", "run_experiment"]
+__all__ = ["Outcome", "Record", "Runtime", "State", "open_corpus", "prepare_run", "run_experiment", "run_facts"]
 
 State = Literal["COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 SMALLEST_PART = 4  # clips: batches are not split further than this for want of memory
@@ -74,7 +76,11 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Record:
-    """Where and under what name a run is recorded in MLflow. `run_id` goes on with an earlier run."""
+    """Where and under what name a run is recorded in MLflow. `run_id` goes on with an earlier run.
+
+    `params` join the experiment's own parameters. `on_facts` is told, before training, what a comparison rests on: the tags of
+    `run_facts`.
+    """
 
     name: str
     kind: str = "run"
@@ -83,6 +89,8 @@ class Record:
     tags: dict[str, str] = field(default_factory=dict)
     sources: tuple[Path, ...] = ()
     on_run_id: Callable[[str], None] | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    on_facts: Callable[[dict[str, str]], None] | None = None
 
 
 def open_corpus(workspace: Workspace, name: str) -> Corpus:
@@ -135,6 +143,28 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
     return Prepared(
         experiment, corpus, split, Batches(experiment, corpus, split, chain.features, packed, runtime.device), chain
     )
+
+
+def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
+    """What two runs must share to be compared, of a chain that has not been trained yet: digests of data, split, initial
+    weights and the first epoch's clip order; the code of the metrics; kind of device and precision."""
+    experiment, split = prepared.experiment, prepared.split
+    weights = hashlib.sha256()
+    for name, value in sorted(prepared.chain.classifier.model.state_dict().items()):
+        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    rows = experiment.sampling.build(np.asarray(prepared.corpus.targets[split.train]))(experiment.seed, 0)
+    order = split.train[rows].astype("<i8")
+    return {
+        "data.digest": prepared.corpus.digest,
+        "split.digest": split.digest,
+        "experiment.digest": experiment.digest(),
+        "init.digest": weights.hexdigest(),
+        "order.digest": hashlib.sha256(order.tobytes()).hexdigest(),
+        "metric.version": str(VERSION),
+        "device.kind": device.type,
+        "precision": choose_precision(experiment.training.precision, device),
+    }
 
 
 def run_experiment(
@@ -199,7 +229,9 @@ def run_experiment(
     )
     outcome = _outcome(result, best)
     if outcome.state in ("COMPLETE", "PRUNED"):
-        run.final(_final_metrics(result, best, prepared, time.perf_counter() - began))
+        figures = _final_metrics(result, best, prepared, time.perf_counter() - began)
+        outcome.attrs["cost"] = {k.split("/", 1)[1]: v for k, v in figures.items() if k.startswith("final/")}
+        run.final(figures)
     if outcome.state == "COMPLETE":
         _log_results(run, record.name, experiment, corpus, split, prepared, result, store)
     run.finish(outcome.state, outcome.reason)
@@ -239,22 +271,16 @@ def _open_run(experiment: Experiment, prepared: Prepared, runtime: Runtime, reco
     from audio_cls.tracking import DatasetInfo, environment_tags
 
     corpus, device = prepared.corpus, runtime.device
-    tags = {
-        "data.digest": corpus.digest,
-        "split.digest": prepared.split.digest,
-        "experiment.digest": experiment.digest(),
-        "metric.version": str(VERSION),
-        "device": describe_device(device),
-        "precision": choose_precision(experiment.training.precision, device),
-        **environment_tags(),
-        **record.tags,
-    }
+    facts = run_facts(prepared, device)
+    if record.on_facts:
+        record.on_facts(facts)
+    tags = {**facts, "device": describe_device(device), **environment_tags(), **record.tags}
     run = runtime.tracker.start(
         mlflow_experiment(corpus),
         record.name,
         parent=record.parent,
         kind=record.kind,
-        params=experiment.flatten(),
+        params={**experiment.flatten(), **record.params},
         tags=tags,
         dataset=DatasetInfo(
             corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
@@ -316,6 +342,8 @@ def _log_results(
     run.artifact_text(
         "predictions.csv", predictions_csv(clip_ids, targets, scores, corpus.classes, corpus.task, thresholds)
     )
+    run.artifact_text(SCORES, scores_csv(clip_ids, scores, corpus.classes))
+    run.artifact_text(LAST_SCORES, scores_csv(clip_ids, _last_scores(prepared, result, store, scores), corpus.classes))
     run.artifact_text("per_class.csv", per_class_csv(evaluation, corpus.classes))
     if corpus.task == "multiclass":
         run.artifact_text(
@@ -346,6 +374,22 @@ def _log_results(
         )
     )
     run.artifact_text("report.html", page)
+
+
+def _last_scores(prepared: Prepared, result: Fit, store: CheckpointStore, best: np.ndarray) -> np.ndarray:
+    """Validation probabilities of the last epoch's weights, which nobody chose; the chain is left with the best epoch's."""
+    found = store.load()
+    if result.best_epoch == len(result.history) - 1 or found is None:
+        return best
+    classifier, averaged = prepared.chain.classifier, found[0].part("ema")
+    chosen = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
+    classifier.load_state_dict(averaged or found[0].part("model"))
+    try:
+        return probabilities(
+            predict(prepared.chain, prepared.batches, prepared.split.validation), prepared.corpus.task
+        )
+    finally:
+        classifier.load_state_dict(chosen)
 
 
 def _fail(run: Run, reason: str, detail: str) -> Outcome:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from audio_cls.errors import UserError
 from audio_cls.workspace import Workspace, atomic_write
 
 __all__ = ["GridItem", "RunState", "Stopper", "item_folder", "read_state", "run_grid", "run_item", "worker_main"]
@@ -28,7 +29,7 @@ __all__ = ["GridItem", "RunState", "Stopper", "item_folder", "read_state", "run_
 
 @dataclass
 class RunState:
-    """What `run.json` says of a run."""
+    """What `run.json` says of a run: besides its state, the experiment it runs and the facts that a comparison rests on."""
 
     run_id: str | None = None
     state: str = "NEW"
@@ -37,6 +38,9 @@ class RunState:
     metrics: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     epoch: int = -1
+    experiment: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -45,12 +49,15 @@ class RunState:
 
 @dataclass
 class GridItem:
-    """One cell of a grid: a name, the experiment as a dictionary, and tags for its run."""
+    """One cell of a grid: a name, the experiment as a dictionary, tags and further parameters for its run, and the run's parent
+    where that is not the grid's."""
 
     name: str
     experiment: dict[str, Any]
     key: str
     tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    parent: str | None = None
 
 
 class Stopper:
@@ -136,10 +143,14 @@ def run_item(
         if state.done:
             return state
         experiment = Experiment.parse(item.experiment, item.name)
+        state.experiment = item.experiment
 
         def remember(run_id: str) -> None:
             state.run_id = run_id
             write_state(folder, state)
+
+        def know(facts: dict[str, str]) -> None:
+            state.facts = facts
 
         def report(epoch: int, value: float) -> None:
             state.state, state.epoch, state.value = "RUNNING", epoch, value
@@ -147,12 +158,14 @@ def run_item(
             if on_epoch:
                 on_epoch(epoch, value)
 
-        record = Record(item.name, kind, parent, state.run_id, item.tags, sources, remember)
+        record = Record(
+            item.name, kind, item.parent or parent, state.run_id, item.tags, sources, remember, item.params, know
+        )
         outcome = run_experiment(
             experiment, runtime, record, CheckpointStore(folder), report=report, should_stop=should_stop
         )
         state.state, state.value, state.reason = outcome.state, outcome.value, outcome.reason
-        state.metrics, state.last = outcome.metrics, outcome.last
+        state.metrics, state.last, state.cost = outcome.metrics, outcome.last, outcome.attrs.get("cost", {})
         write_state(folder, state)
         return state
 
@@ -245,9 +258,21 @@ def worker_main(plan: Path, threads: int) -> int:
     for raw in todo["items"]:
         if stop():
             break
-        run_item(GridItem(**raw), runtime, parent=todo["parent"], kind=todo["kind"], should_stop=stop)
+        item = GridItem(**raw)
+        try:
+            run_item(item, runtime, parent=todo["parent"], kind=todo["kind"], should_stop=stop)
+        except UserError as error:  # no reason to leave the other cells undone
+            print(f"{item.name}: {error}", file=sys.stderr, flush=True)
+            _refuse(item_folder(workspace, item.key), str(error))
     runtime.tracker.flush()
     return 0
+
+
+def _refuse(folder: Path, reason: str) -> None:
+    """A cell that cannot be built is not done: it is tried again when the grid is."""
+    state = read_state(folder)
+    state.state, state.reason = "REFUSED", reason
+    write_state(folder, state)
 
 
 if __name__ == "__main__":

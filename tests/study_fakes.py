@@ -72,7 +72,9 @@ def step(experiment: Toy, epoch: int, before: float) -> float:
 class FakeObjective:
     """Trains for `epochs` epochs; checkpoints under FOLDER/root/number.json; each trained epoch is a line of FOLDER/epochs.log."""
 
-    def __init__(self, folder: Path, seconds: float = 0.0, on_epoch: Callable[[TrialContext, int], None] | None = None) -> None:
+    def __init__(
+        self, folder: Path, seconds: float = 0.0, on_epoch: Callable[[TrialContext, int], None] | None = None
+    ) -> None:
         self.folder = Path(folder)
         self.seconds = seconds
         self.on_epoch = on_epoch
@@ -122,7 +124,10 @@ def outcomes(study: Any) -> dict[int, tuple[str, Any, dict[str, Any], dict[int, 
     from audio_cls.study.queue import Tally
 
     latest = Tally.of(study.get_trials(deepcopy=False)).latest
-    return {k: (t.state.name, t.value, dict(t.params), dict(sorted(t.intermediate_values.items()))) for k, t in sorted(latest.items())}
+    return {
+        k: (t.state.name, t.value, dict(t.params), dict(sorted(t.intermediate_values.items())))
+        for k, t in sorted(latest.items())
+    }
 
 
 def main(study_file: str, workspace: str, total: str, folder: str, seconds: str, supervisor: str, since: str) -> int:

@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.study_fakes import Deep, Toy, declare, space
 
 from audio_cls.config import ConfigError
 from audio_cls.errors import UserError
-from audio_cls.study import TPE, Median, NoPruning, Percentile, PrunerConfig, RandomSearch, SamplerConfig, load_study_file
+from audio_cls.study import (
+    TPE,
+    Median,
+    NoPruning,
+    Percentile,
+    PrunerConfig,
+    RandomSearch,
+    SamplerConfig,
+    load_study_file,
+)
 from audio_cls.study.declaration import identity_changes
+from tests.study_fakes import Deep, Toy, declare, space
 
 FILE = """
 from tests.study_fakes import Toy, space
@@ -89,7 +98,6 @@ def test_the_identity_tells_declarations_apart_but_not_layouts() -> None:
     first = declare(space=spaced).identity()
 
     def spaced(trial: Any) -> dict[str, Any]:  # type: ignore[no-redef]
-
         return {
             "x": trial.suggest_float("x", 0.0, 1.0),
         }  # fmt: skip
@@ -106,9 +114,16 @@ def test_the_identity_tells_declarations_apart_but_not_layouts() -> None:
 def test_changes_name_the_key() -> None:
     stored = declare().identity()
     assert identity_changes(stored, declare()) == []
-    changed = declare(base=Toy(model=Deep(layers=3)), sampler=TPE(seed=4, startup_trials=4), pruner=NoPruning(), metric="val/map")
+    changed = declare(
+        base=Toy(model=Deep(layers=3)), sampler=TPE(seed=4, startup_trials=4), pruner=NoPruning(), metric="val/map"
+    )
     lines = "\n".join(identity_changes(stored, changed, {"data": "abc"}))
-    for part in ("base.model.kind: 'narrow' -> 'deep'", "sampler.seed: 3 -> 4", "pruner.kind: 'median' -> 'none'", "metric: 'val/macro_f1'"):
+    for part in (
+        "base.model.kind: 'narrow' -> 'deep'",
+        "sampler.seed: 3 -> 4",
+        "pruner.kind: 'median' -> 'none'",
+        "metric: 'val/macro_f1'",
+    ):
         assert part in lines
     assert identity_changes({**stored, "data": "abc"}, declare(), {"data": "xyz"}) == ["data: 'abc' -> 'xyz'"]
 
@@ -139,9 +154,13 @@ def test_every_pruner_goes_through_json_and_builds(kind: str) -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for build in (lambda: TPE.parse({"seed": -1}), lambda: Percentile.parse({"percentile": 120.0}), lambda: Median.parse({"interval": 0})):
+    for build in (
+        lambda: TPE.parse({"seed": -1}),
+        lambda: Percentile.parse({"percentile": 120.0}),
+        lambda: Median.parse({"interval": 0}),
+    ):
         with pytest.raises(ConfigError):
             build()
-    with pytest.raises(ConfigError, match="seeds.*Did you mean 'seed'"):
+    with pytest.raises(ConfigError, match=r"seeds.*Did you mean 'seed'"):
         RandomSearch.parse({"seeds": 1})
     assert callable(space)

@@ -68,8 +68,8 @@ def url(server: str, request: pytest.FixtureRequest) -> str:
     import psycopg
 
     name = f"t{abs(hash(request.node.name)) % 10**8}"
-    with psycopg.connect(server.format("postgres").replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute(f"create database {name}")  # type: ignore[call-overload, unused-ignore]
+    with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {name}")
     return server.format(name)
 
 
@@ -80,7 +80,9 @@ def _process(work: Any, *args: Any) -> Any:
 
 
 def _work(url: str, folder: Path, total: int, seconds: float) -> None:
-    run_worker(declare(), folder, total, FakeObjective(folder / "runs", seconds), storage=url, poll_seconds=0.05, max_deaths=99)
+    run_worker(
+        declare(), folder, total, FakeObjective(folder / "runs", seconds), storage=url, poll_seconds=0.05, max_deaths=99
+    )
 
 
 def _open(url: str) -> None:

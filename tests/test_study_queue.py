@@ -9,12 +9,12 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
-from tests.study_fakes import FakeObjective, declare, outcomes
 
 from audio_cls.study.lease import worker_identity
 from audio_cls.study.queue import Queue, Tally
 from audio_cls.study.storage import Heartbeat, StudyStorage, open_storage, open_study
 from audio_cls.study.worker import run_worker
+from tests.study_fakes import FakeObjective, declare, outcomes
 
 DEAD = "|".join([*worker_identity().split("|")[:2], "999999999", "1"])  # a process of this machine that is no more
 ELSEWHERE = "another-machine|boot|1|1"
@@ -73,7 +73,15 @@ def test_a_dead_workers_trial_is_taken_up_with_its_parameters_curve_and_attribut
     assert bench.states() == ["FAIL", "RUNNING"]
     assert (again.number, again.params) == (1, trial.params)
     assert bench.study.get_trials()[1].intermediate_values == {0: 0.0, 1: 0.1}
-    expected = {"config": 0, "run": "run-0", "resumed_from": 0, "root_trial": 0, "attempt": 1, "ready": True, "resume_reason": "its worker died"}
+    expected = {
+        "config": 0,
+        "run": "run-0",
+        "resumed_from": 0,
+        "root_trial": 0,
+        "attempt": 1,
+        "ready": True,
+        "resume_reason": "its worker died",
+    }
     assert expected.items() <= again.user_attrs.items()
     assert again.user_attrs["worker"] == worker_identity()
     assert bench.attrs(0)["outcome"] == "interrupted"
@@ -140,9 +148,10 @@ def test_tidying_twice_or_by_many_gives_one_successor(bench: Bench) -> None:
 
 def test_a_crash_between_the_failure_and_its_copy_is_healed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.begin(bench.queue(DEAD), epochs=1)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Queue, "_copy", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        bench.queue().tidy()
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "_copy", _die)
+        with pytest.raises(Death):
+            bench.queue().tidy()
     assert bench.states() == ["FAIL"]
     again, _ = bench.queue().claim(9)
     assert again is not None
@@ -152,18 +161,22 @@ def test_a_crash_between_the_failure_and_its_copy_is_healed(bench: Bench, monkey
 
 def test_a_crash_between_the_reason_and_the_failure_is_healed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.begin(bench.queue(DEAD), epochs=1)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(type(bench.study._storage), "set_trial_state_values", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        bench.queue().tidy()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(bench.study._storage), "set_trial_state_values", _die)
+        with pytest.raises(Death):
+            bench.queue().tidy()
     assert bench.states() == ["RUNNING"]
     bench.queue().tidy()
     assert bench.states() == ["FAIL", "WAITING"]
 
 
-def test_a_claim_that_dies_between_queueing_and_taking_is_taken_by_the_next(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(bench.study, "ask", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-        bench.queue(DEAD).claim(9)
+def test_a_claim_that_dies_between_queueing_and_taking_is_taken_by_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.study, "ask", _die)
+        with pytest.raises(Death):
+            bench.queue(DEAD).claim(9)
     assert bench.states() == ["WAITING"]
     trial, _ = bench.queue().claim(9)
     assert trial is not None
@@ -221,7 +234,12 @@ def test_a_pruned_trial_is_revived_once_and_counts_once(bench: Bench) -> None:
     assert (len(tally.finished), len(tally.live)) == (0, 1)
     again, _ = queue.claim(1)
     assert again is not None
-    assert {"no_prune": True, "revived": True, "resume_reason": "revived", "config": 0}.items() <= again.user_attrs.items()
+    assert {
+        "no_prune": True,
+        "revived": True,
+        "resume_reason": "revived",
+        "config": 0,
+    }.items() <= again.user_attrs.items()
     assert not again.should_prune()
 
 
@@ -271,10 +289,20 @@ def test_the_index_decides_what_a_configuration_is(tmp_path: Path) -> None:
     for total in range(1, 7):
         shifted.queue(DEAD).claim(total)  # dies before its parameters are drawn
         shifted.begin(shifted.queue(DEAD), total)  # dies before its first epoch
-        run_worker(shifted.declaration, tmp_path, total, FakeObjective(tmp_path / "shifted"), storage=tmp_path / "shifted/s.db")
+        run_worker(
+            shifted.declaration, tmp_path, total, FakeObjective(tmp_path / "shifted"), storage=tmp_path / "shifted/s.db"
+        )
     assert outcomes(plain.study) == outcomes(shifted.study)
     assert len(shifted.states()) == 18
     assert len(Tally.of(plain.study.get_trials()).finished) == 6
+
+
+class Death(BaseException):
+    """Stands for the end of the process: nobody catches it."""
+
+
+def _die(*_: Any, **__: Any) -> Any:
+    raise Death
 
 
 def _folder(tmp_path: Path, name: str) -> Path:
@@ -283,7 +311,9 @@ def _folder(tmp_path: Path, name: str) -> Path:
 
 
 def _age_start(bench: Bench, trial: optuna.Trial, seconds: float) -> None:
-    _write(bench, "update trials set datetime_start = ? where trial_id = ?", (_ago(seconds, utc=False), trial._trial_id))
+    _write(
+        bench, "update trials set datetime_start = ? where trial_id = ?", (_ago(seconds, utc=False), trial._trial_id)
+    )
 
 
 def _age_beats(bench: Bench, seconds: float) -> None:

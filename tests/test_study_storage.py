@@ -18,7 +18,6 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
-from tests.study_fakes import declare
 
 from audio_cls.errors import UserError
 from audio_cls.study import TPE, Median, NoPruning, Percentile
@@ -26,6 +25,7 @@ from audio_cls.study.lease import is_dead, worker_identity
 from audio_cls.study.pruners import build_pruner
 from audio_cls.study.samplers import StudyView, build_sampler
 from audio_cls.study.storage import LockBusy, load_study, open_storage, open_study, patiently
+from tests.study_fakes import declare
 
 FORK = multiprocessing.get_context("fork")
 
@@ -51,7 +51,7 @@ def test_a_changed_declaration_is_refused_and_the_old_sampler_kept(tmp_path: Pat
     storage = open_storage(tmp_path / "s.db")
     open_study(declare(), storage)
     changed = declare(sampler=TPE(seed=9), pruner=NoPruning())
-    with pytest.raises(UserError, match="sampler.seed: 3 -> 9"):
+    with pytest.raises(UserError, match=r"sampler\.seed: 3 -> 9"):
         open_study(changed, storage)
     study: Any = open_study(changed, storage, check=False)
     assert study.sampler.base._seed == 3
@@ -94,7 +94,7 @@ def test_a_missing_study_or_database_is_named(tmp_path: Path) -> None:
         open_storage(tmp_path / "s.db", must_exist=True)
     storage = open_storage(tmp_path / "s.db")
     open_study(declare(name="esc10"), storage)
-    with pytest.raises(UserError, match="no study 'esc1O'.*Did you mean 'esc10'"):
+    with pytest.raises(UserError, match=r"no study 'esc1O'.*Did you mean 'esc10'"):
         load_study("esc1O", storage)
 
 
@@ -218,9 +218,15 @@ def test_a_process_is_known_to_be_dead_only_where_that_can_be_known() -> None:
 SPACE = {"x": FloatDistribution(0, 1)}
 
 
-def _finished(study: optuna.Study, x: float, value: float, state: TrialState = TrialState.COMPLETE, **attrs: Any) -> None:
+def _finished(
+    study: optuna.Study, x: float, value: float, state: TrialState = TrialState.COMPLETE, **attrs: Any
+) -> None:
     curve = {0: value / 2, 1: value}
-    study.add_trial(create_trial(state=state, params={"x": x}, distributions=SPACE, value=value, user_attrs=attrs, intermediate_values=curve))
+    study.add_trial(
+        create_trial(
+            state=state, params={"x": x}, distributions=SPACE, value=value, user_attrs=attrs, intermediate_values=curve
+        )
+    )
 
 
 def _suggest(study: optuna.Study, config: int) -> float:
@@ -261,7 +267,14 @@ def test_the_sampler_sees_a_configuration_once_in_the_order_of_first_attempts() 
 def test_a_revival_that_failed_leaves_the_pruned_original_in_view() -> None:
     study = optuna.create_study(direction="maximize")
     _finished(study, 0.9, 0.2, TrialState.PRUNED)
-    study.add_trial(create_trial(state=TrialState.FAIL, params={"x": 0.9}, distributions=SPACE, user_attrs={"root_trial": 0, "resumed_from": 0}))
+    study.add_trial(
+        create_trial(
+            state=TrialState.FAIL,
+            params={"x": 0.9},
+            distributions=SPACE,
+            user_attrs={"root_trial": 0, "resumed_from": 0},
+        )
+    )
     assert [t.number for t in StudyView(study).get_trials(states=(TrialState.PRUNED, TrialState.COMPLETE))] == [0]
 
 
@@ -271,11 +284,15 @@ def test_tpe_is_drawn_to_revived_winners_that_their_pruned_twins_would_spoil() -
         for seed in range(20):
             study = optuna.create_study(direction="maximize", sampler=build_sampler(TPE(seed=seed)))
             for i, x in enumerate(np.random.default_rng(0).uniform(0, 0.7, size=30).tolist()):
-                _finished(study, x, 0.1 if i % 2 else -abs(x - 0.3), TrialState.PRUNED if i % 2 else TrialState.COMPLETE)
+                _finished(
+                    study, x, 0.1 if i % 2 else -abs(x - 0.3), TrialState.PRUNED if i % 2 else TrialState.COMPLETE
+                )
             for i in range(3):
                 _finished(study, 0.85 + i / 20, 0.1, TrialState.PRUNED)
             for i in range(3):
-                _finished(study, 0.85 + i / 20, 1.0, **({"root_trial": 30 + i, "resumed_from": 30 + i} if linked else {}))
+                _finished(
+                    study, 0.85 + i / 20, 1.0, **({"root_trial": 30 + i, "resumed_from": 30 + i} if linked else {})
+                )
             hits += abs(_suggest(study, 36) - 0.9) < 0.1
         return hits
 
@@ -295,17 +312,24 @@ def test_the_median_pruner_says_why(direction: str, sign: int) -> None:
     assert trial.should_prune()
     frozen = study.trials[trial.number]
     pruner: Any = study.pruner
-    assert pruner.explain(study, frozen) == f"epoch 1: {sign * 0.41:g} {'below' if sign > 0 else 'above'} the median {sign * 0.55:g} of 3 trials"
+    assert (
+        pruner.explain(study, frozen)
+        == f"epoch 1: {sign * 0.41:g} {'below' if sign > 0 else 'above'} the median {sign * 0.55:g} of 3 trials"
+    )
     trial.set_user_attr("no_prune", True)
     assert not trial.should_prune()
 
 
 def test_the_percentile_that_is_explained_is_the_one_that_pruned() -> None:
-    study = optuna.create_study(direction="maximize", pruner=build_pruner(Percentile(percentile=25.0, startup_trials=1)))
+    study = optuna.create_study(
+        direction="maximize", pruner=build_pruner(Percentile(percentile=25.0, startup_trials=1))
+    )
     for value in (0.1, 0.2, 0.3, 0.4, 0.5):
         _finished(study, 0.5, value)
     trial = study.ask()
     trial.report(0.39, 1)
     assert trial.should_prune()
     pruner: Any = study.pruner
-    assert "0.39 below the best 25 %, which begin at 0.4 of 5 trials" in pruner.explain(study, study.trials[trial.number])
+    assert "0.39 below the best 25 %, which begin at 0.4 of 5 trials" in pruner.explain(
+        study, study.trials[trial.number]
+    )

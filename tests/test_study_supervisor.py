@@ -40,7 +40,18 @@ FILE = "from tests.study_fakes import declare\nSTUDY = declare()\n"
 
 
 def command(folder: Path, trials: int, seconds: str = "0.02") -> list[str]:
-    return [sys.executable, "-c", WORKER, str(folder / "toy.py"), str(folder), str(trials), str(folder / "runs"), seconds, "{supervisor}", "{since}"]
+    return [
+        sys.executable,
+        "-c",
+        WORKER,
+        str(folder / "toy.py"),
+        str(folder),
+        str(trials),
+        str(folder / "runs"),
+        seconds,
+        "{supervisor}",
+        "{since}",
+    ]
 
 
 def _supervise(folder: Path, trials: int, workers: int, seconds: float, **settings: Any) -> StudyStatus:
@@ -95,7 +106,9 @@ def test_two_workers_reach_the_total_though_one_is_killed(tmp_path: Path) -> Non
 
 def test_ctrl_c_leaves_a_clean_state_that_goes_on(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(FILE)
-    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(tmp_path), "20", "2", "0.2"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path), "20", "2", "0.2"], stdout=subprocess.PIPE, text=True
+    )
     _wait_for(lambda: (tmp_path / "runs/epochs.log").exists())
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
@@ -111,12 +124,16 @@ def test_ctrl_c_leaves_a_clean_state_that_goes_on(tmp_path: Path) -> None:
 
 def test_a_killed_supervisor_takes_its_workers_along(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(FILE)
-    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(tmp_path), "20", "1", "0.1"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path), "20", "1", "0.1"], stdout=subprocess.DEVNULL
+    )
     _wait_for(lambda: (tmp_path / "runs/epochs.log").exists())
     process.kill()
     process.wait()
     _wait_for(lambda: _workers(tmp_path) == [])
-    assert [t.state.name for t in _study(tmp_path).trials if t.state not in (TrialState.COMPLETE, TrialState.PRUNED)] == ["FAIL", "WAITING"]
+    assert [
+        t.state.name for t in _study(tmp_path).trials if t.state not in (TrialState.COMPLETE, TrialState.PRUNED)
+    ] == ["FAIL", "WAITING"]
 
 
 @pytest.mark.slow
@@ -139,11 +156,13 @@ def test_a_users_mistake_in_a_worker_ends_the_run_with_its_message(tmp_path: Pat
         _supervise(tmp_path, 4, 1, 0.0, file=file)
 
 
-def test_workers_that_cannot_start_end_the_run_with_their_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_cannot_start_end_the_run_with_their_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("audio_cls.study.supervisor.CRASHES", 1)
     (tmp_path / "toy.py").write_text(FILE)
     broken = [sys.executable, "-c", "raise ImportError('no such driver')"]
-    with pytest.raises(UserError, match="ended with code 1 2 times in a row(.|\n)*no such driver"):
+    with pytest.raises(UserError, match=r"ended with code 1 2 times in a row(.|\n)*no such driver"):
         run_study(tmp_path / "toy.py", tmp_path, 2, 1, broken, lambda _: None, poll_seconds=0.05)
 
 
@@ -157,8 +176,21 @@ def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_is_given_its_threads_and_its_gpu(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(FILE)
     tell = "import os, sys, json; open(sys.argv[1] + sys.argv[2], 'w').write(json.dumps([os.environ['OMP_NUM_THREADS'], os.environ['CUDA_VISIBLE_DEVICES'], os.getsid(0) == os.getpid()]))"
-    run_study(tmp_path / "toy.py", tmp_path, 5, 3, [sys.executable, "-c", tell, str(tmp_path / "w"), "{index}"], lambda _: None, gpus=["4", "7"], threads=3)
-    assert [json.loads((tmp_path / f"w{i}").read_text()) for i in range(3)] == [["3", "4", True], ["3", "7", True], ["3", "4", True]]
+    run_study(
+        tmp_path / "toy.py",
+        tmp_path,
+        5,
+        3,
+        [sys.executable, "-c", tell, str(tmp_path / "w"), "{index}"],
+        lambda _: None,
+        gpus=["4", "7"],
+        threads=3,
+    )
+    assert [json.loads((tmp_path / f"w{i}").read_text()) for i in range(3)] == [
+        ["3", "4", True],
+        ["3", "7", True],
+        ["3", "4", True],
+    ]
 
 
 @pytest.mark.parametrize(("trials", "workers"), [(0, 1), (1, 0)])
@@ -199,12 +231,24 @@ def test_status_counts_configurations(study: optuna.Study) -> None:
     status = study_status(study)
     assert (status.total, status.finished, status.complete, status.pruned) == (8, 6, 3, 1)
     assert status.failed == {"oom": 1, "error: ValueError": 1}
-    assert (status.running, status.waiting, status.revived, status.interruptions, status.others, status.attempts) == (1, 1, 1, 1, 1, 11)
+    assert (status.running, status.waiting, status.revived, status.interruptions, status.others, status.attempts) == (
+        1,
+        1,
+        1,
+        1,
+        1,
+        11,
+    )
     assert status.best is not None
     assert (status.best.number, status.best.value, status.best.params) == (4, 0.8, {"x": 0.25})
     assert [r.number for r in status.rows] == [4, 6, 0, 10, 1, 2, 7, 8, 9]
     text = "\n".join(summary(status))
-    for part in ("6 of 8 configurations finished (3 complete, 1 pruned, 2 failed), 1 running, 1 waiting", "1 oom", "best: trial 4", "1 pruned configurations revived"):
+    for part in (
+        "6 of 8 configurations finished (3 complete, 1 pruned, 2 failed), 1 running, 1 waiting",
+        "1 oom",
+        "best: trial 4",
+        "1 pruned configurations revived",
+    ):
         assert part in text
 
 
@@ -247,7 +291,11 @@ def test_the_optuna_command_reads_our_studies(tmp_path: Path) -> None:
     optuna_command = str(Path(sys.executable).with_name("optuna"))
 
     def ask(*words: str) -> Any:
-        done = subprocess.run([optuna_command, *words, "--storage", f"sqlite:///{tmp_path / 'optuna.db'}", "-f", "json"], capture_output=True, text=True)
+        done = subprocess.run(
+            [optuna_command, *words, "--storage", f"sqlite:///{tmp_path / 'optuna.db'}", "-f", "json"],
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

@@ -17,7 +17,6 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
-from tests.study_fakes import EPOCHS, FakeObjective, Toy, declare, outcomes, space
 
 from audio_cls.config import ConfigError
 from audio_cls.errors import UserError
@@ -25,6 +24,7 @@ from audio_cls.study import Outcome, RandomSearch, TrialContext
 from audio_cls.study.queue import Queue
 from audio_cls.study.storage import Heartbeat, load_study, open_storage
 from audio_cls.study.worker import RepeatedFailure, WorkerReport, reason_kind, run_worker
+from tests.study_fakes import EPOCHS, FakeObjective, Toy, declare, outcomes, space
 
 FORK = multiprocessing.get_context("fork")
 TOTAL = 10
@@ -34,7 +34,9 @@ STARTED: list[Any] = []
 def _run(folder: Path, total: int = TOTAL, objective: Any = None, **settings: Any) -> WorkerReport:
     folder.mkdir(exist_ok=True)
     settings = {"poll_seconds": 0.05, **settings}
-    return run_worker(settings.pop("study", declare()), folder, total, objective or FakeObjective(folder / "runs"), **settings)
+    return run_worker(
+        settings.pop("study", declare()), folder, total, objective or FakeObjective(folder / "runs"), **settings
+    )
 
 
 def _study(folder: Path) -> optuna.Study:
@@ -112,14 +114,25 @@ def test_what_an_objective_is_told(tmp_path: Path) -> None:
         seen.append(context)
         assert isinstance(context.experiment, Toy)
         context.set_attr("note", "kept")
-        return Outcome("COMPLETE", context.experiment.x, attrs={"numpy": __import__("numpy").float64(0.5), "odd": {1, 2}})
+        return Outcome(
+            "COMPLETE", context.experiment.x, attrs={"numpy": __import__("numpy").float64(0.5), "odd": {1, 2}}
+        )
 
     _run(tmp_path, 2, objective)
     first = seen[0]
-    assert (first.study, first.number, first.root, first.config_index, first.attempt, first.lineage) == ("toy", 0, 0, 0, 0, ())
+    assert (first.study, first.number, first.root, first.config_index, first.attempt, first.lineage) == (
+        "toy",
+        0,
+        0,
+        0,
+        0,
+        (),
+    )
     assert (first.resumed_from, first.revived) == (None, False)
     assert first.overrides["x"] == first.params["x"] == first.experiment.x  # type: ignore[attr-defined]
-    assert {"note": "kept", "numpy": 0.5, "odd": "{1, 2}", "outcome": "complete"}.items() <= _study(tmp_path).trials[0].user_attrs.items()
+    assert {"note": "kept", "numpy": 0.5, "odd": "{1, 2}", "outcome": "complete"}.items() <= _study(tmp_path).trials[
+        0
+    ].user_attrs.items()
 
 
 # -- killed -------------------------------------------------------------------------------------------------------
@@ -148,7 +161,16 @@ def test_one_worker_killed_at_random_moments_gives_the_undisturbed_study(
     assert sum(trained.values()) - len(trained) <= kills
 
 
-STAGES = ["before any parameter", "between parameters", "before ready", "in an epoch", "before the report", "after the report", "before the tell", "after the attributes"]
+STAGES = [
+    "before any parameter",
+    "between parameters",
+    "before ready",
+    "in an epoch",
+    "before the report",
+    "after the report",
+    "before the tell",
+    "after the attributes",
+]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -212,7 +234,9 @@ def test_a_death_at_any_stage_changes_nothing(
     left = None
     for _ in range(6):
         with contextlib.suppress(Death):
-            left = _run(tmp_path, objective=Objective(tmp_path / "runs", on_epoch=in_epoch), study=declare(space=fatal_space))
+            left = _run(
+                tmp_path, objective=Objective(tmp_path / "runs", on_epoch=in_epoch), study=declare(space=fatal_space)
+            )
             break
     assert left is not None
     assert left.left == "total reached"
@@ -266,7 +290,9 @@ def test_a_worker_that_is_asked_finishes_its_epoch_and_leaves_the_trial_to_be_ta
     assert len(waiting.intermediate_values) == len(_lines(tmp_path)) < EPOCHS
     _run(tmp_path)
     assert outcomes(_study(tmp_path)) == undisturbed
-    assert len(_lines(tmp_path)) == len({tuple(line.split()[::2]) for line in _lines(tmp_path)}), "an epoch was trained twice"
+    assert len(_lines(tmp_path)) == len({tuple(line.split()[::2]) for line in _lines(tmp_path)}), (
+        "an epoch was trained twice"
+    )
 
 
 def test_a_worker_leaves_when_its_supervisor_dies(tmp_path: Path) -> None:
@@ -379,6 +405,7 @@ def test_a_users_mistake_stops_the_study_and_costs_no_configuration(tmp_path: Pa
 
 def test_a_parameter_value_keeps_its_failed_trial_out_of_the_sampler(tmp_path: Path) -> None:
     """Failures do not move later draws of a random search, and are not counted as values."""
+
     def objective(context: TrialContext) -> Outcome:
         return Outcome("FAILED", None, "oom: x") if context.config_index < 2 else Outcome("COMPLETE", 0.1)
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Row", "StudyStatus", "leaderboard", "study_status", "summary"]
 
 
-
 @dataclass(frozen=True)
 class Row:
     """One configuration, by its latest attempt. `seconds` is what its finished attempts took together."""
@@ -157,13 +156,25 @@ def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
     varying = [n for n in names if len({str(row.params.get(n)) for row in rows}) > 1] or names
     head = ("trial", "state", status.metric, "epochs", "time")
     cells = [
-        [str(r.number), r.state.lower() + (" (revived)" if r.revived else ""), _number(r.value), str(r.epochs), duration(r.seconds)]
+        [
+            str(r.number),
+            r.state.lower() + (" (revived)" if r.revived else ""),
+            _number(r.value),
+            str(r.epochs),
+            duration(r.seconds),
+        ]
         for r in rows
     ]
     shown = {n: [_number(r.params[n]) if n in r.params else "" for r in rows] for n in varying}
     fixed = sum(max(len(h), *(len(c[i]) for c in cells), 0) + 2 for i, h in enumerate(head)) if cells else 0
     wanted = sum(max(len(_short_name(n, varying)), *(len(v) for v in shown[n])) + 2 for n in varying) if cells else 0
-    table = Table(title=f"{status.name}: {status.metric} ({status.direction})", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=f"{status.name}: {status.metric} ({status.direction})",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in head:
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     in_columns = fixed + wanted <= width

@@ -30,7 +30,16 @@ from audio_cls.study.declaration import PrunerConfig, SamplerConfig, Study, iden
 from audio_cls.study.pruners import build_pruner
 from audio_cls.study.samplers import build_sampler
 
-__all__ = ["Heartbeat", "LockBusy", "StudyStorage", "load_study", "open_storage", "open_study", "patiently", "study_names"]
+__all__ = [
+    "Heartbeat",
+    "LockBusy",
+    "StudyStorage",
+    "load_study",
+    "open_storage",
+    "open_study",
+    "patiently",
+    "study_names",
+]
 
 IDENTITY = "audio_cls"  # the study attribute that holds its identity
 SQLITE_TIMEOUT = 60.0  # seconds to wait for another process's transaction
@@ -118,9 +127,15 @@ def open_study(
     """
     identity = {**declaration.identity(), **(extra or {})}
     with storage.lock(declaration.name):
-        study = optuna.create_study(
-            storage=storage.backend, study_name=declaration.name, direction=declaration.direction, load_if_exists=True
-        )
+        try:
+            study = optuna.create_study(
+                storage=storage.backend,
+                study_name=declaration.name,
+                direction=declaration.direction,
+                load_if_exists=True,
+            )
+        except StorageInternalError as error:
+            raise UserError(f"{storage.shown} does not answer: {error.__cause__ or error}") from None
         wanted = StudyDirection.MAXIMIZE if declaration.direction == "maximize" else StudyDirection.MINIMIZE
         if study.directions != [wanted]:
             found = ", ".join(d.name.lower() for d in study.directions)

@@ -133,7 +133,9 @@ def run_study(
             _end(team, min(grace_seconds, 10.0))
             raise
         finally:
-            with contextlib.suppress(LockBusy, StorageInternalError):  # those killed give their trials back now, not at the next start
+            with contextlib.suppress(
+                LockBusy, StorageInternalError
+            ):  # those killed give their trials back now, not at the next start
                 queue.tidy()
         status = study_status(optuna_study, trials)
         display.update(status)

@@ -1,0 +1,332 @@
+"""What the runs of a suite must share before their figures may be compared, and the refusal that names what they do not.
+
+Checked twice: before the first run, on what is declared (`check_plan`), and whenever figures are reported, on what the runs have
+recorded (`check_records`), since a run may be older than the declaration, or the record may have been touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from audio_cls.ablation.declaration import Ablation, Cell
+from audio_cls.config import Component, ComponentSet
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.splits import Split
+from audio_cls.device import choose_precision
+from audio_cls.errors import UserError
+from audio_cls.experiment import Experiment
+from audio_cls.metrics import VERSION
+
+if TYPE_CHECKING:
+    from audio_cls.ablation.record import Recorded
+
+__all__ = ["Plan", "Planned", "check_declaration", "check_plan", "check_records", "declared_keys", "optimiser_steps", "undeclared"]
+
+SHARED = ("data.corpus", "data.sample_rate", "data.split", "training.metric")
+"""Keys in which no arm may differ, declared or not: other data, other clips, another choice of the best epoch."""
+
+STEPS_TOLERANCE = 0.05
+"""A budget in steps is met in whole epochs; arms may be so far apart, as a share of it."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell of a suite as declared: what it trains, on which split, for how many optimiser steps (0: fitted at once)."""
+
+    arm: str
+    seed: int
+    fold: int
+    experiment: Experiment
+    split_digest: str
+    steps: int
+
+    @property
+    def cell(self) -> Cell:
+        return self.seed, self.fold
+
+    @property
+    def words(self) -> str:
+        return f"arm {self.arm!r}, seed {self.seed}" + (f", fold {self.fold}" if self.fold else "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a suite, by seed, fold and arm, so that after the first round every arm has a run.
+
+    test_to_train: clips measured on for each clip trained on, the mean over folds.
+    """
+
+    cells: tuple[Planned, ...]
+    folds: tuple[int, ...]
+    test_to_train: float
+    terms: tuple[tuple[str, str], ...]  # the contract, (what, value)
+
+
+def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device, seeds: Iterable[int] | None = None) -> Plan:
+    """The cells of a suite on a corpus, once it is certain that they can be compared.
+
+    Raises:
+        UserError: naming the difference: an undeclared key, a fold that is not there, a group on two sides of the split,
+            unequal budgets or precision.
+    """
+    where = f"ablation {ablation.name!r}"
+    check_declaration(ablation)
+    have = sorted({int(f) for f in corpus.folds if f >= 0})
+    folds: tuple[int, ...] = (0,)
+    if ablation.folds == "all":
+        folds = tuple(have)
+        if not folds:
+            raise UserError(f"{where}: folds='all', but {corpus.name!r} names no folds: set folds=None or data.split=grouped")
+    elif ablation.folds is not None:
+        folds = tuple(int(f) for f in ablation.folds)
+    ratios, cells = [], []
+    splits: dict[int, Split] = {}
+    for fold in folds:
+        try:
+            splits[fold] = ablation.experiment(ablation.reference, 0, fold).data.split.assign(corpus)
+        except UserError as error:
+            at = f", fold {fold}" if fold else ""
+            raise UserError(f"{where}{at}: {error}") from None
+        ratios.append(len(splits[fold].validation) / len(splits[fold].train))
+    for seed in tuple(ablation.seeds) if seeds is None else tuple(seeds):
+        for fold in folds:
+            row = [_plan(ablation, arm, seed, fold, corpus, splits[fold]) for arm in ablation.arms]
+            _check_row(ablation, row, device)
+            cells += row
+    return Plan(tuple(cells), folds, float(np.mean(ratios)), _terms(ablation, corpus, cells, folds, device))
+
+
+def check_declaration(ablation: Ablation) -> None:
+    """Refuse an arm that differs from the reference in more than its declared keys.
+
+    Raises:
+        UserError: naming arm, key and both values.
+    """
+    reference = ablation.arm(ablation.reference)
+    for arm, changes in ablation.arms.items():
+        where = f"ablation {ablation.name!r}, arm {arm!r}"
+        for key in declared_keys(changes):
+            if any(key == shared or key.startswith(f"{shared}.") or shared.startswith(f"{key}.") for shared in SHARED):
+                raise UserError(f"{where} overrides {key}: the arms of a suite share data, split and training.metric")
+        declared = declared_keys(changes) | declared_keys(ablation.arms[ablation.reference])
+        hidden = undeclared(ablation.arm(arm), reference, declared)
+        if hidden:
+            lines = "; ".join(f"{key} is {a!r}, in {ablation.reference!r} {b!r}" for key, (a, b) in hidden.items())
+            told = ", ".join(sorted(changes)) or "nothing"
+            raise UserError(
+                f"{where} declares {told}, but differs in more: {lines}. Another kind brings its own defaults: declare these "
+                "keys as well, or set them to the reference's values"
+            )
+
+
+def declared_keys(overrides: Mapping[str, Any]) -> set[str]:
+    """The dotted keys that overrides name, also inside nested values."""
+    keys: set[str] = set()
+    for key, value in overrides.items():
+        keys.add(key)
+        if isinstance(value, Component):
+            value = value.to_dict()
+        if isinstance(value, Mapping):
+            keys |= {f"{key}.{inner}" for inner in declared_keys(value)}
+    return keys
+
+
+def undeclared(one: Component, other: Component, declared: set[str]) -> dict[str, tuple[Any, Any]]:
+    """The keys in which two experiments differ beyond those declared, with both values.
+
+    A key that exists on one side only is covered by the kind or the member whose key it is; a key that exists on both sides
+    must be declared itself, also where a change of kind has reset it to a default.
+    """
+    a, b = present(one), present(other)
+    scopes = [key.removesuffix("kind") if key.endswith(".kind") else f"{key}." for key in declared]
+    for key in declared:  # augment.mixup.alpha puts mixup in
+        member = key.rpartition(".")[0]
+        if (member in a) != (member in b):
+            scopes += [f"{member}."]
+    out: dict[str, tuple[Any, Any]] = {}
+    for key in sorted(a.keys() | b.keys()):
+        both = key in a and key in b
+        if key in declared or (both and a[key] == b[key]):
+            continue
+        if not both and any(key.startswith(scope) or key == scope[:-1] for scope in scopes):
+            continue
+        if key.endswith(".kind") and key.removesuffix(".kind") in declared:
+            continue
+        out[key] = (a.get(key, "absent"), b.get(key, "absent"))
+    return out
+
+
+def present(value: Component, prefix: str = "") -> dict[str, Any]:
+    """The keys that exist in this very value, flat: unlike in `flatten`, what does not apply is missing."""
+    out: dict[str, Any] = {}
+    if isinstance(value, ComponentSet):
+        for item in value.items:
+            inner = present(item, f"{prefix}{item.kind}.")
+            inner.pop(f"{prefix}{item.kind}.kind", None)
+            out |= {f"{prefix}{item.kind}": "on", **inner}
+        return out
+    if value.kind:
+        out[f"{prefix}kind"] = value.kind
+    for name in type(value).model_fields:
+        field = getattr(value, name)
+        if isinstance(field, Component):
+            out |= present(field, f"{prefix}{name}.")
+        else:
+            out[f"{prefix}{name}"] = field
+    return out
+
+
+def optimiser_steps(experiment: Experiment, targets: np.ndarray) -> int:
+    """How many steps a run takes on training targets (n, n_classes): its epochs times batches, as its sampling deals them."""
+    if experiment.model.closed_form:
+        return 0
+    order = experiment.sampling.build(targets)
+    epochs, size = experiment.training.epochs, experiment.training.batch_size
+    if experiment.sampling.kind in ("uniform", "balanced"):
+        return epochs * _batches(len(targets), size)
+    return sum(_batches(len(order(experiment.seed, epoch)), size) for epoch in range(epochs))
+
+
+def _batches(n_clips: int, size: int) -> int:
+    whole, rest = divmod(n_clips, size)
+    return whole + (rest > 1 or (rest == 1 and whole == 0))  # a last batch of one clip joins the one before
+
+
+def _plan(ablation: Ablation, arm: str, seed: int, fold: int, corpus: Corpus, split: Split) -> Planned:
+    experiment = ablation.experiment(arm, seed, fold)
+    targets = np.asarray(corpus.targets[split.train])
+    if ablation.unit == "steps" and not experiment.model.closed_form:
+        one = optimiser_steps(experiment.override({"training.epochs": 1}), targets)
+        experiment = experiment.override({"training.epochs": max(1, round((ablation.budget or 0) / one))})
+    return Planned(arm, seed, fold, experiment, split.digest, optimiser_steps(experiment, targets))
+
+
+def _check_row(ablation: Ablation, row: list[Planned], device: torch.device) -> None:
+    """The arms at one seed and fold: equal budget, equal precision."""
+    reference = next(p for p in row if p.arm == ablation.reference)
+    for planned in row:
+        mine, theirs = planned.experiment.training, reference.experiment.training
+        slack = STEPS_TOLERANCE * reference.steps if ablation.unit == "steps" else 0
+        unequal = abs(planned.steps - reference.steps) > slack
+        if "budget" not in ablation.differs and (
+            unequal or mine.early_stopping != theirs.early_stopping or (ablation.unit == "epochs" and mine.epochs != theirs.epochs)
+        ):
+            raise UserError(
+                f"ablation {ablation.name!r}, {planned.words}: unequal budgets: {_budget(planned)}; the reference "
+                f"{ablation.reference!r}: {_budget(reference)}. Give the suite a budget in steps (budget=..., unit='steps'), "
+                "or say that it is meant: differs=('budget',)"
+            )
+        a, b = (choose_precision(t.precision, device) for t in (mine, theirs))
+        if a != b and "precision" not in ablation.differs:
+            raise UserError(
+                f"ablation {ablation.name!r}, {planned.words}: computes in {a}, the reference {ablation.reference!r} in {b}: set "
+                "training.precision in the base, or say that it is meant: differs=('precision',)"
+            )
+
+
+def _budget(planned: Planned) -> str:
+    training = planned.experiment.training
+    if planned.experiment.model.closed_form:
+        return "fitted at once"
+    stop = f", stopped after {training.early_stopping} without progress" if training.early_stopping else ""
+    return (
+        f"{planned.steps} steps ({training.epochs} epochs, batches of {training.batch_size}, {planned.experiment.sampling.kind} "
+        f"sampling{stop})"
+    )
+
+
+def _terms(
+    ablation: Ablation, corpus: Corpus, cells: list[Planned], folds: tuple[int, ...], device: torch.device
+) -> tuple[tuple[str, str], ...]:
+    reference = next(p for p in cells if p.arm == ablation.reference)
+    seeds = sorted({p.seed for p in cells})
+    split = reference.experiment.data.split
+    steps = sorted({p.steps for p in cells})
+    spread = f"{steps[0]} to {steps[-1]} by arm and fold" if len(steps) > 1 else str(steps[0])
+    return (
+        ("data", f"{corpus.name}, {len(corpus)} clips, digest {corpus.digest[:16]}"),
+        ("split", f"{split.kind}" + (f", folds {', '.join(map(str, folds))}" if ablation.fold_key else "")),
+        ("seeds", ", ".join(map(str, seeds))),
+        ("judged by", f"{', '.join(ablation.metrics)} of the {ablation.select} epoch; metric code version {VERSION}"),
+        ("budget", f"{reference.experiment.training.epochs} epochs in the reference, optimiser steps: {spread}"),
+        ("precision", f"{choose_precision(reference.experiment.training.precision, device)} on {device.type}"),
+        ("an arm differs in", "its declared keys and nothing else"),
+        ("paired by", "seed and fold: same initial weights where model, features and initial bias are the same, same clip order where sampling is"),
+        ("declared to differ", ", ".join(ablation.differs) or "nothing more"),
+    )  # fmt: skip
+
+
+# -- what the runs have recorded --------------------------------------------------------------------------------------
+
+
+def check_records(ablation: Ablation, plan: Plan, records: Iterable[Recorded]) -> None:
+    """Refuse recorded runs that do not keep the contract.
+
+    Raises:
+        UserError: naming run, key and both values.
+    """
+    planned = {(p.arm, p.cell): p for p in plan.cells}
+    begun = {(r.arm, r.cell): r for r in records if r.facts}
+    first: Recorded | None = None
+    for place, record in begun.items():
+        _check_experiment(record, planned[place])
+        first = first or record
+        for key, words in (("data.digest", "data"), ("metric.version", "metric code"), ("device.kind", "kind of device"), ("precision", "precision")):  # fmt: skip
+            if key == "precision" and "precision" in ablation.differs:
+                continue
+            if record.facts[key] != first.facts[key]:
+                raise _refusal(record, words, record.facts[key], f"{first.words} has {first.facts[key]}")
+        if record.facts["metric.version"] != str(VERSION):
+            raise _refusal(record, "metric code", f"version {record.facts['metric.version']}", f"this is version {VERSION}")
+        if record.facts["split.digest"] != planned[place].split_digest:
+            raise _refusal(
+                record, "split", record.facts["split.digest"][:16], f"declared {planned[place].split_digest[:16]}"
+            )
+        for key, value in record.tracked.items():
+            if key in record.facts and value != record.facts[key]:
+                raise _refusal(record, f"the tag {key} in MLflow", value, f"the run itself recorded {record.facts[key]}")
+    for (arm, cell), record in begun.items():
+        partner = begun.get((ablation.reference, cell))
+        if partner is None or arm == ablation.reference:
+            continue
+        pair = planned[arm, cell].experiment, planned[ablation.reference, cell].experiment
+        for key, words, same in (
+            ("init.digest", "initial weights", _same_start(*pair)),
+            ("order.digest", "clip order of the first epoch", pair[0].sampling == pair[1].sampling and pair[0].seed == pair[1].seed),
+        ):  # fmt: skip
+            if same and record.facts[key] != partner.facts[key]:
+                raise _refusal(record, words, record.facts[key][:16], f"its partner in {ablation.reference!r} has {partner.facts[key][:16]}")  # fmt: skip
+
+
+def _same_start(a: Experiment, b: Experiment) -> bool:
+    """Whether two experiments must begin with the same weights."""
+    bias = getattr(a.loss, "prior_bias", False), getattr(b.loss, "prior_bias", False)
+    return (
+        (a.model, a.features, a.data.clip_seconds, a.seed) == (b.model, b.features, b.data.clip_seconds, b.seed)
+        and bias[0] == bias[1]
+        and (not bias[0] or a.loss.kind == b.loss.kind)
+    )
+
+
+def _check_experiment(record: Recorded, planned: Planned) -> None:
+    try:
+        found = Experiment.parse(record.experiment, record.words)
+    except UserError as error:
+        raise UserError(f"{record.words}: its recorded experiment cannot be read: {error}") from None
+    for key, (mine, theirs) in found.diff(planned.experiment).items():
+        raise _refusal(record, key, repr(mine), f"declared is {theirs!r}: a difference that no arm declares")
+    for key, value in planned.experiment.flatten().items():
+        written = record.params.get(key)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if written is not None and len(written) < 5000 and written != text:
+            raise _refusal(record, f"the parameter {key} in MLflow", written, f"declared is {text}")
+
+
+def _refusal(record: Recorded, what: str, found: str, expected: str) -> UserError:
+    return UserError(f"not comparable: {record.words} (run {record.run_id or 'without id'}): {what} is {found}, {expected}")

@@ -1,0 +1,211 @@
+"""The report of an ablation suite: what was compared, under which contract, and what it says."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.ablation.verdict import in_points
+from audio_cls.metrics import confusion_matrix, evaluate, most_confused, predict
+from audio_cls.report.calibration import calibration_section
+from audio_cls.report.figures import confusion_figure, precision_recall_figure, roc_figure
+from audio_cls.report.page import Html, Section, Table, format_number, render_page
+from audio_cls.report.suite_data import ArmCurve, ArmSummary, Cell, ClassDifferences, Predictions, SuiteReport
+from audio_cls.report.suite_figures import (
+    VERDICTS,
+    arm_curves,
+    class_difference_figure,
+    every_run,
+    forest,
+    one_of,
+)
+
+__all__ = ["ArmCurve", "ArmSummary", "Cell", "ClassDifferences", "Predictions", "SuiteReport", "suite_report"]
+
+SIGNS = {"helps": "▶", "hurts": "◀", "no difference": "■", "cannot tell": "○"}  # as in the forest plot
+CONFUSED = 8  # pairs of classes shown of each arm
+STYLE = """<style>
+.verdicts { list-style: none; padding: 0; margin: 12px 0; }
+.verdicts li { border-left: 4px solid; padding: 2px 0 2px 10px; margin: 8px 0; overflow-wrap: anywhere; break-inside: avoid; }
+.verdicts b { display: inline-block; min-width: 9em; }
+.verdicts small { display: block; color: var(--dim); font-size: 13px; }
+</style>"""
+
+
+def suite_report(report: SuiteReport, path: str | Path | None = None) -> str:
+    """The page of a suite as text; also written to `path` when one is given. What the report leaves empty is left out.
+
+    Raises:
+        ValueError: for a cell, curve or class difference of an arm that is not among `report.arms`.
+    """
+    _check(report)
+    points = in_points(report.metric)
+    sections = [_verdicts(report, points), _contract(report)]
+    if report.cells:
+        figure = every_run(report.cells, report.arms, report.metric)
+        rows = [[c.arm, c.seed, c.fold, float(c.value)] for c in report.cells]
+        table = Table(("arm", "seed", "fold", report.metric), rows, f"{len(rows)} runs", 4)
+        sections.append(Section("Runs", [figure, table]))
+    if report.class_differences is not None and len(report.class_differences.arms):
+        sections.append(_classes(report, report.class_differences))
+    if report.curves:
+        names = [arm.name for arm in report.arms]
+        metrics = dict.fromkeys(curve.metric for curve in report.curves)
+        reading = "Means over the runs of an arm; the band is the 95 % interval of the mean, of each arm by itself: the test above is paired and finer."
+        sections.append(Section("Curves", [reading, *(arm_curves(report.curves, names, metric) for metric in metrics)]))
+    if cost := _cost(report):
+        sections.append(cost)
+    sections += _predictions(report)
+    return render_page(report.title, sections, path)
+
+
+def _check(report: SuiteReport) -> None:
+    known = [arm.name for arm in report.arms]
+    used = [*(c.arm for c in report.cells), *(c.arm for c in report.curves), *report.predictions, *report.confusion]
+    used += report.class_differences.arms if report.class_differences is not None else []
+    if unknown := sorted(set(used) - set(known)):
+        raise ValueError(f"{report.title!r}: no arm {unknown[0]!r} among {', '.join(known)}")
+
+
+def _verdicts(report: SuiteReport, points: bool) -> Section:
+    digits = 1 if points else 3
+    scale = 100.0 if points else 1.0
+    rows = []
+    for arm in report.arms:
+        changes = ", ".join(f"{k}={_plain(v)}" for k, v in arm.changes.items()) or ("the reference" if arm.reference else "nothing")  # fmt: skip
+        figures = [arm.mean, arm.sd, arm.difference, arm.difference_low, arm.difference_high]
+        shown = [None if arm.reference and k > 1 else v * scale for k, v in enumerate(figures)]
+        p = None if arm.reference else arm.p_holm
+        rows.append([arm.name, "reference" if arm.reference else arm.verdict, *shown, p, arm.pairs or None, arm.n, arm.failed, changes])  # fmt: skip
+    unit = ", points" if points else ""
+    columns = ["arm", "verdict", f"mean{unit}", "sd", "difference", "low", "high", "p (Holm)", "pairs", "runs", "failed", "what it changes"]  # fmt: skip
+    if not any(arm.failed for arm in report.arms):
+        columns.remove("failed")
+        rows = [[*row[:-2], row[-1]] for row in rows]
+    content: list[Any] = [text for text in (report.question, report.state) if text]
+    content += [
+        Html(STYLE + '<ul class="verdicts">' + "".join(_line(arm) for arm in report.arms if not arm.reference) + "</ul>")
+    ]
+    if any(not arm.reference and math.isfinite(arm.difference) for arm in report.arms):
+        content.append(forest(report.arms, report.metric, report.direction, points))
+    caption = f"{report.metric} ({report.direction}) against {report.reference or 'the reference'}, 95 % intervals"
+    content.append(Table(columns, rows, caption, max(digits, 2)))
+    content += report.notes
+    return Section("Verdicts", content)
+
+
+def _line(arm: ArmSummary) -> str:
+    colour = VERDICTS.get(arm.verdict, ("#bbbbbb", ""))[0]
+    more = "".join(f"<small>{html.escape(line)}</small>" for line in arm.more)
+    said = arm.text or ("no pair of runs yet" if not arm.verdict else arm.verdict)
+    sign = SIGNS.get(arm.verdict, "·")
+    return f'<li style="border-color:{colour}"><b>{sign} {html.escape(arm.name)}</b> {html.escape(said)}{more}</li>'
+
+
+def _contract(report: SuiteReport) -> Section:
+    opened = ["The test split has not been opened."] if not report.openings else list(report.openings)
+    rows = [(key, _plain(value)) for key, value in report.contract]
+    table = [Table(("what", "the same in all runs"), rows, "Checked before the first run and again for this page")]
+    return Section("Contract", [*(table if rows else []), *opened])
+
+
+def _classes(report: SuiteReport, differences: ClassDifferences) -> Section:
+    points = in_points(differences.measure)
+    scale = 100.0 if points else 1.0
+    mean, low, high = (np.asarray(v, float) * scale for v in (differences.mean, differences.low, differences.high))
+    rows = [
+        [name, arm, float(mean[k, a]), float(low[k, a]), float(high[k, a]), bool(low[k, a] > 0 or high[k, a] < 0)]
+        for k, name in enumerate(differences.classes)
+        for a, arm in enumerate(differences.arms)
+    ]
+    unit = ", points" if points else ""
+    columns = ("class", "arm", f"difference in {differences.measure}{unit}", "low", "high", "clear of 0")
+    reading = (
+        f"{len(rows)} intervals of 95 % stand here, each by itself: about {max(1, round(len(rows) / 20))} would be clear of 0 "
+        "(starred) though nothing differed."
+    )
+    return Section(
+        "Classes",
+        [reading, class_difference_figure(differences, report.direction, points), Table(columns, rows, "By class", 2)],
+    )
+
+
+def _cost(report: SuiteReport) -> Section | None:
+    arms = [a for a in report.arms if math.isfinite(a.seconds) or math.isfinite(a.samples_per_second) or a.parameters]
+    if not arms:
+        return None
+    base = next((a.seconds for a in arms if a.reference), math.nan)
+    rows = [
+        [a.name, a.seconds, a.seconds / base if base > 0 else math.nan, a.samples_per_second, a.parameters] for a in arms
+    ]
+    columns = ("arm", "seconds a run", "times the reference", "clips a second", "parameters")
+    return Section("Cost", [Table(columns, rows, "Of training, mean over the runs", 2)])
+
+
+def _predictions(report: SuiteReport) -> list[Section]:
+    """Confusion, ROC, precision and recall, calibration, thresholds: by arm, the reference first."""
+    arms = sorted((a for a in report.arms), key=lambda a: not a.reference)
+    names = [a.name for a in arms if a.name in report.predictions]
+    whole = [n for n in names if not np.isnan(np.asarray(report.predictions[n].scores)).any()]
+    sections = []
+    counts: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    for arm in arms:
+        if arm.name in report.confusion:
+            matrix = np.asarray(report.confusion[arm.name])
+            counts[arm.name] = matrix, matrix.sum(axis=1)
+        elif arm.name in whole:
+            p = report.predictions[arm.name]
+            called = predict(np.asarray(p.scores), report.task, p.thresholds)
+            counts[arm.name] = confusion_matrix(np.asarray(p.targets), called), np.asarray(p.targets).sum(axis=0)
+    if counts:
+        sections.append(_confusion(report, counts))
+    if whole:
+        pairs = {n: (np.asarray(report.predictions[n].scores), np.asarray(report.predictions[n].targets)) for n in whole}
+        roc = one_of({n: roc_figure(s, t, report.classes) for n, (s, t) in pairs.items()})
+        recall = one_of({n: precision_recall_figure(s, t, report.classes) for n, (s, t) in pairs.items()})
+        results = {n: evaluate(s, t, report.task).per_class for n, (s, t) in pairs.items()}
+        sections += [
+            Section("ROC", [roc, _by_class(report, results, "auc", "AUC")]),
+            Section("Precision and recall", [recall, _by_class(report, results, "ap", "AP")]),
+            calibration_section(pairs, report.task),
+        ]
+    if report.task == "multilabel" and names:
+        sections.append(_thresholds(report, names))
+    return sections
+
+
+def _confusion(report: SuiteReport, counts: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Section:
+    figures = {name: confusion_figure(matrix, report.classes, support) for name, (matrix, support) in counts.items()}
+    rows = [
+        [name, c.true, c.predicted, c.count, c.rate]
+        for name, (matrix, support) in counts.items()
+        for c in most_confused(matrix, report.classes, CONFUSED, support=support)
+    ]
+    table = Table(("arm", "true", "called", "clips", "share of the class"), rows, "Most confused")
+    return Section("Confusion", ["All runs of an arm together: a clip counts once for each seed.", one_of(figures), table])
+
+
+def _by_class(report: SuiteReport, results: dict[str, dict[str, NDArray[Any]]], key: str, label: str) -> Table:
+    rows = [[name, *(float(found[key][k]) for found in results.values())] for k, name in enumerate(report.classes)]
+    return Table(("class", *results), rows, f"{label} by class and arm")
+
+
+def _thresholds(report: SuiteReport, names: Sequence[str]) -> Section:
+    columns = []
+    for name in names:
+        given = report.predictions[name].thresholds
+        limits = np.full(len(report.classes), 0.5) if given is None else np.asarray(given, float)
+        columns.append(limits.mean(axis=0) if limits.ndim == 2 else np.broadcast_to(limits, (len(report.classes),)))
+    rows = [[label, *(float(column[k]) for column in columns)] for k, label in enumerate(report.classes)]
+    reading = "A label is called at this probability or above; means over the runs of an arm."
+    return Section("Thresholds", [reading, Table(("class", *names), rows, "By class and arm")])
+
+
+def _plain(value: Any) -> str:
+    return format_number(value, 4) if isinstance(value, float) else "none" if value is None else str(value)

@@ -1,0 +1,155 @@
+"""What the page of an ablation suite is made from: plain data, no run and no server behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+__all__ = ["ArmCurve", "ArmSummary", "Cell", "ClassDifferences", "Predictions", "SuiteReport"]
+
+NAN = math.nan
+
+
+class Cell(NamedTuple):
+    """The metric of one run. `fold` is None where there are no folds."""
+
+    arm: str
+    seed: int
+    fold: int | None
+    value: float
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm of a suite. Figures are in the metric's own units (0.021, not 2.1 points); NaN is not known yet.
+
+    name: of the arm.
+    changes: the declared keys in which it differs from the reference, key -> value; empty for the reference.
+    reference: whether it is the reference arm; it has no difference and no verdict.
+    n: runs with a figure.
+    mean, sd, low, high: of the metric over those runs; [low, high] is the 95 % interval of the mean.
+    difference, difference_low, difference_high: the paired mean difference from the reference and its 95 % interval.
+    pairs: on how many pairs (seed, fold) it rests.
+    p_holm: of the paired test, after Holm over the arms.
+    verdict: "helps", "hurts", "no difference" or "cannot tell" ("" while there is none).
+    text: the verdict in a line, figures and word.
+    more: other lines on this arm: the Wilcoxon and bootstrap figures, the effect size, a hint of power.
+    seconds: of training, mean per run.
+    samples_per_second: clips trained on in a second, mean.
+    parameters: trainable ones of the model.
+    failed: runs that ended without a figure.
+    """
+
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    reference: bool = False
+    n: int = 0
+    mean: float = NAN
+    sd: float = NAN
+    low: float = NAN
+    high: float = NAN
+    difference: float = NAN
+    difference_low: float = NAN
+    difference_high: float = NAN
+    pairs: int = 0
+    p_holm: float = NAN
+    verdict: str = ""
+    text: str = ""
+    more: Sequence[str] = ()
+    seconds: float = NAN
+    samples_per_second: float = NAN
+    parameters: int | None = None
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class ArmCurve:
+    """A metric over the epochs, averaged over the runs of an arm; the band is the 95 % interval of the mean, or the range.
+
+    arm: name. metric: such as "val/macro_f1". epochs, mean, low, high: (n_epochs,) each; low and high may be empty.
+    """
+
+    arm: str
+    metric: str
+    epochs: Sequence[float]
+    mean: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class ClassDifferences:
+    """By class, the paired mean difference of each arm from the reference.
+
+    classes: (n_classes,) names. arms: (n_arms,) names, the reference left out.
+    mean, low, high: (n_classes, n_arms) in the measure's units, with the 95 % interval.
+    measure: "F1", "AP", ...
+    """
+
+    classes: Sequence[str]
+    arms: Sequence[str]
+    mean: NDArray[Any]
+    low: NDArray[Any]
+    high: NDArray[Any]
+    measure: str = "F1"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """An arm's validation predictions, its runs one below the other (each clip once a seed under cross-validation).
+
+    scores: (n, n_classes) probabilities. targets: (n, n_classes) 0 and 1.
+    thresholds: (n_classes,) or (n, n_classes), multilabel: what each label was called with; 0.5 unless given.
+    """
+
+    scores: NDArray[Any]
+    targets: NDArray[Any]
+    thresholds: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class SuiteReport:
+    """All that the page of a suite is made from. What is left empty is left out of the page.
+
+    title: of the page.
+    metric: that the verdicts are about, such as "val/macro_f1"; `direction` is "maximize" or "minimize".
+    task: "multiclass" or "multilabel".
+    classes: (n_classes,) names.
+    state: one line on how far it is: "complete: 90 of 90 runs", "half-way: 40 of 90 runs, 2 failed".
+    question: what the suite asks, prose.
+    contract: (what, value) of all that the arms share, and how it was checked.
+    arms: in the order declared; one of them is the reference.
+    cells: one for each run with a figure.
+    curves: for each arm and metric.
+    class_differences: of the arms from the reference.
+    predictions: arm -> its pooled validation predictions: confusion, ROC, precision and recall, calibration.
+    confusion: arm -> (n_classes, n_classes) counts; taken from the predictions where it is not given.
+    notes: prose: hints of power, what the correction assumes, what a failure cost.
+    openings: a line for each opening of the test split: who chose what by which metric, and the figures.
+    """
+
+    title: str
+    metric: str
+    direction: str
+    arms: Sequence[ArmSummary]
+    classes: Sequence[str] = ()
+    task: str = "multiclass"
+    state: str = ""
+    question: str = ""
+    contract: Sequence[tuple[str, Any]] = ()
+    cells: Sequence[Cell] = ()
+    curves: Sequence[ArmCurve] = ()
+    class_differences: ClassDifferences | None = None
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    confusion: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    openings: Sequence[str] = ()
+
+    @property
+    def reference(self) -> str:
+        """The name of the reference arm ("" where none is marked)."""
+        return next((arm.name for arm in self.arms if arm.reference), "")
