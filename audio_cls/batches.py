@@ -98,6 +98,11 @@ class FeatureCache:
         self._packed: OrderedDict[tuple[str, ...], PackedFeatures] = OrderedDict()
         self._statistics: dict[tuple[str, ...], dict[str, torch.Tensor]] = {}
 
+    def shrink(self) -> None:
+        """Let go of all packed features but those used last."""
+        while len(self._packed) > 1:
+            self._packed.popitem(last=False)
+
     def packed(
         self, experiment: Experiment, corpus: Corpus, features: FeatureExtractor, device: torch.device
     ) -> PackedFeatures:
@@ -159,6 +164,7 @@ class Batches:
             )
         self.experiment, self.corpus, self.split, self.device = experiment, corpus, split, device
         self.packed = packed
+        self.parts = 1  # in how many parts batches are worked on, for want of memory
         self.framewise = experiment.features.framewise
         self.is_waveform = experiment.features.output_domain == "waveform"
         self.from_waveforms = self.is_waveform or any(op.domain == "waveform" for op in experiment.augment.ops)
@@ -184,7 +190,7 @@ class Batches:
 
     def evaluate(self, clips: np.ndarray, size: int | None = None) -> Iterator[Batch]:
         """The middle window of each clip, in the order given, never augmented."""
-        size = size or max(64, self.experiment.training.batch_size)
+        size = size or max(1, max(64, self.experiment.training.batch_size) // self.parts)
         for start in range(0, len(clips), size):
             part = clips[start : start + size]
             middle = np.full(len(part), 0.5)

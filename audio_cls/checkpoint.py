@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +21,7 @@ from safetensors.torch import save as serialise
 from audio_cls.errors import UserError
 from audio_cls.workspace import atomic_write
 
-__all__ = ["Checkpoint", "CheckpointStore", "load_optimizer_state", "optimizer_state", "read", "write"]
+__all__ = ["Checkpoint", "CheckpointStore", "load_optimizer_state", "optimizer_state", "read", "read_state", "write"]
 
 FORMAT = 1
 
@@ -66,6 +66,30 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(tensors, state)
 
 
+def read_state(file: BinaryIO, name: str) -> dict[str, Any]:
+    """The state of a checkpoint, from the head of its open file, without its tensors.
+
+    Raises:
+        UserError: as `read`.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    try:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= size - 8:
+            raise ValueError(f"cut short or damaged ({size} bytes)")
+        head = json.loads(file.read(length))
+        end = max((v["data_offsets"][1] for k, v in head.items() if k != "__metadata__"), default=0)
+        if 8 + length + end != size:
+            raise ValueError(f"cut short or damaged ({size} bytes instead of {8 + length + end})")
+        state: dict[str, Any] = json.loads(head["__metadata__"]["audio_cls"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{name}: not a readable checkpoint: {error}") from None
+    if state.pop("format", 0) > FORMAT:
+        raise UserError(f"{name}: written by a newer version of audio_cls")
+    return state
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The optimiser's state as tensors `"<parameter>.<name>"` and the plain values that are no tensors."""
     tensors: dict[str, torch.Tensor] = {}
@@ -103,12 +127,14 @@ class CheckpointStore:
     """The checkpoints of one run in one folder: `last.safetensors`, and `best-<epoch>.safetensors` that it names.
 
     `previous` are folders of earlier attempts at the same run, nearest first: read, never written, so that a stalled worker
-    which comes back cannot write over its successor's files.
+    which comes back cannot write over its successor's files. `renamed` maps the digest of the experiment that a checkpoint was
+    written under to that of the one it knowingly goes on as (a larger budget).
     """
 
-    def __init__(self, folder: Path, previous: tuple[Path, ...] = ()) -> None:
+    def __init__(self, folder: Path, previous: tuple[Path, ...] = (), renamed: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.previous = previous
+        self.renamed = dict(renamed or {})
 
     def save(self, last: Checkpoint, best: Checkpoint | None) -> None:
         """Make an epoch durable. `best` is given when this epoch is the best so far; it is written before `last` names it."""
@@ -129,6 +155,9 @@ class CheckpointStore:
                 checkpoint = read(path)
                 if found is None or checkpoint.state["epoch"] > found[0].state["epoch"]:
                     found = checkpoint, folder
+        if found is not None and found[0].state.get("experiment") in self.renamed:
+            state = found[0].state
+            state["experiment"] = self.renamed[state["experiment"]]
         return found
 
     def load_best(self, epoch: int, folder: Path | None = None) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import time
@@ -14,9 +15,11 @@ import click
 
 from audio_cls.config import parse_assignment
 from audio_cls.console import table
+from audio_cls.disk import DiskFull
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.runs import (
+    GRACE_SECONDS,
     GridItem,
     RunState,
     Stopper,
@@ -59,6 +62,7 @@ def train_command(
     workers: int,
     again: bool,
     device: str,
+    grace: float = GRACE_SECONDS,
 ) -> None:
     """Train one run, or a grid of folds x seeds below one parent run."""
     from audio_cls.objective import open_corpus
@@ -71,43 +75,50 @@ def train_command(
     if again:
         _forget(workspace, items)
     if len(items) == 1:
-        _train_one(workspace, items[0], file, device)
+        _train_one(workspace, items[0], file, device, grace)
     else:
-        _train_grid(workspace, items, name, experiment, corpus, workers, file, device)
+        _train_grid(workspace, items, name, experiment, corpus, workers, file, device, grace)
 
 
 def _cells(
     experiment: Experiment, corpus: Any, folds: str | None, seeds: int, name: str
 ) -> list[tuple[str, Experiment, dict[str, str]]]:
-    scheme = experiment.data.split
-    fold_key = {"folds": "test_fold", "cross_validation": "fold"}.get(scheme.kind)
-    if folds is None:
-        values: list[int | None] = [None]
-    elif fold_key is None:
-        raise UserError(f"--folds needs data.split.kind=folds or cross_validation, found {scheme.kind}")
-    else:
-        have = sorted({int(f) for f in corpus.folds if f >= 0})
-        try:
-            values = list(have) if folds == "all" else [int(f) for f in folds.split(",")]
-        except ValueError:
-            raise UserError(f"--folds {folds}: expected all, or numbers such as 1,2,3") from None
-        missing = [v for v in values if v not in have]
-        if missing:
-            raise UserError(
-                f"--folds {folds}: {corpus.name} has no fold {missing[0]}. It has: {', '.join(map(str, have))}"
-            )
+    fold_key, values = asked_folds(experiment, corpus, folds)
     out = []
     for fold in values:
         for seed in range(experiment.seed, experiment.seed + seeds):
             changes: dict[str, Any] = {"seed": seed}
             label, tags = name, {"seed": str(seed)}
             if fold is not None:
-                changes[f"data.split.{fold_key}"] = fold
+                changes[str(fold_key)] = fold
                 label, tags["fold"] = f"{label} fold {fold}", str(fold)
             if seeds > 1:
                 label = f"{label} seed {seed}"
             out.append((label, experiment.override(changes), tags))
     return out
+
+
+def asked_folds(experiment: Experiment, corpus: Any, folds: str | None) -> tuple[str | None, list[int | None]]:
+    """The key that a fold sets, and the folds that `--folds` asks for; [None] for the split as it is.
+
+    Raises:
+        UserError: for a split without folds, or a fold that is not there.
+    """
+    scheme = experiment.data.split
+    fold_key = {"folds": "test_fold", "cross_validation": "fold"}.get(scheme.kind)
+    if folds is None:
+        return None, [None]
+    if fold_key is None:
+        raise UserError(f"--folds needs data.split.kind=folds or cross_validation, found {scheme.kind}")
+    have = sorted({int(f) for f in corpus.folds if f >= 0})
+    try:
+        values = list(have) if folds == "all" else [int(f) for f in folds.split(",")]
+    except ValueError:
+        raise UserError(f"--folds {folds}: expected all, or numbers such as 1,2,3") from None
+    missing = [v for v in values if v not in have]
+    if missing:
+        raise UserError(f"--folds {folds}: {corpus.name} has no fold {missing[0]}. It has: {', '.join(map(str, have))}")
+    return f"data.split.{fold_key}", list(values)
 
 
 def _forget(workspace: Workspace, items: Sequence[GridItem]) -> None:
@@ -118,13 +129,13 @@ def _forget(workspace: Workspace, items: Sequence[GridItem]) -> None:
             folder.rename(folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
 
 
-def _train_one(workspace: Workspace, item: GridItem, file: Path | None, device: str) -> None:
+def _train_one(workspace: Workspace, item: GridItem, file: Path | None, device: str, grace: float) -> None:
     from audio_cls.device import choose_device, tune_process
     from audio_cls.objective import Runtime
     from audio_cls.tracking import Tracker
 
     tune_process()
-    stop = Stopper().install()
+    stop = Stopper(grace).install()
     runtime = Runtime(workspace, Tracker(workspace), choose_device(device))
     before = read_state(item_folder(workspace, item.key))
     if before.done:
@@ -144,6 +155,7 @@ def _train_one(workspace: Workspace, item: GridItem, file: Path | None, device: 
             parent=None,
             kind="run",
             should_stop=stop,
+            leave_now=stop.leave_now,
             sources=(file,) if file and file.suffix == ".py" else (),
             on_epoch=lambda epoch, value: tell(epoch + 1, epochs, f"{metric} {value:.3f}"),
         )
@@ -159,6 +171,8 @@ def _say_outcome(item: GridItem, state: RunState, again: bool = False) -> None:
         table(f"{item.name}: validation", ["metric", "best epoch", "last epoch"], row)
         tail = " It was trained before; --again trains it anew." if again else ""
         click.echo(f"run {state.run_id}.{tail} Next: audio-cls evaluate {str(state.run_id)[:8]}")
+    elif state.state == "INTERRUPTED" and state.reason.startswith("disk full"):
+        raise DiskFull(f"{state.reason}. Make room and run the same command again; nothing that was durable is lost")
     elif state.state == "INTERRUPTED":
         click.echo(f"{state.reason} after epoch {state.epoch + 1}; the same command goes on")
         raise SystemExit(130)
@@ -175,6 +189,7 @@ def _train_grid(
     workers: int,
     file: Path | None,
     device: str,
+    grace: float,
 ) -> None:
     from audio_cls.console import progress
     from audio_cls.objective import mlflow_experiment
@@ -202,7 +217,7 @@ def _train_grid(
 
         states = run_grid(
             items, workspace, workers=workers, parent=parent.run_id, kind="fold", device=device,
-            files=[file] if file and file.suffix == ".py" else [], on_poll=poll,
+            files=[file] if file and file.suffix == ".py" else [], on_poll=poll, grace_seconds=grace,
         )  # fmt: skip
     complete = [s for s in states if s.state == "COMPLETE"]
     if complete:
@@ -212,6 +227,22 @@ def _train_grid(
         )
         rows = [[k, m, s] for k, (m, s) in summary.items()]
         table(f"{name}: {len(complete)} of {len(items)} runs", ["metric", "mean", "std"], rows)
+    if complete and all("fold" in item.tags for item in items):
+        from audio_cls.ablation.predictions import log_out_of_fold
+
+        cells = {
+            (int(i.tags["seed"]), int(i.tags["fold"])): str(s.run_id)
+            for i, s in zip(items, states, strict=True)
+            if s.state == "COMPLETE"
+        }
+        folds = {int(i.tags["fold"]) for i in items}
+        whole = {c: r for c, r in cells.items() if all((c[0], f) in cells for f in folds)}
+        pooled = log_out_of_fold(parent, tracker, whole, corpus) if whole else {}
+        if pooled:
+            rows = [[key.removeprefix("best/oof_"), value] for key, value in pooled.items() if key.startswith("best/")]
+            table(
+                f"{name}: out-of-fold predictions, pooled over {len(folds)} folds", ["metric", "mean over seeds"], rows
+            )
     left = [i.name for i, s in zip(items, states, strict=True) if not s.done]
     failed = [(i.name, s.reason) for i, s in zip(items, states, strict=True) if s.state == "FAILED"]
     parent.finish("INTERRUPTED" if left else "FAILED" if failed and not complete else "COMPLETE")
@@ -229,7 +260,9 @@ def summarise(states: Sequence[RunState]) -> dict[str, tuple[float, float]]:
     for prefix, part in (("best", "metrics"), ("last", "last")):
         for key in getattr(states[0], part):
             values = [getattr(s, part)[key] for s in states if key in getattr(s, part)]
-            out[f"{prefix}/{key}"] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+            finite = all(map(math.isfinite, values))  # d' of perfect scores is infinite, and has no spread
+            spread = statistics.stdev(values) if finite and len(values) > 1 else 0.0 if finite else math.nan
+            out[f"{prefix}/{key}"] = statistics.fmean(values), spread
     return out
 
 
@@ -282,7 +315,11 @@ def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again:
     table(
         "by class",
         ["class", *per_class],
-        [[c, *(float(per_class[k][i]) for k in per_class)] for i, c in enumerate(prepared.corpus.classes)],
+        [
+            [c, *(f"{per_class[k][i]:.3f}" if k != "support" else int(per_class[k][i]) for k in per_class)]
+            for i, c in enumerate(prepared.corpus.classes)
+        ],
+        right=range(1, len(per_class) + 1),
     )
     if test:
         openings = int(info.tags.get("test.openings", "0")) + 1

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -179,6 +179,30 @@ class Component(BaseModel):
         return sorted(_flatten(type(self), self, ""))
 
 
+    @classmethod
+    def catalogue(cls, prefix: str = "") -> list[tuple[str, str, Any, str]]:
+        """Every key over all kinds: (dotted key, kind it belongs to or "", default, type or allowed kinds)."""
+        rows: list[tuple[str, str, Any, str]] = []
+        for name, field in cls.model_fields.items():
+            child = _component_of(cls, name)
+            if child is None:
+                default = NONE if field.default is None else field.default
+                shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+                rows.append((f"{prefix}{name}", cls.kind, shown, _type_words(field.annotation)))
+            elif issubclass(child, ComponentSet):
+                for kind, member in child.of.members().items():
+                    rows.append((f"{prefix}{name}.{kind}", "", NONE, "on, none"))
+                    rows += member.catalogue(f"{prefix}{name}.{kind}.")
+            elif child.is_family():
+                default = field.default.kind if isinstance(field.default, Component) else ""
+                rows.append((f"{prefix}{name}.kind", "", default, ", ".join(child.members())))
+                for member in child.members().values():
+                    rows += member.catalogue(f"{prefix}{name}.")
+            else:
+                rows += child.catalogue(f"{prefix}{name}.")
+        return rows
+
+
 class ComponentSet(Component):
     """A set of members of one family, each at most once, known by kind: `{"mixup": {"alpha": 0.3}, "specaugment": {}}`.
 
@@ -292,6 +316,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, range)):
         return [_plain(v) for v in value]
     return value.item() if hasattr(value, "item") and not isinstance(value, (str, bytes)) else value
+
+
+def _type_words(annotation: Any) -> str:
+    """A type as a user reads it: `float, none`, `mean, mean_max`, `[int, ...]`."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation is type(None):
+        return NONE
+    if origin is Annotated:
+        return _type_words(inner[0])
+    if origin is Literal:
+        return ", ".join(map(str, inner))
+    if origin is tuple:
+        return "[" + ", ".join("..." if a is Ellipsis else _type_words(a) for a in inner) + "]"
+    if inner:  # a union
+        return ", ".join(_type_words(a) for a in inner)
+    return getattr(annotation, "__name__", str(annotation))
 
 
 def _component_of(cls: type[Component], name: str) -> type[Component] | None:

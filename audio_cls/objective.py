@@ -27,8 +27,10 @@ from audio_cls.config import ConfigError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.splits import Split
 from audio_cls.device import choose_device, choose_precision, describe_device
+from audio_cls.disk import DiskFull, is_disk_full
 from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Chain, Experiment, assemble
+from audio_cls.guards import Caller, CallerFailed, PatientStore, out_of_memory
 from audio_cls.metrics import VERSION, confusion_matrix, evaluate, fit_thresholds
 from audio_cls.scores import LAST_SCORES, SCORES, scores_csv
 from audio_cls.training import Diverged, Fit, fit, predict, probabilities
@@ -67,6 +69,7 @@ class Runtime:
     device: torch.device = field(default_factory=lambda: choose_device("auto"))
     features: FeatureCache = field(default_factory=FeatureCache)
     corpora: dict[str, Corpus] = field(default_factory=dict)
+    disk_wait_seconds: float = 60.0  # for room on a full disk, before a run is interrupted
 
     def corpus(self, name: str) -> Corpus:
         if name not in self.corpora:
@@ -175,67 +178,120 @@ def run_experiment(
     *,
     report: Callable[[int, float], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
+    leave_now: Callable[[], str | None] | None = None,
     epochs: int | None = None,
 ) -> Outcome:
     """Train one experiment to its budget, going on from `store`, recording it as `record` says.
 
     After each epoch `report(epoch, value)` is told the chosen metric and `should_stop()` asked; its answer begins with
-    `pruned` or `interrupted` (or anything else, which counts as interrupted).
+    `pruned` or `interrupted` (or anything else, which counts as interrupted). `leave_now()` is asked before each step: a
+    reason ends the run there, INTERRUPTED, and costs the epoch. What these three raise is raised.
+
+    For want of memory each batch is trained in parts whose gradients are added, twice as many each time: the same
+    experiment, recorded in the tag `accumulate`, except that batch normalisation sees parts (see `fit`). For want of room
+    on the disk the run waits for `runtime.disk_wait_seconds`, then is INTERRUPTED with the reason `disk full`; it goes on
+    from its last durable epoch when it is run again.
 
     Raises:
         UserError: when the experiment cannot be built.
     """
     began = time.perf_counter()
-    prepared = prepare_run(experiment, runtime)
-    corpus, split = prepared.corpus, prepared.split
-    run = _open_run(experiment, prepared, runtime, record)
-    observe = _Observer(run, experiment.training.metric, report, should_stop)
-    accumulate = 1
+    told = Caller(report, should_stop, leave_now, record)
+    patient = PatientStore(store, runtime.disk_wait_seconds, told.should_stop)
+    batch_size, accumulate, tried_again = experiment.training.batch_size, 1, False
+    run: Run | None = None
     while True:
+        prepared: Prepared | None = None
         try:
-            result = fit(
-                experiment, prepared.chain, prepared.batches, store, observe, epochs=epochs, accumulate=accumulate
-            )
-            break
-        except Diverged as error:
-            return _fail(run, "diverged", str(error))
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                return _fail(run, f"error: {type(error).__name__}: {error}", traceback.format_exc())
-            part = experiment.training.batch_size // (accumulate * 2)
-            if part < SMALLEST_PART:
-                return _fail(
-                    run,
-                    "oom",
-                    f"out of memory even with parts of {experiment.training.batch_size // accumulate} clips: {error}",
-                )
-            accumulate *= 2
-            run.tags({"accumulate": str(accumulate)})
-            del prepared
-            gc.collect()
-            if runtime.device.type == "cuda":
-                torch.cuda.empty_cache()
             prepared = prepare_run(experiment, runtime)
-        except UserError:
-            run.finish("FAILED", "configuration")
-            raise
+            if run is None:
+                run = _open_run(experiment, prepared, runtime, told.record)
+            if accumulate > 1:
+                run.tags({"accumulate": str(accumulate)})
+            outcome = _train(experiment, prepared, run, record.name, patient, told, epochs, accumulate, began)
+            run.finish(outcome.state, outcome.reason)
+            if run.lacks_room and outcome.state in ("COMPLETE", "PRUNED"):
+                raise DiskFull("disk full: there was no room for the run's record")
+            return outcome
+        except CallerFailed as failed:
+            if run is not None:
+                run.close()
+            if not is_disk_full(failed.error):
+                raise failed.error from None
+            return Outcome("INTERRUPTED", None, f"disk full: {failed.error}")
         except Exception as error:
-            return _fail(run, f"error: {type(error).__name__}: {error}", traceback.format_exc())
+            if is_disk_full(error):
+                reason = str(error) if isinstance(error, DiskFull) else f"disk full: {error}"
+                if run is not None:
+                    run.finish("INTERRUPTED", reason)
+                return Outcome("INTERRUPTED", None, reason)
+            if isinstance(error, UserError):
+                if run is not None:
+                    run.finish("FAILED", "configuration")
+                raise
+            run = run or _open_run(experiment, None, runtime, told.record)
+            if isinstance(error, Diverged):
+                return _fail(run, f"diverged: {error}", str(error))
+            if not out_of_memory(error):
+                return _fail(run, f"error: {type(error).__name__}: {error}", traceback.format_exc())
+            if prepared is None and tried_again:
+                return _fail(run, "oom", f"out of memory while the model and its data were made: {error}")
+            if prepared is not None and batch_size // (accumulate * 2) < SMALLEST_PART:
+                return _fail(run, "oom", f"out of memory even with parts of {batch_size // accumulate} clips: {error}")
+        # Only here, past the handler, is the traceback gone that kept the whole chain in memory.
+        if prepared is None:
+            tried_again = True
+        else:
+            accumulate *= 2
+            prepared = None
+        _free_memory(runtime)
 
+
+def _train(
+    experiment: Experiment,
+    prepared: Prepared,
+    run: Run,
+    name: str,
+    store: CheckpointStore,
+    told: Caller,
+    epochs: int | None,
+    accumulate: int,
+    began: float,
+) -> Outcome:
+    """Fit, and record what came of it."""
+    prepared.batches.parts = accumulate
+    result = fit(
+        experiment,
+        prepared.chain,
+        prepared.batches,
+        store,
+        _Observer(run, experiment.training.metric, told),
+        epochs=epochs,
+        accumulate=accumulate,
+        on_step=told.on_step,
+    )
     best = (
         {k.split("/", 1)[1]: v for k, v in result.history[result.best_epoch].items() if k.startswith("val/")}
         if result.best_epoch >= 0
         else {}
     )
     outcome = _outcome(result, best)
+    if accumulate > 1:
+        outcome.attrs["accumulate"] = accumulate
     if outcome.state in ("COMPLETE", "PRUNED"):
         figures = _final_metrics(result, best, prepared, time.perf_counter() - began)
         outcome.attrs["cost"] = {k.split("/", 1)[1]: v for k, v in figures.items() if k.startswith("final/")}
         run.final(figures)
     if outcome.state == "COMPLETE":
-        _log_results(run, record.name, experiment, corpus, split, prepared, result, store)
-    run.finish(outcome.state, outcome.reason)
+        _log_results(run, name, experiment, prepared.corpus, prepared.split, prepared, result, store)
     return outcome
+
+
+def _free_memory(runtime: Runtime) -> None:
+    runtime.features.shrink()
+    gc.collect()
+    if runtime.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)
@@ -244,16 +300,15 @@ class _Observer:
 
     run: Run
     metric: str
-    report: Callable[[int, float], None] | None
-    ask: Callable[[], str | None] | None
+    told: Caller
 
     def epoch(self, epoch: int, row: dict[str, float]) -> None:
         self.run.epoch(epoch, row)
-        if self.report:
-            self.report(epoch, row[self.metric])
+        if self.told.report:
+            self.told.report(epoch, row[self.metric])
 
     def should_stop(self) -> str | None:
-        return self.ask() if self.ask else None
+        return self.told.should_stop()
 
 
 def _outcome(result: Fit, best: dict[str, float]) -> Outcome:
@@ -267,11 +322,12 @@ def _outcome(result: Fit, best: dict[str, float]) -> Outcome:
     return Outcome(state, result.best_value, result.stopped or "", metrics=best, last=last, attrs=attrs)
 
 
-def _open_run(experiment: Experiment, prepared: Prepared, runtime: Runtime, record: Record) -> Run:
+def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtime, record: Record) -> Run:
+    """Open the run in MLflow; `prepared` is None for one that could not even be built."""
     from audio_cls.tracking import DatasetInfo, environment_tags
 
-    corpus, device = prepared.corpus, runtime.device
-    facts = run_facts(prepared, device)
+    corpus, device = runtime.corpus(experiment.data.corpus), runtime.device
+    facts = run_facts(prepared, device) if prepared else {"experiment.digest": experiment.digest()}
     if record.on_facts:
         record.on_facts(facts)
     tags = {**facts, "device": describe_device(device), **environment_tags(), **record.tags}
@@ -385,9 +441,7 @@ def _last_scores(prepared: Prepared, result: Fit, store: CheckpointStore, best: 
     chosen = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
     classifier.load_state_dict(averaged or found[0].part("model"))
     try:
-        return probabilities(
-            predict(prepared.chain, prepared.batches, prepared.split.validation), prepared.corpus.task
-        )
+        return probabilities(predict(prepared.chain, prepared.batches, prepared.split.validation), prepared.corpus.task)
     finally:
         classifier.load_state_dict(chosen)
 
@@ -395,14 +449,4 @@ def _last_scores(prepared: Prepared, result: Fit, store: CheckpointStore, best: 
 def _fail(run: Run, reason: str, detail: str) -> Outcome:
     run.artifact_text("failure.txt", detail)
     run.finish("FAILED", reason)
-    return Outcome("FAILED", None, reason, attrs={"detail": detail[-4000:]})
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return (
-        isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        or "out of memory" in text
-        or "can't allocate memory" in text
-        or "not enough memory" in text
-    )
+    return Outcome("FAILED", None, reason, attrs={"traceback": detail[-4000:]})

@@ -110,6 +110,10 @@ class Schedule(Component, family=True):
     """A learning-rate schedule with a linear warm-up over the first `warmup_epochs`."""
 
     needs_history: ClassVar[bool] = False
+    # What a run means that goes on to a larger budget than it began with: "same" (the learning rate does not depend on the
+    # budget: the run equals one that had the larger budget from the start), "rescaled" (from there on, the schedule of the
+    # larger budget), or "refused".
+    longer: ClassVar[Literal["same", "rescaled", "refused"]] = "refused"
     warmup_epochs: float = Field(default=0.0, ge=0)
 
     def factor(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]] = ()) -> float:
@@ -122,6 +126,8 @@ class Schedule(Component, family=True):
 
 
 class Constant(Schedule, kind="constant"):
+    longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
+
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
         return 1.0
 
@@ -129,6 +135,7 @@ class Constant(Schedule, kind="constant"):
 class Cosine(Schedule, kind="cosine"):
     """Half a cosine from 1 to `final` (Loshchilov and Hutter, 2017), counted from the end of the warm-up."""
 
+    longer: ClassVar[Literal["same", "rescaled", "refused"]] = "rescaled"
     final: float = Field(default=0.0, ge=0, le=1)
 
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
@@ -140,6 +147,7 @@ class Cosine(Schedule, kind="cosine"):
 class Step(Schedule, kind="step"):
     """Multiplied by `gamma` every `step_epochs`."""
 
+    longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
     step_epochs: int = Field(default=10, ge=1)
     gamma: float = Field(default=0.1, gt=0, le=1)
 
@@ -151,6 +159,7 @@ class Plateau(Schedule, kind="plateau"):
     """Multiplied by `gamma` after each `patience` + 1 epochs in which `monitor` did not improve."""
 
     needs_history: ClassVar[bool] = True
+    longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
     monitor: Literal["val/loss", "train/loss"] = "val/loss"
     patience: int = Field(default=3, ge=0)
     gamma: float = Field(default=0.5, gt=0, lt=1)

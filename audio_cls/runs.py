@@ -21,10 +21,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from audio_cls.disk import DiskFull
 from audio_cls.errors import UserError
 from audio_cls.workspace import Workspace, atomic_write
 
 __all__ = ["GridItem", "RunState", "Stopper", "item_folder", "read_state", "run_grid", "run_item", "worker_main"]
+
+GRACE_SECONDS = 60.0  # to finish an epoch in, once asked to leave
+DISK_FULL = 3  # the exit code of a worker that left for want of room
 
 
 @dataclass
@@ -61,10 +65,15 @@ class GridItem:
 
 
 class Stopper:
-    """Turns SIGINT and SIGTERM into a question that training asks after each epoch; a second signal ends at once."""
+    """Turns SIGINT and SIGTERM into a question that training asks after each epoch; a second signal ends at once.
 
-    def __init__(self) -> None:
+    An epoch that takes longer than `grace_seconds` from then on is left at its next step.
+    """
+
+    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
         self.reason: str | None = None
+        self.grace_seconds = grace_seconds
+        self._asked_at = 0.0
         self._parent = os.getppid()
         self._watch_parent = False
 
@@ -77,7 +86,13 @@ class Stopper:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.reason:
             raise KeyboardInterrupt
-        self.reason = f"interrupted: {signal.Signals(number).name}"
+        self.reason, self._asked_at = f"interrupted: {signal.Signals(number).name}", time.monotonic()
+
+    def leave_now(self) -> str | None:
+        """Asked at each step."""
+        if self.reason is None or time.monotonic() - self._asked_at < self.grace_seconds:
+            return None
+        return f"{self.reason}, and the epoch took longer than {self.grace_seconds:g} s"
 
     def __call__(self) -> str | None:
         if self._watch_parent and os.getppid() != self._parent:
@@ -127,6 +142,7 @@ def run_item(
     parent: str | None,
     kind: str,
     should_stop: Callable[[], str | None] | None = None,
+    leave_now: Callable[[], str | None] | None = None,
     sources: tuple[Path, ...] = (),
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> RunState | None:
@@ -162,7 +178,13 @@ def run_item(
             item.name, kind, item.parent or parent, state.run_id, item.tags, sources, remember, item.params, know
         )
         outcome = run_experiment(
-            experiment, runtime, record, CheckpointStore(folder), report=report, should_stop=should_stop
+            experiment,
+            runtime,
+            record,
+            CheckpointStore(folder),
+            report=report,
+            should_stop=should_stop,
+            leave_now=leave_now,
         )
         state.state, state.value, state.reason = outcome.state, outcome.value, outcome.reason
         state.metrics, state.last, state.cost = outcome.metrics, outcome.last, outcome.attrs.get("cost", {})
@@ -181,10 +203,15 @@ def run_grid(
     files: Sequence[Path] = (),
     on_poll: Callable[[list[RunState]], None] | None = None,
     poll_seconds: float = 0.5,
+    grace_seconds: float = GRACE_SECONDS,
 ) -> list[RunState]:
     """Walk a grid with `workers` processes until all cells are done, or until interrupted.
 
-    A worker that dies is replaced (three times at most for each); SIGINT and SIGTERM let the workers finish their epoch.
+    A worker that dies is replaced (three times at most for each); SIGINT and SIGTERM let the workers finish their epoch, for
+    `grace_seconds` at most. One that meets a full disk ends the grid.
+
+    Raises:
+        DiskFull: when a worker left for want of room; what is durable is kept.
     """
     plan = workspace.checkpoints / "plans" / f"{os.getpid()}-{time.time_ns()}.json"
     plan.parent.mkdir(parents=True, exist_ok=True)
@@ -194,11 +221,12 @@ def run_grid(
         "kind": kind,
         "device": device,
         "files": [str(f) for f in files],
+        "grace_seconds": grace_seconds,
     }
     atomic_write(plan, json.dumps(todo))
     cores = os.cpu_count() or 1
     threads = max(1, cores // workers)
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "AUDIO_CLS_WORKSPACE": str(workspace.root)}
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads), **workspace.environment()}
     command = [sys.executable, "-m", "audio_cls.runs", str(plan), str(threads)]
     stop = Stopper().install()
     processes: list[subprocess.Popen[bytes]] = []
@@ -221,6 +249,9 @@ def run_grid(
             if on_poll:
                 on_poll(states)
             alive = [p for p in processes if p.poll() is None]
+            if any(p.poll() == DISK_FULL for p in processes):
+                full = next((s.reason for s in states if s.reason.startswith("disk full")), "disk full")
+                raise DiskFull(f"{full}. Make room and run the same command again; nothing that was durable is lost")
             if stop() and not told:
                 told = True
                 for process in alive:
@@ -249,9 +280,9 @@ def worker_main(plan: Path, threads: int) -> int:
     from audio_cls.objective import Runtime
     from audio_cls.tracking import Tracker
 
-    stop = Stopper().install(watch_parent=True)
-    tune_process(threads)
     todo = json.loads(plan.read_text(encoding="utf-8"))
+    stop = Stopper(todo["grace_seconds"]).install(watch_parent=True)
+    tune_process(threads)
     load_files([Path(f) for f in todo["files"]])
     workspace = Workspace.find()
     runtime = Runtime(workspace, Tracker(workspace), choose_device(todo["device"]))
@@ -260,7 +291,11 @@ def worker_main(plan: Path, threads: int) -> int:
             break
         item = GridItem(**raw)
         try:
-            run_item(item, runtime, parent=todo["parent"], kind=todo["kind"], should_stop=stop)
+            state = run_item(
+                item, runtime, parent=todo["parent"], kind=todo["kind"], should_stop=stop, leave_now=stop.leave_now
+            )
+            if state and state.reason.startswith("disk full"):
+                return DISK_FULL
         except UserError as error:  # no reason to leave the other cells undone
             print(f"{item.name}: {error}", file=sys.stderr, flush=True)
             _refuse(item_folder(workspace, item.key), str(error))

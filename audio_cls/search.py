@@ -97,7 +97,14 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
         assert isinstance(experiment, Experiment)
         trial.set_attr("experiment", experiment.to_json(None))
         trial.set_attr("overrides", dict(trial.overrides))
+        begun = {digest: experiment.digest() for digest in trial.attrs.get("begun_as", ())}
         folders = [trial_folder(runtime.workspace, trial.study, trial.root, n) for n in (trial.number, *trial.lineage)]
+
+        def on_run_id(run_id: str) -> None:
+            trial.set_attr("mlflow_run_id", run_id)
+            if begun:  # the run goes on as another experiment; what MLflow holds as its parameters cannot be changed
+                runtime.tracker.reopen(run_id).artifact_text("experiment.json", experiment.to_json())
+
         record = Record(
             name=f"{trial.study} {trial.config_index:03d}",
             kind="trial",
@@ -109,17 +116,41 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
                 "config": str(trial.config_index),
                 "attempt": str(trial.attempt),
                 "revived": str(trial.revived).lower(),
+                **_revival_tags(trial),
                 **{f"suggested.{k}": str(v) for k, v in trial.params.items()},
             },
             sources=(file,),
-            on_run_id=lambda run_id: trial.set_attr("mlflow_run_id", run_id),
+            on_run_id=on_run_id,
         )
-        store = CheckpointStore(folders[0], tuple(folders[1:]))
-        outcome = run_experiment(experiment, runtime, record, store, report=trial.report, should_stop=trial.should_stop)
+        store = CheckpointStore(folders[0], tuple(folders[1:]), begun)
+        outcome = run_experiment(
+            experiment,
+            runtime,
+            record,
+            store,
+            report=trial.report,
+            should_stop=trial.should_stop,
+            leave_now=trial.leave_now,
+        )
         _log(trial, outcome, study.metric)
         return outcome
 
     return objective
+
+
+def _revival_tags(trial: TrialContext) -> dict[str, str]:
+    """Where a revived trial had been stopped, and why; and its budget where that is not the one it began with."""
+    if not trial.revived:
+        return {}
+    experiment = trial.experiment
+    assert isinstance(experiment, Experiment)
+    tags = {
+        "revived.at_epoch": str(trial.attrs.get("pruned_epochs", "")),
+        "revived.pruned_because": str(trial.attrs.get("pruned_reason", "")),
+    }
+    if "own_epochs" in trial.attrs:
+        tags["revived.epochs"] = f"{experiment.training.epochs} instead of {trial.attrs['own_epochs']}"
+    return tags
 
 
 def _log(trial: TrialContext, outcome: Outcome, metric: str) -> None:

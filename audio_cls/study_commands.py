@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +17,76 @@ import click
 from audio_cls.config import parse_assignment
 from audio_cls.console import console, table
 from audio_cls.errors import UserError
+from audio_cls.launches import Launch, find_launch, record_launch
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.workspace import Workspace
 
+STORAGE_VARIABLE = "AUDIO_CLS_STORAGE"
 PARENT = "mlflow_run_id"  # user attribute of a study: its run in MLflow
 
 
-def load_study(file: Path, assignments: Sequence[str]) -> Study:
-    """The study that a file declares, its base changed by `--set`."""
-    from dataclasses import replace
+def load_study(launch: Launch) -> Study:
+    """The study that a file declares, its base changed by `--set`, under the name that it goes by."""
+    study, _ = load_study_file(launch.file)
+    changes = dict(parse_assignment(a) for a in launch.assignments)
+    study = replace(study, base=study.base.override(changes)) if changes else study
+    return replace(study, name=launch.name) if launch.name else study
 
-    study, _ = load_study_file(file)
-    changes = dict(parse_assignment(a) for a in assignments)
-    return replace(study, base=study.base.override(changes)) if changes else study
 
+def open_parts(
+    workspace: Workspace, launch: Launch, storage: str | None, new_version: bool = False
+) -> tuple[Study, Any, Any]:
+    """The declaration under its version's name, its corpus, and the opened Optuna study.
 
-def _parts(workspace: Workspace, file: Path, assignments: Sequence[str], storage: str | None) -> tuple[Study, Any, Any]:
-    """The declaration, its corpus, and the opened Optuna study."""
+    Raises:
+        UserError: when the study was begun by another declaration, unless a `new_version` shall be begun then.
+    """
     from audio_cls.objective import open_corpus
     from audio_cls.search import check_study, study_identity
     from audio_cls.study.storage import open_storage, open_study
+    from audio_cls.study.versions import begin_version, resolve_version
+    from audio_cls.study_versions import bring_checkpoints
 
-    study = load_study(file, assignments)
+    study = load_study(launch)
     corpus = open_corpus(workspace, check_study(study).data.corpus)
-    return study, corpus, open_study(study, open_storage(storage or workspace.optuna_db), extra=study_identity(corpus))
+    where, extra = open_storage(storage or workspace.optuna_db), study_identity(corpus)
+    if new_version and (made := begin_version(study, where, extra, partial(bring_checkpoints, workspace))):
+        for line in made.told():
+            click.echo(line)
+    if launch.name is None:
+        study = resolve_version(study, where, extra)
+    return study, corpus, open_study(study, where, extra=extra)
 
 
 def run_command(
     workspace: Workspace,
-    file: Path,
+    reference: Path | str,
     *,
     trials: int,
     workers: int,
     storage: str | None,
     assignments: Sequence[str],
     device: str,
+    grace: float = 60.0,
+    name: str | None = None,
+    new_version: bool = False,
+    only: Collection[int] | None = None,
 ) -> None:
-    """Run the study until `trials` configurations are finished; the display, then the leaderboard and the links."""
+    """Run the study until `trials` configurations are finished; the display, then the leaderboard and the links.
+
+    `reference` is the study's file, or the name of a study that was run before. With `only`, run these configurations alone.
+    """
     from audio_cls.objective import mlflow_experiment
     from audio_cls.search import open_parent, study_identity
     from audio_cls.study.status import leaderboard, summary
     from audio_cls.study.supervisor import run_study
     from audio_cls.tracking import Tracker
 
-    study, corpus, opened = _parts(workspace, file, assignments, storage)
+    launch = find_launch(workspace, str(reference), storage, assignments)
+    launch = replace(launch, name=name or launch.name)
+    file, assignments = launch.file, launch.assignments
+    study, corpus, opened = open_parts(workspace, launch, storage, new_version)
+    record_launch(workspace, opened, file, assignments)
     tracker = Tracker(workspace)
     tracker.flush()
     with workspace.lock(f"study-{study.name}-run"):
@@ -68,7 +96,10 @@ def run_command(
     command = [sys.executable, "-m", "audio_cls.cli", "--workspace", str(workspace.root), "study", "worker", str(file)]
     command += ["--trials", str(trials), "--device", device, "--supervisor", "{supervisor}", "--since", "{since}"]
     command += [word for a in assignments for word in ("--set", a)]
-    command += ["--storage", storage] if storage else []
+    command += ["--grace", str(grace), "--name", study.name]
+    command += [word for config in only or () for word in ("--only", str(config))]
+    # By the environment, not the command line, which every user of the machine can read, as they may hold a password.
+    environment = {**workspace.environment(), **({STORAGE_VARIABLE: storage} if storage else {})}
     status = run_study(
         study,
         workspace.root,
@@ -77,14 +108,20 @@ def run_command(
         command,
         storage=storage,
         identity=study_identity(corpus),
+        grace_seconds=grace,
+        environment=environment,
+        only=only,
     )
-    done = status.finished >= trials
+    wanted = status.rows if only is None else [row for row in status.rows if row.config in only]
+    done = status.finished >= trials if only is None else all(r.state not in ("RUNNING", "WAITING") for r in wanted)
     figures: dict[str, float] = {
         "final/finished": status.finished,
         "final/complete": status.complete,
         "final/pruned": status.pruned,
     }
     figures["final/failed"] = sum(status.failed.values())
+    if status.revived:
+        figures |= {"final/revived": status.revived, "final/revived_overtook": status.overtook}
     if status.best is not None and status.best.value is not None:
         figures[f"best/{study.metric.removeprefix('val/')}"] = status.best.value
     parent.final(figures)
@@ -125,6 +162,9 @@ def worker_command(
     device: str,
     supervisor: int | None,
     since: float | None,
+    grace: float = 60.0,
+    name: str | None = None,
+    only: Collection[int] = (),
 ) -> None:
     """One worker: kept warm over its trials."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
@@ -135,7 +175,7 @@ def worker_command(
     from audio_cls.tracking import Tracker
 
     tune_process(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    study, corpus, opened = _parts(workspace, file, assignments, storage)
+    study, corpus, opened = open_parts(workspace, Launch(file, tuple(assignments), name), storage)
     runtime = Runtime(workspace, Tracker(workspace), choose_device(device))
     runtime.corpora[corpus.name] = corpus
     report = run_worker(
@@ -147,6 +187,8 @@ def worker_command(
         identity=study_identity(corpus),
         supervisor=supervisor,
         since=since,
+        grace_seconds=grace,
+        only=only or None,
     )
     runtime.tracker.flush()
     click.echo(f"{report.left} {report.reason} {report.ended}")
@@ -161,7 +203,7 @@ def status_command(workspace: Workspace, reference: str | None, *, top: int, sto
     if reference is None:
         rows = []
         for name in study_names(where):
-            status = study_status(_open(name, where))
+            status = study_status(open_by_name(name, where))
             best = None if status.best is None else status.best.value
             rows.append(
                 [
@@ -175,7 +217,7 @@ def status_command(workspace: Workspace, reference: str | None, *, top: int, sto
             )
         table("studies", ["study", "finished", "running", "pruned", "failed", "best"], rows)
         return
-    status = study_status(_open(reference, where))
+    status = study_status(open_by_name(reference, where))
     show = console()
     show.print(leaderboard(status, top, show.width))
     for line in summary(status):
@@ -187,7 +229,7 @@ def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage
     from audio_cls.study.status import study_status
     from audio_cls.study.storage import open_storage
 
-    status = study_status(_open(reference, open_storage(storage or workspace.optuna_db, must_exist=True)))
+    status = study_status(open_by_name(reference, open_storage(storage or workspace.optuna_db, must_exist=True)))
     best = status.best
     if best is None:
         raise UserError(
@@ -219,8 +261,11 @@ def best_experiment(workspace: Workspace, status: Any) -> dict[str, Any]:
     return json.loads(stored) if isinstance(stored, str) else dict(stored)
 
 
-def _open(reference: str, storage: Any) -> Any:
+def open_by_name(reference: str, storage: Any) -> Any:
     from audio_cls.study.storage import load_study
+    from audio_cls.study.versions import newest_version
 
-    name = load_study_file(Path(reference))[0].name if reference.endswith(".py") else reference
+    name = reference
+    if reference.endswith(".py"):
+        name = newest_version(load_study_file(Path(reference))[0].name, storage)
     return load_study(name, storage)

@@ -64,11 +64,12 @@ class DatasetInfo:
 
 
 class Tracker:
-    """The runs of a workspace: on its own database, or on the MLflow server at `uri`. Nothing is opened before it is needed."""
+    """The runs of a workspace: on its own database, or on the MLflow server at `uri` (the workspace's `tracking` unless
+    given). Nothing is opened before it is needed."""
 
     def __init__(self, workspace: Workspace, uri: str | None = None, retry_seconds: float = 30.0) -> None:
-        self.workspace, self.uri = workspace, uri
-        self._link = Link(workspace, uri, retry_seconds)
+        self.workspace, self.uri = workspace, uri or workspace.tracking
+        self._link = Link(workspace, self.uri, retry_seconds)
         self._experiments: dict[str, Operation] = {}
 
     def experiment(self, name: str, note: str = "", tags: Mapping[str, str] | None = None) -> str | None:
@@ -197,7 +198,32 @@ class Tracker:
                 return {}
             backend = self._link.connected()
             number = backend.experiment(**self._experiments.get(experiment_name, {"name": experiment_name}))
-            return save_views(backend.client, number, metric, params, self.uri or address, ascending)
+            return save_views(backend.client, number, metric, params, self._address(address), ascending)
+        except Exception as error:
+            self._link.fault(error)
+            return {}
+
+    def suite_views(
+        self,
+        experiment_name: str,
+        suite: str,
+        metric: str,
+        select: str,
+        keys: Sequence[str],
+        *,
+        ascending: bool = False,
+        address: str = LOOPBACK,
+    ) -> dict[str, str]:
+        """Create or renew the views of an ablation suite (see `tracking_suites.save_suite_views`); their links by name.
+        Empty, with a warning, where it fails."""
+        from audio_cls.tracking_suites import save_suite_views
+
+        try:
+            if not self._link.breaker.allows():
+                return {}
+            backend = self._link.connected()
+            number = backend.experiment(**self._experiments.get(experiment_name, {"name": experiment_name}))
+            return save_suite_views(backend.client, number, suite, metric, select, keys, self._address(address), ascending)
         except Exception as error:
             self._link.fault(error)
             return {}
@@ -206,7 +232,7 @@ class Tracker:
         """The saved views of all experiments, `("EXPERIMENT: VIEW", link)`."""
         from audio_cls.tracking_views import view_links
 
-        return view_links(self._readable(), self.uri or address)
+        return view_links(self._readable(), self._address(address))
 
     def serve_ui(self, port: int = 5000, host: str = "127.0.0.1") -> NoReturn:
         """Become the server of MLflow's UI until it is interrupted.
@@ -221,6 +247,10 @@ class Tracker:
         serve_ui(self.workspace, port, host)
 
     # -- the parts of the above ---------------------------------------------------------------------------------------
+
+    def _address(self, otherwise: str) -> str:
+        """Where a browser finds the UI; without the password, since links are printed and kept."""
+        return reads.without_password(self.uri) if self.uri else otherwise
 
     def _readable(self) -> Any:
         if self._link.breaker.remote and not self._link.breaker.allows():

@@ -11,6 +11,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from audio_cls.masking import mask
+
 __all__ = ["environment_tags"]
 
 _PACKAGES = (
@@ -53,7 +55,8 @@ def environment_tags(folder: Path | None = None) -> dict[str, str]:
 def _command() -> str:
     words = [Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python", *sys.argv[1:]]
     home = str(Path.home())
-    return shlex.join(words).replace(home, "~") if len(home) > 1 else shlex.join(words)
+    line = shlex.join(mask(word) for word in words)
+    return line.replace(home, "~") if len(home) > 1 else line
 
 
 def _git(folder: Path) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_cls.errors import UserError, choices, did_you_mean
+from audio_cls.masking import mask
 
 __all__ = ["RunInfo", "curve", "download", "readable", "resolve", "runs", "unreachable", "without_password"]
 
@@ -59,7 +60,7 @@ def unreachable(uri: str | None, error: object = "no connection") -> UserError:
 
 
 def without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    return mask(text).replace("//***@", "//")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from audio_cls.disk import is_disk_full
 from audio_cls.tracking_outbox import Operation, Outbox
 from audio_cls.tracking_reads import without_password
 from audio_cls.tracking_sender import Backend, NotYet, Sender, clean_key, clean_value, finite
@@ -113,6 +114,7 @@ class Run:
         self._unsaved: list[Operation] = []  # what not even the disk would take
         self._outbox: Outbox | None = None
         self._refused = False
+        self._disk_full = self._dropped = False
         try:
             if resume:
                 self._outbox = self._left_behind(uid)
@@ -133,6 +135,11 @@ class Run:
     def degraded(self) -> bool:
         """Whether something is kept that has not been sent."""
         return self._outbox is not None or bool(self._unsaved)
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether something is neither sent nor kept because the disk is full: it would be lost with this process."""
+        return self._disk_full and (self._dropped or bool(self._unsaved))
 
     def epoch(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Log one epoch's metrics in one batch. A metric that has this step already (also from before a resume) is left."""
@@ -198,6 +205,7 @@ class Run:
             self._keep(operation)
             self._catch_up()
         except Exception as error:
+            self._disk_full = self._disk_full or is_disk_full(error)
             link.warn(error)
 
     def _try(self, operation: Operation) -> bool:
@@ -222,7 +230,9 @@ class Run:
         return False
 
     def _keep(self, operation: Operation) -> None:
-        self._unsaved = [o for o in self._unsaved if "path" not in o or Path(o["path"]).exists()]
+        there = [o for o in self._unsaved if "path" not in o or Path(o["path"]).exists()]
+        self._dropped = self._dropped or len(there) < len(self._unsaved)
+        self._unsaved = there
         self._unsaved.append(operation)
         if self._outbox is None:
             head = {"run_id": self._sender.run_id, "backend": self._link.name}

@@ -32,6 +32,7 @@ __all__ = [
     "serve_ui",
     "ui_command",
     "view_links",
+    "view_links_of",
 ]
 
 _TAG = "mlflow.sharedViewState."
@@ -185,7 +186,7 @@ def save_views(
             bar("Best", best),
         ],
     )
-    return _links(client.get_experiment(experiment_id), address)
+    return view_links_of(client.get_experiment(experiment_id), address)
 
 
 def _axes(client: Any, experiment_id: str, params: Sequence[str]) -> list[str]:
@@ -211,10 +212,11 @@ def _is_number(text: str) -> bool:
 def view_links(client: Any, address: str) -> list[tuple[str, str]]:
     """Every saved view, `("EXPERIMENT: VIEW", link)`, by experiment."""
     experiments = sorted(client.search_experiments(max_results=1000), key=lambda e: e.name)
-    return [(f"{e.name}: {view}", link) for e in experiments for view, link in _links(e, address).items()]
+    return [(f"{e.name}: {view}", link) for e in experiments for view, link in view_links_of(e, address).items()]
 
 
-def _links(experiment: Any, address: str) -> dict[str, str]:
+def view_links_of(experiment: Any, address: str) -> dict[str, str]:
+    """The links of an experiment's saved views, by name, oldest first."""
     views = []
     for tag, value in experiment.tags.items():
         if tag.startswith(_TAG) and (name := _name(value)):
@@ -278,4 +280,6 @@ def serve_ui(workspace: Workspace, port: int = 5000, host: str = "127.0.0.1") ->
     open_client(workspace, None)
     os.chdir(workspace.root)
     command = ui_command(workspace, port, host)
+    # MLflow would start a dozen job consumers for its GenAI features: nothing here uses them, and they keep a core busy.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(command[0], command)  # not a child of ours, which a signal to us would leave behind

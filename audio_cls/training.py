@@ -25,11 +25,15 @@ from audio_cls.experiment import Chain, Experiment
 from audio_cls.metrics import check_metric, evaluate
 from audio_cls.rng import derive, generator
 
-__all__ = ["Diverged", "Fit", "Observer", "fit", "predict", "probabilities"]
+__all__ = ["Abandoned", "Diverged", "Fit", "Observer", "fit", "predict", "probabilities"]
 
 
 class Diverged(Exception):
     """Training left the finite numbers; the message says where."""
+
+
+class Abandoned(Exception):
+    """Raised by `on_step` to leave in the middle of an epoch; the message is the reason. The epoch is run again later."""
 
 
 class Observer(Protocol):
@@ -67,8 +71,10 @@ def fit(
     """Train `chain` to the experiment's budget, going on from the store's checkpoint where there is one.
 
     On return the chain holds the weights of the best epoch. `epochs` ends training there, on the experiment's own schedule;
-    `accumulate` splits each batch in so many parts whose gradients are added (for a device too small for the whole batch).
-    `on_step(step, epoch)` is called before each optimiser step.
+    `accumulate` splits each batch in so many parts whose gradients are added (for a device too small for the whole batch):
+    the same gradient, but for batch normalisation, whose statistics are those of a part (ghost batch normalisation, Hoffer
+    et al. 2017) and whose running averages move once a part.
+    `on_step(step, epoch)` is called before each optimiser step; it may raise `Abandoned`.
 
     Raises:
         Diverged: when loss or weights are no longer finite; the last finite checkpoint stays.
@@ -95,7 +101,11 @@ def fit(
         for epoch in range(len(result.history), budget):
             if result.stopped or _patience_spent(result, training.early_stopping):
                 break
-            row = _train_epoch(experiment, chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step)
+            try:
+                row = _train_epoch(experiment, chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step)
+            except Abandoned as error:
+                result.stopped = str(error)
+                break
             with _weights_of(chain.classifier, ema):
                 row |= _evaluate(chain, batches, batches.split.validation, "val/")
                 result.history.append(row)
@@ -144,7 +154,8 @@ def _train_epoch(
         torch.manual_seed(derive(seed, "step", epoch, step))  # dropout
         x, y = augment(chain, batch.x, batch.y, generator(seed, "augment", epoch, step), batches.from_waveforms)
         optimizer.zero_grad(set_to_none=True)
-        for part_x, part_y in zip(x.chunk(accumulate), y.chunk(accumulate), strict=True):
+        parts = max(1, min(accumulate, len(x) // 2))  # one clip alone has no batch statistics
+        for part_x, part_y in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
             with _autocast(training.precision, device):
                 logits = chain.classifier.model(part_x)
             logits = logits.float()

@@ -18,18 +18,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_cls.errors import UserError
+from audio_cls.masking import mask
 
-__all__ = ["WORKSPACE_VARIABLE", "Workspace", "atomic_write", "fsync_folder"]
+__all__ = ["TRACKING_VARIABLE", "WORKSPACE_VARIABLE", "Workspace", "atomic_write", "fsync_folder"]
 
 WORKSPACE_VARIABLE = "AUDIO_CLS_WORKSPACE"
+TRACKING_VARIABLE = "AUDIO_CLS_TRACKING"
 _POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A project's folder. Nothing is created before it is needed."""
+    """A project's folder. Nothing is created before it is needed.
+
+    `tracking` is the address of an MLflow server that runs are recorded on; None for the folder's own `mlflow.db`.
+    """
 
     root: Path
+    tracking: str | None = None
 
     def __post_init__(self) -> None:
         root = Path(self.root).expanduser().resolve()
@@ -38,11 +44,23 @@ class Workspace:
         if root.exists() and not root.is_dir():
             raise UserError(f"the workspace {str(root)!r} is a file: expected a folder (it is created when absent)")
         object.__setattr__(self, "root", root)
+        object.__setattr__(self, "tracking", self.tracking or None)
+        if self.tracking and not re.match(r"https?://[^/\s]", self.tracking):
+            raise UserError(
+                f"--tracking {mask(self.tracking)!r} is no MLflow server. Allowed: http://HOST:PORT, https://HOST, or "
+                "nothing for the workspace's own mlflow.db"
+            )
 
     @classmethod
-    def find(cls, start: Path | str | None = None) -> Workspace:
-        """The folder given, else the one that AUDIO_CLS_WORKSPACE names, else the current one."""
-        return cls(Path(start if start is not None else os.environ.get(WORKSPACE_VARIABLE) or Path.cwd()))
+    def find(cls, start: Path | str | None = None, tracking: str | None = None) -> Workspace:
+        """The folder given, else the one that AUDIO_CLS_WORKSPACE names, else the current one; the MLflow server given
+        (the empty text is none), else AUDIO_CLS_TRACKING's."""
+        folder = start if start is not None else os.environ.get(WORKSPACE_VARIABLE) or Path.cwd()
+        return cls(Path(folder), os.environ.get(TRACKING_VARIABLE) if tracking is None else tracking)
+
+    def environment(self) -> dict[str, str]:
+        """What makes `Workspace.find` of a process that we start find this: no address stands in its command line."""
+        return {WORKSPACE_VARIABLE: str(self.root), TRACKING_VARIABLE: self.tracking or ""}
 
     @property
     def mlflow_db(self) -> Path:

@@ -1,7 +1,8 @@
 """A study under fire: faults at random moments, the same command again each time, then a count of what was lost.
 
     python benchmarks/faults.py --faults 10 --workers 1      # compared, trial by trial, with a study that was left alone
-    python benchmarks/faults.py --faults 10 --workers 2
+    python benchmarks/faults.py --faults 10 --workers 2 --storage postgresql     # on a server that is started for it
+    python benchmarks/faults.py --campaign --faults 208      # all kinds of faults over four studies: see fault_campaign.py
 
 Faults (`--kinds`): `kill` ends supervisor and workers with SIGKILL at once, `kill-worker` one worker only, `term` asks the supervisor to
 leave (SIGTERM), `interrupt` likewise as Ctrl-C does, `stop` halts a worker with SIGSTOP and lets it go on later. Everything is
@@ -12,6 +13,7 @@ Exits 1 when anything was lost, run twice, left running, or differs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import psutil
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-STUDY = '''
+STUDY = """
 from audio_cls.experiment import Experiment
 from audio_cls.study import TPE, Median, Study
 
@@ -44,17 +47,33 @@ def space(trial):
     return changes
 
 STUDY = Study("faults", base=BASE, space=space, sampler=TPE(seed=0, startup_trials=4), pruner=Median(startup_trials=3, warmup_epochs=3))
-'''
+"""
 
 
 def command(workspace: Path, trials: int, workers: int) -> list[str]:
-    words = [sys.executable, "-m", "audio_cls.cli", "--workspace", str(workspace), "study", "run", str(workspace / "study.py")]
+    """The command that a user would give; the storage is in the environment where it is no file."""
+    words = [
+        sys.executable,
+        "-m",
+        "audio_cls.cli",
+        "--workspace",
+        str(workspace),
+        "study",
+        "run",
+        str(workspace / "study.py"),
+    ]
     return [*words, "--trials", str(trials), "--workers", str(workers)]
 
 
 def start(workspace: Path, trials: int, workers: int) -> subprocess.Popen[bytes]:
     with open(workspace / "run.log", "ab") as log:
-        return subprocess.Popen(command(workspace, trials, workers), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        return subprocess.Popen(
+            command(workspace, trials, workers),
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
 def members(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -90,7 +109,9 @@ def inflict(kind: str, process: subprocess.Popen[bytes], rng: random.Random) -> 
     return f"killed the supervisor and {len(team)} workers"
 
 
-def campaign(workspace: Path, trials: int, workers: int, kinds: list[str], faults: int, rng: random.Random, longest: float) -> dict[str, int]:
+def campaign(
+    workspace: Path, trials: int, workers: int, kinds: list[str], faults: int, rng: random.Random, longest: float
+) -> dict[str, int]:
     """Run the study to its end through `faults` faults; how many of each kind were inflicted."""
     done = dict.fromkeys(kinds, 0)
     left = faults
@@ -114,7 +135,10 @@ def campaign(workspace: Path, trials: int, workers: int, kinds: list[str], fault
         if process.returncode == 0:
             return done
         if process.returncode == 2 or time.monotonic() > deadline:
-            sys.exit(f"the study did not go on (exit code {process.returncode}); see {workspace / 'run.log'}:\n" + (workspace / "run.log").read_text()[-3000:])
+            sys.exit(
+                f"the study did not go on (exit code {process.returncode}); see {workspace / 'run.log'}:\n"
+                + (workspace / "run.log").read_text()[-3000:]
+            )
 
 
 def results(workspace: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
@@ -126,7 +150,8 @@ def results(workspace: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
     from audio_cls.tracking import Tracker
     from audio_cls.workspace import Workspace
 
-    study = load_study("faults", open_storage(workspace / "optuna.db", must_exist=True))
+    where = os.environ.get("AUDIO_CLS_STORAGE") or workspace / "optuna.db"
+    study = load_study("faults", open_storage(where, must_exist=True))
     status = study_status(study)
     wrong: list[str] = []
     if status.running or status.waiting:
@@ -143,7 +168,12 @@ def results(workspace: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
             wrong.append(f"configuration {row.config} is there twice")
         trial = trials[row.number]
         steps = sorted(trial.intermediate_values)
-        found[row.config] = {"params": row.params, "state": row.state, "value": row.value, "curve": [trial.intermediate_values[s] for s in steps]}
+        found[row.config] = {
+            "params": row.params,
+            "state": row.state,
+            "value": row.value,
+            "curve": [trial.intermediate_values[s] for s in steps],
+        }
         if steps != list(range(len(steps))):
             wrong.append(f"configuration {row.config}: the curve in Optuna has the steps {steps}")
         run = runs.pop(row.attrs.get("mlflow_run_id", ""), None)
@@ -152,7 +182,9 @@ def results(workspace: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
             continue
         points = tracker.curve(run.run_id, "val/macro_f1")
         if [s for s, _ in points] != steps:
-            wrong.append(f"configuration {row.config}: the curve in MLflow has the steps {[s for s, _ in points]}, Optuna has {steps}")
+            wrong.append(
+                f"configuration {row.config}: the curve in MLflow has the steps {[s for s, _ in points]}, Optuna has {steps}"
+            )
         if run.state != row.state:
             wrong.append(f"configuration {row.config}: MLflow says {run.state}, Optuna {row.state}")
         try:
@@ -170,13 +202,13 @@ def results(workspace: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
     return found, wrong
 
 
-def make(root: Path, epochs: int) -> Path:
+def make(root: Path, epochs: int, n_clips: int = 200) -> Path:
     """A workspace with a small generated corpus and the study's file."""
     from audio_cls.data import sources
     from audio_cls.data.packing import prepare
     from audio_cls.data.sources.synthetic import Synthetic, generate
 
-    generate(Synthetic(n_clips=200, clip_seconds=1.0, sample_rate=8000), root / "sounds")
+    generate(Synthetic(n_clips=n_clips, clip_seconds=1.0, sample_rate=8000), root / "sounds")
     prepare(sources.read(root / "sounds"), root / "corpora" / "faults", sample_rate=8000)
     (root / "study.py").write_text(STUDY.format(epochs=epochs))
     return root
@@ -191,28 +223,65 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--longest", type=float, default=14.0, help="seconds at most between two faults")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--storage", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--campaign", action="store_true")
     args = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    if args.campaign:
+        from benchmarks.fault_campaign import campaign as everything
+
+        with tempfile.TemporaryDirectory() as temporary:
+            sys.exit(
+                1
+                if everything(Path(temporary), args.faults, args.seed, 3600.0, lambda root: make(root, args.epochs, 80))
+                else 0
+            )
+    with contextlib.ExitStack() as stack:
+        if args.storage == "postgresql":
+            from tests.servers import postgresql
+
+            server = stack.enter_context(postgresql())
+            os.environ["AUDIO_CLS_STORAGE"] = server.create("faults")
+        once(
+            args,
+            lambda: (
+                os.environ.update(AUDIO_CLS_STORAGE=server.create("quiet")) if args.storage == "postgresql" else None
+            ),
+        )
+
+
+def once(args: argparse.Namespace, fresh: Callable[[], None]) -> None:
+    """One study under fire, compared with one that was left alone where a single worker ran it; `fresh` gives that a database."""
     kinds = args.kinds.split(",")
     with tempfile.TemporaryDirectory() as temporary:
         shot = make(Path(temporary) / "shot", args.epochs)
         began = time.monotonic()
-        inflicted = campaign(shot, args.trials, args.workers, kinds, args.faults, random.Random(args.seed), args.longest)
-        print(f"{sum(inflicted.values())} faults ({', '.join(f'{v} {k}' for k, v in inflicted.items())}) in {time.monotonic() - began:.0f} s")
+        inflicted = campaign(
+            shot, args.trials, args.workers, kinds, args.faults, random.Random(args.seed), args.longest
+        )
+        print(
+            f"{sum(inflicted.values())} faults ({', '.join(f'{v} {k}' for k, v in inflicted.items())}) in {time.monotonic() - began:.0f} s"
+        )
         found, wrong = results(shot)
         if len(found) != args.trials:
             wrong.append(f"{len(found)} configurations finished, {args.trials} were asked")
         if args.workers == 1:
+            fresh()
             quiet = make(Path(temporary) / "quiet", args.epochs)
             subprocess.run(command(quiet, args.trials, 1), check=True, stdout=subprocess.DEVNULL, timeout=600)
             expected, _ = results(quiet)
             for k in sorted(expected):
                 for what in ("params", "state", "value", "curve"):
                     if found.get(k, {}).get(what) != expected[k][what]:
-                        wrong.append(f"configuration {k}: {what} {found.get(k, {}).get(what)} instead of {expected[k][what]}")
+                        wrong.append(
+                            f"configuration {k}: {what} {found.get(k, {}).get(what)} instead of {expected[k][what]}"
+                        )
             same = sum(found.get(k) == expected[k] for k in expected)
             print(f"{same} of {len(expected)} configurations equal those of the study that was left alone, bit for bit")
         states = [v["state"] for v in found.values()]
-        print(f"finished {len(found)} of {args.trials}: {', '.join(f'{states.count(s)} {s}' for s in sorted(set(states)))}; wrong: {len(wrong)}")
+        print(
+            f"finished {len(found)} of {args.trials}: {', '.join(f'{states.count(s)} {s}' for s in sorted(set(states)))}; wrong: {len(wrong)}"
+        )
         for line in wrong:
             print(f"  {line}")
         sys.exit(1 if wrong else 0)

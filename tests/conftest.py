@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.servers import PostgreSQL
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -43,6 +49,19 @@ def write_tones(
             rows.append(f"audio/{label}{i}.wav,{label},{i % folds + 1},g{label}{i}")
     (root / "clips.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return root / "clips.csv"
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server of our own; skipped, saying why, where there is none."""
+    from tests.servers import Missing, postgresql
+
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgresql())
+        except Missing as error:
+            pytest.skip(str(error))
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pwd
-import shutil
 import signal
-import subprocess
-import tempfile
 import time
+import zlib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,58 +15,17 @@ import pytest
 
 from audio_cls.study.storage import Heartbeat, LockBusy, load_study, open_storage, open_study
 from audio_cls.study.worker import run_worker
+from tests.servers import PostgreSQL
 from tests.study_fakes import FakeObjective, declare, outcomes
 
 pytestmark = pytest.mark.slow
 FORK = multiprocessing.get_context("fork")
 
 
-def _programs() -> Path | None:
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).resolve().parent
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return versions[-1].parent if versions else None
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of a server that listens on a socket of its own; `{}` in it is the database's name."""
-    pytest.importorskip("psycopg")
-    programs = _programs()
-    if programs is None:
-        pytest.skip("no PostgreSQL here: its initdb is not on the path nor under /usr/lib/postgresql")
-    user = pwd.getpwuid(os.getuid()).pw_name
-    who: dict[str, Any] = {}
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    if os.getuid() == 0:  # the server refuses to run as root
-        try:
-            account = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-        user, who = "postgres", {"user": account.pw_uid, "group": account.pw_gid, "cwd": "/"}
-        os.chown(folder, account.pw_uid, account.pw_gid)
-    data = folder / "data"
-    quiet: dict[str, Any] = {"check": True, "stdout": subprocess.DEVNULL, **who}
-    subprocess.run([programs / "initdb", "-D", data, "-A", "trust", "--no-sync"], **quiet)
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c max_connections=60"
-    subprocess.run([programs / "pg_ctl", "-D", data, "-w", "-o", options, "-l", folder / "log", "start"], **quiet)
-    try:
-        yield f"postgresql://{user}@/{{}}?host={folder}"
-    finally:
-        subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **quiet)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture
-def url(server: str, request: pytest.FixtureRequest) -> str:
+def url(postgresql_server: PostgreSQL, request: pytest.FixtureRequest) -> str:
     """A fresh database."""
-    import psycopg
-
-    name = f"t{abs(hash(request.node.name)) % 10**8}"
-    with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    return server.format(name)
+    return postgresql_server.create(f"t{zlib.crc32(request.node.name.encode())}")
 
 
 def _process(work: Any, *args: Any) -> Any:
@@ -144,3 +99,63 @@ def test_a_lock_goes_with_its_holder(url: str) -> None:
     holder.join()
     with storage.lock("toy", timeout=10.0):
         pass
+
+
+def _drain(url: str, folder: Path, seconds: float) -> None:
+    """Claim whatever waits, note it, finish it."""
+    import optuna
+
+    storage = open_storage(url)
+    study = load_study("toy", storage)
+    from audio_cls.study.lease import worker_identity
+    from audio_cls.study.queue import Queue
+
+    queue = Queue(study, storage, worker_identity())
+    while True:
+        trial, _ = queue.claim(60)
+        if trial is None:
+            return
+        with open(folder / "claimed.log", "a", encoding="utf-8") as log:
+            log.write(f"{trial.number} {trial.user_attrs['config']}\n")
+        time.sleep(seconds)
+        study.tell(trial, 0.5, state=optuna.trial.TrialState.COMPLETE)
+        queue.release(trial)
+
+
+def test_many_workers_drain_one_queue_and_take_no_trial_twice(url: str, tmp_path: Path) -> None:
+    study = open_study(declare(), open_storage(url))
+    for k in range(40):
+        study.enqueue_trial({"x": (k + 0.5) / 40, "model.kind": "narrow", "model.width": 1})
+    team = [_process(_drain, url, tmp_path, 0.005) for _ in range(8)]
+    for process in team:
+        process.join(120)
+    assert [p.exitcode for p in team] == [0] * 8
+    claimed = [line.split() for line in (tmp_path / "claimed.log").read_text().splitlines()]
+    assert len({number for number, _ in claimed}) == len(claimed) == 60
+    assert sorted(int(config) for _, config in claimed) == list(range(60))
+
+
+def test_a_worker_that_falls_silent_loses_its_trial_and_notices(url: str, tmp_path: Path) -> None:
+    """Stopped for longer than the grace, as on another machine: found by its heartbeat, not by its process id."""
+    import dataclasses
+
+    from audio_cls.study.lease import Lease
+    from audio_cls.study.queue import Queue
+
+    storage = open_storage(url, heartbeat=Heartbeat(1, 2))
+    study = open_study(declare(), storage)
+    elsewhere = Queue(study, storage, "another-host|boot|1|1")
+    trial, _ = elsewhere.claim(1)
+    assert trial is not None
+    declare().overrides(trial)
+    trial.set_user_attr("ready", True)
+    lease = Lease(study, storage, trial._trial_id)
+    storage.backend.record_heartbeat(trial._trial_id)
+    here = Queue(load_study("toy", storage), dataclasses.replace(storage), "here|boot|2|2")
+    assert here.claim(1)[0] is None
+    time.sleep(3.5)
+    again, _ = here.claim(1)
+    assert again is not None
+    assert again.user_attrs["resumed_from"] == trial.number
+    assert not lease.check()
+    assert not elsewhere.interrupt(trial, "too late")

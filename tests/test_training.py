@@ -211,3 +211,20 @@ def test_a_users_model_of_raw_waveforms(runtime: Runtime, tmp_path: Path) -> Non
         assert prepared.chain.n_parameters == 4 * 64 + 4 + 4 * 3 + 3
     finally:
         Model._members.pop("raw_conv")
+
+
+def test_bf16_is_close_to_fp32(runtime: Runtime, tmp_path: Path) -> None:
+    """The same weights give nearly the same logits, and training ends as well: what `precision=auto` relies on."""
+    from audio_cls.training import predict
+
+    plain = experiment(augment={}, training__epochs=10, optimizer__lr=5e-3)
+    full, prepared = train(plain, runtime, tmp_path / "fp32")
+    logits = predict(prepared.chain, prepared.batches, prepared.split.validation)
+    half = prepare_run(plain.override({"training.precision": "bf16"}), runtime)
+    half.chain.classifier.load_state_dict(prepared.chain.classifier.state_dict())
+    lower = predict(half.chain, half.batches, half.split.validation)
+    assert not torch.equal(logits, lower), "bf16 was not used"
+    assert (logits - lower).norm() / logits.norm() < 0.03
+    trained, _ = train(plain.override({"training.precision": "bf16"}), runtime, tmp_path / "bf16")
+    assert trained.history[-1]["train/loss"] == pytest.approx(full.history[-1]["train/loss"], abs=0.1)
+    assert trained.best_value > 0.9

@@ -26,7 +26,16 @@ from audio_cls.metrics import VERSION
 if TYPE_CHECKING:
     from audio_cls.ablation.record import Recorded
 
-__all__ = ["Plan", "Planned", "check_declaration", "check_plan", "check_records", "declared_keys", "optimiser_steps", "undeclared"]
+__all__ = [
+    "Plan",
+    "Planned",
+    "check_declaration",
+    "check_plan",
+    "check_records",
+    "declared_keys",
+    "optimiser_steps",
+    "undeclared",
+]
 
 SHARED = ("data.corpus", "data.sample_rate", "data.split", "training.metric")
 """Keys in which no arm may differ, declared or not: other data, other clips, another choice of the best epoch."""
@@ -68,8 +77,10 @@ class Plan:
     terms: tuple[tuple[str, str], ...]  # the contract, (what, value)
 
 
-def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device, seeds: Iterable[int] | None = None) -> Plan:
+def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device | None = None) -> Plan:
     """The cells of a suite on a corpus, once it is certain that they can be compared.
+
+    Without a device (when reporting) precision is compared as asked for; what was computed in is on record.
 
     Raises:
         UserError: naming the difference: an undeclared key, a fold that is not there, a group on two sides of the split,
@@ -82,7 +93,9 @@ def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device, seeds: 
     if ablation.folds == "all":
         folds = tuple(have)
         if not folds:
-            raise UserError(f"{where}: folds='all', but {corpus.name!r} names no folds: set folds=None or data.split=grouped")
+            raise UserError(
+                f"{where}: folds='all', but {corpus.name!r} names no folds: set folds=None or data.split=grouped"
+            )
     elif ablation.folds is not None:
         folds = tuple(int(f) for f in ablation.folds)
     ratios, cells = [], []
@@ -94,12 +107,12 @@ def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device, seeds: 
             at = f", fold {fold}" if fold else ""
             raise UserError(f"{where}{at}: {error}") from None
         ratios.append(len(splits[fold].validation) / len(splits[fold].train))
-    for seed in tuple(ablation.seeds) if seeds is None else tuple(seeds):
+    for seed in tuple(ablation.seeds):
         for fold in folds:
             row = [_plan(ablation, arm, seed, fold, corpus, splits[fold]) for arm in ablation.arms]
             _check_row(ablation, row, device)
             cells += row
-    return Plan(tuple(cells), folds, float(np.mean(ratios)), _terms(ablation, corpus, cells, folds, device))
+    return Plan(tuple(cells), folds, float(np.mean(ratios)), _terms(ablation, corpus, cells, folds))
 
 
 def check_declaration(ablation: Ablation) -> None:
@@ -194,8 +207,8 @@ def optimiser_steps(experiment: Experiment, targets: np.ndarray) -> int:
 
 
 def _batches(n_clips: int, size: int) -> int:
-    whole, rest = divmod(n_clips, size)
-    return whole + (rest > 1 or (rest == 1 and whole == 0))  # a last batch of one clip joins the one before
+    n = -(-n_clips // size)
+    return n - (n > 1 and n_clips - (n - 1) * size == 1)  # a last batch of one clip joins the one before
 
 
 def _plan(ablation: Ablation, arm: str, seed: int, fold: int, corpus: Corpus, split: Split) -> Planned:
@@ -207,7 +220,7 @@ def _plan(ablation: Ablation, arm: str, seed: int, fold: int, corpus: Corpus, sp
     return Planned(arm, seed, fold, experiment, split.digest, optimiser_steps(experiment, targets))
 
 
-def _check_row(ablation: Ablation, row: list[Planned], device: torch.device) -> None:
+def _check_row(ablation: Ablation, row: list[Planned], device: torch.device | None) -> None:
     """The arms at one seed and fold: equal budget, equal precision."""
     reference = next(p for p in row if p.arm == ablation.reference)
     for planned in row:
@@ -215,14 +228,16 @@ def _check_row(ablation: Ablation, row: list[Planned], device: torch.device) -> 
         slack = STEPS_TOLERANCE * reference.steps if ablation.unit == "steps" else 0
         unequal = abs(planned.steps - reference.steps) > slack
         if "budget" not in ablation.differs and (
-            unequal or mine.early_stopping != theirs.early_stopping or (ablation.unit == "epochs" and mine.epochs != theirs.epochs)
+            unequal
+            or mine.early_stopping != theirs.early_stopping
+            or (ablation.unit == "epochs" and mine.epochs != theirs.epochs)
         ):
             raise UserError(
                 f"ablation {ablation.name!r}, {planned.words}: unequal budgets: {_budget(planned)}; the reference "
                 f"{ablation.reference!r}: {_budget(reference)}. Give the suite a budget in steps (budget=..., unit='steps'), "
                 "or say that it is meant: differs=('budget',)"
             )
-        a, b = (choose_precision(t.precision, device) for t in (mine, theirs))
+        a, b = (choose_precision(t.precision, device) if device else t.precision for t in (mine, theirs))
         if a != b and "precision" not in ablation.differs:
             raise UserError(
                 f"ablation {ablation.name!r}, {planned.words}: computes in {a}, the reference {ablation.reference!r} in {b}: set "
@@ -242,7 +257,7 @@ def _budget(planned: Planned) -> str:
 
 
 def _terms(
-    ablation: Ablation, corpus: Corpus, cells: list[Planned], folds: tuple[int, ...], device: torch.device
+    ablation: Ablation, corpus: Corpus, cells: list[Planned], folds: tuple[int, ...]
 ) -> tuple[tuple[str, str], ...]:
     reference = next(p for p in cells if p.arm == ablation.reference)
     seeds = sorted({p.seed for p in cells})
@@ -255,7 +270,6 @@ def _terms(
         ("seeds", ", ".join(map(str, seeds))),
         ("judged by", f"{', '.join(ablation.metrics)} of the {ablation.select} epoch; metric code version {VERSION}"),
         ("budget", f"{reference.experiment.training.epochs} epochs in the reference, optimiser steps: {spread}"),
-        ("precision", f"{choose_precision(reference.experiment.training.precision, device)} on {device.type}"),
         ("an arm differs in", "its declared keys and nothing else"),
         ("paired by", "seed and fold: same initial weights where model, features and initial bias are the same, same clip order where sampling is"),
         ("declared to differ", ", ".join(ablation.differs) or "nothing more"),
@@ -283,14 +297,18 @@ def check_records(ablation: Ablation, plan: Plan, records: Iterable[Recorded]) -
             if record.facts[key] != first.facts[key]:
                 raise _refusal(record, words, record.facts[key], f"{first.words} has {first.facts[key]}")
         if record.facts["metric.version"] != str(VERSION):
-            raise _refusal(record, "metric code", f"version {record.facts['metric.version']}", f"this is version {VERSION}")
+            raise _refusal(
+                record, "metric code", f"version {record.facts['metric.version']}", f"this is version {VERSION}"
+            )
         if record.facts["split.digest"] != planned[place].split_digest:
             raise _refusal(
                 record, "split", record.facts["split.digest"][:16], f"declared {planned[place].split_digest[:16]}"
             )
         for key, value in record.tracked.items():
             if key in record.facts and value != record.facts[key]:
-                raise _refusal(record, f"the tag {key} in MLflow", value, f"the run itself recorded {record.facts[key]}")
+                raise _refusal(
+                    record, f"the tag {key} in MLflow", value, f"the run itself recorded {record.facts[key]}"
+                )
     for (arm, cell), record in begun.items():
         partner = begun.get((ablation.reference, cell))
         if partner is None or arm == ablation.reference:
@@ -329,4 +347,6 @@ def _check_experiment(record: Recorded, planned: Planned) -> None:
 
 
 def _refusal(record: Recorded, what: str, found: str, expected: str) -> UserError:
-    return UserError(f"not comparable: {record.words} (run {record.run_id or 'without id'}): {what} is {found}, {expected}")
+    return UserError(
+        f"not comparable: {record.words} (run {record.run_id or 'without id'}): {what} is {found}, {expected}"
+    )

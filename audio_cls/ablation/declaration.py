@@ -1,7 +1,7 @@
 """What an ablation is: a base experiment, arms that differ in named keys, a reference, a grid of seeds and folds. Values only.
 
-    ABLATION = Ablation("esc10-augmentation", base=BASE, reference="plain", metric="val/macro_f1", seeds=range(3),
-                        arms={"plain": {}, "mixup": {"augment.mixup": "on"}})
+ABLATION = Ablation("esc10-augmentation", base=BASE, reference="plain", metric="val/macro_f1", seeds=range(3),
+                    arms={"plain": {}, "mixup": {"augment.mixup": "on"}})
 """
 
 from __future__ import annotations
@@ -97,8 +97,13 @@ class Ablation:
         if len(self.arms) < 2:
             raise UserError(f"{where}: it takes two arms to compare, found {len(self.arms)}")
         if self.reference not in self.arms:
-            raise UserError(f"{where}: reference={self.reference!r} is no arm. {choices(str(self.reference), self.arms)}")
-        for key, value, allowed in (("unit", self.unit, ("epochs", "steps")), ("select", self.select, ("last", "best"))):
+            raise UserError(
+                f"{where}: reference={self.reference!r} is no arm. {choices(str(self.reference), self.arms)}"
+            )
+        for key, value, allowed in (
+            ("unit", self.unit, ("epochs", "steps")),
+            ("select", self.select, ("last", "best")),
+        ):
             if value not in allowed:
                 raise UserError(f"{where}: {key}={value!r}. {choices(str(value), allowed)}")
         for point in self.differs:
@@ -126,7 +131,6 @@ class Ablation:
         if self.folds == "all" and self.base.data.split.kind == "grouped":
             raise UserError(f"{where}: data.split.kind=grouped draws a split for any number: name them, folds=range(5)")
         for arm in self.arms:
-            self.arm(arm).check()
             if arm != self.reference and self.arm(arm) == self.arm(self.reference):
                 raise UserError(
                     f"{where}: the arm {arm!r} is the same experiment as the reference {self.reference!r}. For two equal arms "
@@ -167,7 +171,7 @@ class Ablation:
         """
         try:
             budget = {"training.epochs": self.budget} if self.budget is not None and self.unit == "epochs" else {}
-            return self.base.override(budget).override(self.arms[name])
+            return self.base.override(budget).override(self.arms[name]).check()
         except ConfigError as error:
             raise ConfigError(f"ablation {self.name!r}, arm {name!r}: {error}") from None
 
@@ -191,13 +195,14 @@ class Ablation:
             "select": self.select,
             "differs": list(self.differs),
             "margin": self.margin,
+            "tune": self.tune.trials if self.tune else None,
         }
 
 
 def identity_changes(stored: Mapping[str, Any], ablation: Ablation) -> list[str]:
     """In what a declaration contradicts the identity that its suite was started with; a line each, empty for nothing."""
     declared, lines = ablation.identity(), []
-    for key in ("reference", "metric", "budget", "unit", "select", "differs", "margin"):
+    for key in ("reference", "metric", "budget", "unit", "select", "differs", "margin", "tune"):
         if stored.get(key) != declared[key]:
             lines.append(f"{key}: {stored.get(key)!r} -> {declared[key]!r}")
     before = Experiment.parse(stored["base"], "the stored base")

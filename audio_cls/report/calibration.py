@@ -87,6 +87,7 @@ def calibrate(scores: NDArray[Any], targets: NDArray[Any], task: str, bins: int 
 def reliability_figure(named: Mapping[str, Calibration]) -> go.Figure:
     """The share of right predictions over the confidence, a line for each name; a mark's area grows with its bin's count."""
     figure = go.Figure()
+    small, large = (5, 15) if len(named) == 1 else (4, 8)
     for index, (name, c) in enumerate(named.items()):
         if not c.n:
             continue
@@ -100,7 +101,7 @@ def reliability_figure(named: Mapping[str, Calibration]) -> go.Figure:
             marker={
                 "color": colour,
                 "symbol": SYMBOLS[index % len(SYMBOLS)],
-                "size": 5 + 15 * np.sqrt(c.count / c.count.max()),
+                "size": small + large * np.sqrt(c.count / c.count.max()),
                 "opacity": 0.8,
             },
             customdata=c.count,
@@ -134,7 +135,15 @@ def calibration_section(
         "on a few hundred clips it is above 0 even for perfect probabilities, by chance."
     )
     rows = [[name, c.n, c.ece, c.mce, c.brier, c.gap, _word(c)] for name, c in named.items()]
-    columns = ("of", "decisions", "ECE", "largest error of a bin", "Brier score", "confidence − share right", "so it is")
+    columns = (
+        "of",
+        "decisions",
+        "ECE",
+        "largest error of a bin",
+        "Brier score",
+        "confidence − share right",
+        "so it is",
+    )
     return Section("Calibration", [reading, reliability_figure(named), Table(columns, rows, "Calibration")])
 
 

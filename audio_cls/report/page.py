@@ -48,12 +48,14 @@ class Table:
     rows: one sequence for each row: str, bool, int, float (NaN is shown as a dash), or None (empty).
     caption: one line above it.
     digits: decimals of floats as shown.
+    significant: headings of the columns in which floats have so many significant digits instead (p values, learning rates).
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
     digits: int = 3
+    significant: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,9 @@ def _render_table(table: Table) -> str:
         f'<th scope="col"{" class=n" if is_number else ""}><button type="button">{_escape(name)}</button></th>'
         for name, is_number in zip(table.columns, numeric)
     )
+    forms = [f".{table.digits}g" if name in table.significant else "" for name in table.columns]
     rows = "\n".join(
-        "<tr>" + "".join(_render_cell(v, is_number, table.digits) for v, is_number in zip(row, numeric)) + "</tr>"
+        "<tr>" + "".join(_render_cell(v, n, table.digits, form) for v, n, form in zip(row, numeric, forms)) + "</tr>"
         for row in table.rows
     )
     return (
@@ -167,8 +170,11 @@ def _render_table(table: Table) -> str:
     )
 
 
-def _render_cell(value: Any, numeric_column: bool, digits: int) -> str:
-    shown = _escape(_shown(value, digits))
+def _render_cell(value: Any, numeric_column: bool, digits: int, form: str = "") -> str:
+    if form and isinstance(value, float | np.floating) and math.isfinite(value):
+        shown = format(float(value), form).replace("-", "−")
+    else:
+        shown = _escape(_shown(value, digits))
     if not numeric_column:
         return f"<td{' class=long' if len(shown) > 40 else ''}>{shown}</td>"
     plain = value.item() if isinstance(value, np.generic) else value

@@ -60,8 +60,8 @@ class RunReport:
     reported_on: str = "validation"
 
 
-def run_report(report: RunReport, path: str | Path | None = None) -> str:
-    """The page of a run as text; also written to `path` when one is given."""
+def run_report(report: RunReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
+    """The page of a run as text; also written to `path` when one is given. `more` stands after the mistakes."""
     evaluation = evaluate(report.scores, report.targets, report.task, report.classes, report.thresholds)
     figures = run_figures(report, evaluation)
     matrix = _confusion(report)
@@ -89,6 +89,7 @@ def run_report(report: RunReport, path: str | Path | None = None) -> str:
             ],
         ),
         Section("Mistakes", [_mistakes(report)]),
+        *more,
         Section("ROC", [figures["roc"]]),
         Section("Precision and recall", [figures["precision_recall"]]),
     ]

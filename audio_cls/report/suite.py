@@ -28,13 +28,14 @@ from audio_cls.report.suite_figures import (
 
 __all__ = ["ArmCurve", "ArmSummary", "Cell", "ClassDifferences", "Predictions", "SuiteReport", "suite_report"]
 
-SIGNS = {"helps": "▶", "hurts": "◀", "no difference": "■", "cannot tell": "○"}  # as in the forest plot
+SIGNS = {"helps": "▲", "hurts": "▼", "no difference": "■", "cannot tell": "○"}  # as in the forest plot
 CONFUSED = 8  # pairs of classes shown of each arm
 STYLE = """<style>
 .verdicts { list-style: none; padding: 0; margin: 12px 0; }
 .verdicts li { border-left: 4px solid; padding: 2px 0 2px 10px; margin: 8px 0; overflow-wrap: anywhere; break-inside: avoid; }
 .verdicts b { display: inline-block; min-width: 9em; }
 .verdicts small { display: block; color: var(--dim); font-size: 13px; }
+@media (max-width: 600px) { .verdicts b { min-width: 0; margin-right: 0.6em; } }
 </style>"""
 
 
@@ -51,7 +52,8 @@ def suite_report(report: SuiteReport, path: str | Path | None = None) -> str:
         figure = every_run(report.cells, report.arms, report.metric)
         rows = [[c.arm, c.seed, c.fold, float(c.value)] for c in report.cells]
         table = Table(("arm", "seed", "fold", report.metric), rows, f"{len(rows)} runs", 4)
-        sections.append(Section("Runs", [figure, table]))
+        reading = "Colour tells the fold, shape the seed; a bar is the mean of an arm."
+        sections.append(Section("Runs", [reading, figure, table]))
     if report.class_differences is not None and len(report.class_differences.arms):
         sections.append(_classes(report, report.class_differences))
     if report.curves:
@@ -90,12 +92,14 @@ def _verdicts(report: SuiteReport, points: bool) -> Section:
         rows = [[*row[:-2], row[-1]] for row in rows]
     content: list[Any] = [text for text in (report.question, report.state) if text]
     content += [
-        Html(STYLE + '<ul class="verdicts">' + "".join(_line(arm) for arm in report.arms if not arm.reference) + "</ul>")
+        Html(
+            STYLE + '<ul class="verdicts">' + "".join(_line(arm) for arm in report.arms if not arm.reference) + "</ul>"
+        )
     ]
     if any(not arm.reference and math.isfinite(arm.difference) for arm in report.arms):
         content.append(forest(report.arms, report.metric, report.direction, points))
     caption = f"{report.metric} ({report.direction}) against {report.reference or 'the reference'}, 95 % intervals"
-    content.append(Table(columns, rows, caption, max(digits, 2)))
+    content.append(Table(columns, rows, caption, max(digits, 2), ("p (Holm)",)))
     content += report.notes
     return Section("Verdicts", content)
 
@@ -132,7 +136,7 @@ def _classes(report: SuiteReport, differences: ClassDifferences) -> Section:
     )
     return Section(
         "Classes",
-        [reading, class_difference_figure(differences, report.direction, points), Table(columns, rows, "By class", 2)],
+        [reading, class_difference_figure(differences, points), Table(columns, rows, "By class", 2)],
     )
 
 
@@ -142,7 +146,8 @@ def _cost(report: SuiteReport) -> Section | None:
         return None
     base = next((a.seconds for a in arms if a.reference), math.nan)
     rows = [
-        [a.name, a.seconds, a.seconds / base if base > 0 else math.nan, a.samples_per_second, a.parameters] for a in arms
+        [a.name, a.seconds, a.seconds / base if base > 0 else math.nan, a.samples_per_second, a.parameters]
+        for a in arms
     ]
     columns = ("arm", "seconds a run", "times the reference", "clips a second", "parameters")
     return Section("Cost", [Table(columns, rows, "Of training, mean over the runs", 2)])
@@ -166,7 +171,9 @@ def _predictions(report: SuiteReport) -> list[Section]:
     if counts:
         sections.append(_confusion(report, counts))
     if whole:
-        pairs = {n: (np.asarray(report.predictions[n].scores), np.asarray(report.predictions[n].targets)) for n in whole}
+        pairs = {
+            n: (np.asarray(report.predictions[n].scores), np.asarray(report.predictions[n].targets)) for n in whole
+        }
         roc = one_of({n: roc_figure(s, t, report.classes) for n, (s, t) in pairs.items()})
         recall = one_of({n: precision_recall_figure(s, t, report.classes) for n, (s, t) in pairs.items()})
         results = {n: evaluate(s, t, report.task).per_class for n, (s, t) in pairs.items()}
@@ -188,7 +195,7 @@ def _confusion(report: SuiteReport, counts: dict[str, tuple[NDArray[Any], NDArra
         for c in most_confused(matrix, report.classes, CONFUSED, support=support)
     ]
     table = Table(("arm", "true", "called", "clips", "share of the class"), rows, "Most confused")
-    return Section("Confusion", ["All runs of an arm together: a clip counts once for each seed.", one_of(figures), table])
+    return Section("Confusion", ["Runs of an arm together: a clip counts once for each seed.", one_of(figures), table])
 
 
 def _by_class(report: SuiteReport, results: dict[str, dict[str, NDArray[Any]]], key: str, label: str) -> Table:

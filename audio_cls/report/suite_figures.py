@@ -10,14 +10,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from audio_cls.report.figures import DASHES, PALETTE, layout, text
-from audio_cls.report.page import format_number
 from audio_cls.report.suite_data import ArmCurve, ArmSummary, Cell, ClassDifferences
 
 __all__ = ["VERDICTS", "arm_curves", "class_difference_figure", "every_run", "forest", "one_of"]
 
 VERDICTS = {  # word -> colour, symbol
-    "helps": ("#009E73", "triangle-right"),
-    "hurts": ("#D55E00", "triangle-left"),
+    "helps": ("#009E73", "triangle-up"),
+    "hurts": ("#D55E00", "triangle-down"),
     "no difference": ("#0072B2", "square"),
     "cannot tell": ("#777777", "circle-open"),
 }
@@ -143,7 +142,7 @@ def every_run(cells: Sequence[Cell], arms: Sequence[ArmSummary], metric: str) ->
     )
 
 
-def class_difference_figure(differences: ClassDifferences, direction: str, points: bool) -> go.Figure:
+def class_difference_figure(differences: ClassDifferences, points: bool) -> go.Figure:
     """Classes x arms, coloured by the mean difference; a star where the interval leaves out 0.
 
     Of more than 40 classes those are drawn that differ most.
@@ -155,13 +154,13 @@ def class_difference_figure(differences: ClassDifferences, direction: str, point
     note = f", {CLASSES} of {len(most)} classes" if len(most) > CLASSES else ""
     order = order[np.argsort(-np.nan_to_num(mean[order]).mean(axis=1), kind="stable")]
     clear = (low > 0) | (high < 0)
-    digits = 1 if points else 3
+    digits, columns = (1 if points else 3), range(mean.shape[1])
     shown = [
         [
             ""
             if math.isnan(mean[k, a])
-            else format_number(mean[k, a] * scale, digits).replace("−0.0", "0.0") + (" *" if clear[k, a] else "")
-            for a in range(mean.shape[1])
+            else f"{round(mean[k, a] * scale, digits) + 0.0:.{digits}f}{' *' if clear[k, a] else ''}"
+            for a in columns
         ]
         for k in order.tolist()
     ]
@@ -209,7 +208,7 @@ def arm_curves(curves: Sequence[ArmCurve], arms: Sequence[str], metric: str) -> 
                 x=[*epochs, *reversed(epochs)],
                 y=band,
                 fill="toself",
-                fillcolor=f"rgba({red},{green},{blue},0.13)",
+                fillcolor=f"rgba({red},{green},{blue},{0.13 if len(arms) <= 4 else 0.06})",
                 line={"width": 0},
                 mode="lines",
                 legendgroup=curve.arm,
@@ -226,7 +225,9 @@ def arm_curves(curves: Sequence[ArmCurve], arms: Sequence[str], metric: str) -> 
             hovertemplate=f"{text(curve.arm)}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
         )
     return figure.update_layout(
-        layout(metric, 400, xaxis={"title": {"text": "epoch"}}, yaxis={"title": {"text": text(metric)}}, showlegend=True)
+        layout(
+            metric, 400, xaxis={"title": {"text": "epoch"}}, yaxis={"title": {"text": text(metric)}}, showlegend=True
+        )
     )
 
 

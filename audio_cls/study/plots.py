@@ -17,7 +17,7 @@ __all__ = ["FEWEST", "study_figures"]
 FEWEST = 8
 """Complete trials, without which importances would be read out of noise."""
 
-SLICES = 3  # parameters side by side: as many as a phone has room for
+SLICES = 3  # parameters side by side at most: as many as a phone has room for
 
 
 def study_figures(study: optuna.Study) -> dict[str, go.Figure]:
@@ -26,7 +26,7 @@ def study_figures(study: optuna.Study) -> dict[str, go.Figure]:
     history, importances, slice 1, slice 2, ... (three parameters each), parallel, intermediate, timeline.
 
     Importances are PED-ANOVA's (Watanabe, Bansal, Hutter, IJCAI 2023): how much a parameter's distribution among the
-    best tenth of the trials differs from that among all. They and the parallel coordinates take the parameters that
+    best tenth of the trials (quarter, of fewer than 40) differs from that among all. They and the parallel coordinates take the parameters that
     every complete trial has, and that vary: Optuna would otherwise leave out the trials without one.
     """
     from optuna import visualization
@@ -41,11 +41,16 @@ def study_figures(study: optuna.Study) -> dict[str, go.Figure]:
             figures["history"] = visualization.plot_optimization_history(study, target_name=metric)
             shared, names = _parameters(complete)
             if len(complete) >= FEWEST and len(shared) > 1:
-                evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-                figures["importances"] = visualization.plot_param_importances(study, evaluator, shared, target_name=metric)
-            for index in range(0, len(names), SLICES):
-                part = names[index : index + SLICES]
-                figures[f"slice {index // SLICES + 1}"] = visualization.plot_slice(study, part, target_name=metric)
+                evaluator = optuna.importance.PedAnovaImportanceEvaluator(
+                    target_quantile=0.1 if len(complete) >= 40 else 0.25
+                )
+                figures["importances"] = visualization.plot_param_importances(
+                    study, evaluator, shared, target_name=metric
+                )
+            rows = -(-len(names) // SLICES)
+            for row in range(rows):  # as even as can be, in order
+                part = names[row * len(names) // rows : (row + 1) * len(names) // rows]
+                figures[f"slice {row + 1}"] = visualization.plot_slice(study, part, target_name=metric)
             if len(complete) > 1 and shared:
                 figures["parallel"] = visualization.plot_parallel_coordinate(study, shared, target_name=metric)
         if any(t.intermediate_values for t in trials):

@@ -5,7 +5,8 @@ numbers. A trial is one attempt at a configuration; an interrupted attempt is FA
 copy with parameters, curve and attributes. Everything here that decides happens under the study's lock.
 
 Attributes of a trial: `config` (k), `ready` (all parameters are suggested), `worker`, `outcome` and `reason` (how it ended),
-`root_trial`, `resumed_from`, `attempt`, `resume_reason`, `deaths` (in a row, without a new epoch), `no_prune`, `revived`.
+`root_trial`, `resumed_from`, `attempt`, `resume_reason`, `deaths` (in a row, without a new epoch), `no_prune`, `revived`,
+`changes` (dotted keys in which this attempt's experiment differs from what its parameters give: a larger budget).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import optuna
@@ -128,16 +130,19 @@ class Queue:
         with self.storage.lock(self.study.study_name):
             return self._tidy()
 
-    def claim(self, total: int) -> tuple[optuna.Trial | None, Tally]:
+    def claim(self, total: int, only: Collection[int] | None = None) -> tuple[optuna.Trial | None, Tally]:
         """The next trial to run, now ours, or None when `total` configurations are finished or in other hands.
 
         Interrupted, revived and user-enqueued trials come first; then fresh configurations up to `total`, counting live ones.
+        With `only` (indices of configurations) whatever waits of these is taken, and nothing else, whatever the total.
 
         Raises:
             LockBusy: when the study's lock was not had in time.
         """
         with self.storage.lock(self.study.study_name):
             tally = self._tidy()
+            if only is not None:
+                return self._take(tally, only), self.tally()
             if len(tally.finished) + len(tally.live) > total:
                 tally = self._withdraw(tally, total)
             if not tally.waiting:
@@ -194,6 +199,16 @@ class Queue:
             return self._copy(original, reason, {"deaths": 0, **extra, **(attrs or {})})
 
     # -- all below: under the lock ----------------------------------------------------------------------------------
+
+    def _take(self, tally: Tally, only: Collection[int]) -> optuna.Trial | None:
+        """Claim the first waiting trial of some configurations, past any other in the queue."""
+        backend = self.study._storage
+        for first in (t for t in tally.waiting if t.user_attrs.get("config") in only):
+            self._sign(first.user_attrs, tally, partial(backend.set_trial_user_attr, first._trial_id))
+            if backend.set_trial_state_values(first._trial_id, TrialState.RUNNING):  # False: somebody's `optuna ask`
+                self._mine.add(first._trial_id)
+                return optuna.Trial(self.study, first._trial_id)
+        return None
 
     def _sign(self, attrs: Mapping[str, Any], tally: Tally, set_attr: Callable[[str, Any], None]) -> None:
         if "config" not in attrs:

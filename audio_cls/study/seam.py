@@ -44,6 +44,7 @@ class TrialContext:
     should_stop: Callable[[], str | None]  # "pruned: ...", "interrupted: ..." or "lease lost"; None to go on
     attrs: Mapping[str, Any]  # what earlier attempts and this one have set, e.g. the id of the tracked run
     set_attr: Callable[[str, Any], None]  # durable at once, and handed on to later attempts
+    leave_now: Callable[[], str | None] = lambda: None  # asked at each step: a reason to leave without finishing the epoch
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,10 @@ class StudyStatus:
     rows: tuple[Row, ...] = field(repr=False)  # leaderboard: complete ones from the best on, then pruned, failed, live
     seconds_per_configuration: float | None = None
     seconds_left: float | None = None
+    revived_complete: int = 0
+    overtook: int = 0  # of these, how many are better than the best that was never pruned
+    never_pruned_best: Row | None = None
+    extended: int = 0  # revived to a larger budget than the others had: not compared
 
     @property
     def finished(self) -> int:
@@ -90,7 +94,10 @@ def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
     mine = [r for r in rows if r.config is not None]
     states = Counter(r.state for r in mine)
     failed = Counter(reason_kind(r.reason) or "unknown" for r in mine if r.state == "FAILED")
-    best = next((r for r in rows if r.state == "COMPLETE"), None)
+    complete = [r for r in rows if r.state == "COMPLETE"]
+    best = complete[0] if complete else None
+    revived = [r for r in complete if r.revived and not r.attrs.get("changes")]
+    kept = next((r for r in complete if not r.revived), None)
     seconds = [r.seconds for r in mine if r.seconds is not None and r.state in ("COMPLETE", "PRUNED", "FAILED")]
     pace = statistics.fmean(seconds) if seconds else None
     done = states["COMPLETE"] + states["PRUNED"] + states["FAILED"]
@@ -110,6 +117,10 @@ def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
         revived=sum(r.revived for r in mine),
         interruptions=sum(t.user_attrs.get("outcome") == "interrupted" and t.state == TrialState.FAIL for t in trials),
         others=len(tally.others),
+        revived_complete=len(revived),
+        overtook=sum(kept is None or order(r)[:2] < order(kept)[:2] for r in revived),
+        never_pruned_best=kept,
+        extended=sum(r.revived and bool(r.attrs.get("changes")) for r in complete),
         attempts=len(trials),
         best=best,
         rows=tuple(rows),
@@ -198,8 +209,10 @@ def summary(status: StudyStatus) -> list[str]:
     ]
     if status.failed:
         lines.append("failed: " + ", ".join(f"{count} {kind}" for kind, count in sorted(status.failed.items())))
-    if status.revived or status.interruptions:
-        lines.append(f"{status.interruptions} interruptions taken up, {status.revived} pruned configurations revived")
+    if status.interruptions:
+        lines.append(f"{status.interruptions} interruptions taken up")
+    if status.revived:
+        lines.append(_pruning_lost(status))
     if status.others:
         lines.append(f"{status.others} trials were started by others and do not count")
     if status.best:
@@ -210,6 +223,21 @@ def summary(status: StudyStatus) -> list[str]:
             f"about {duration(status.seconds_left)} left ({duration(status.seconds_per_configuration)} a configuration)"
         )
     return lines
+
+
+def _pruning_lost(status: StudyStatus) -> str:
+    """What the revived configurations say of the pruner."""
+    line = f"{status.revived} pruned configurations revived"
+    kept = status.never_pruned_best
+    if status.revived_complete:
+        against = f"the best that was never pruned ({_number(kept.value)})" if kept else "the others, all pruned"
+        line += f"; of {status.revived_complete} trained to the end, {status.overtook} overtook {against}"
+    if status.overtook and kept and kept.value is not None:
+        values = [r.value for r in status.rows if r.state == "COMPLETE" and r.revived and not r.attrs.get("changes")]
+        line += f": pruning would have lost {abs(next(v for v in values if v is not None) - kept.value):.4g}"
+    if status.extended:
+        line += f"; {status.extended} trained to a larger budget, not compared"
+    return line
 
 
 def duration(seconds: float | None) -> str:

@@ -6,10 +6,13 @@ import ctypes
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["StopRequest"]
+__all__ = ["GRACE_SECONDS", "StopRequest"]
+
+GRACE_SECONDS = 60.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
@@ -20,10 +23,14 @@ class StopRequest:
 
     With `parent`, the end of that process asks as well: told by the kernel where it can (Linux), else noticed by
     looking. Outside the main thread, where signals cannot be caught, only `ask` and the parent count.
+
+    Who is asked finishes what is under way, an epoch say, for `grace` seconds; then it is `overdue`.
     """
 
-    def __init__(self, parent: int | None = None) -> None:
+    def __init__(self, parent: int | None = None, grace: float = GRACE_SECONDS) -> None:
         self._parent = parent
+        self._grace = grace
+        self._asked_at: float | None = None
         self._asked = threading.Event()
         self._reason: str | None = None
         self._before: dict[int, Any] = {}
@@ -49,6 +56,7 @@ class StopRequest:
     def ask(self, reason: str) -> None:
         """Ask to leave, as a signal would."""
         self._reason = self._reason or reason
+        self._asked_at = self._asked_at or time.monotonic()
         self._asked.set()
 
     def reason(self) -> str | None:
@@ -56,6 +64,12 @@ class StopRequest:
         if not self._asked.is_set() and self._parent is not None and os.getppid() != self._parent:
             self.ask("the supervisor is gone")
         return self._reason if self._asked.is_set() else None
+
+    def overdue(self) -> str | None:
+        """Why to leave at once, in the middle of what is under way; None while there is time. Cheap: no system call."""
+        if self._asked_at is None or time.monotonic() - self._asked_at < self._grace:
+            return None
+        return f"{self._reason}, and the epoch took longer than {self._grace:g} s"
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but not past a request; True when there is one."""

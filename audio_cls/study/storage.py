@@ -26,6 +26,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
 from audio_cls.errors import UserError, choices
+from audio_cls.masking import mask
 from audio_cls.study.declaration import PrunerConfig, SamplerConfig, Study, identity_changes
 from audio_cls.study.pruners import build_pruner
 from audio_cls.study.samplers import build_sampler
@@ -52,6 +53,22 @@ class Heartbeat:
 
     interval: int = 15
     grace: int = 120
+
+    @classmethod
+    def usual(cls) -> Heartbeat:
+        """The defaults, or AUDIO_CLS_HEARTBEAT=INTERVAL,GRACE, which must be the same for all workers of a study."""
+        text = os.environ.get("AUDIO_CLS_HEARTBEAT", "")
+        if not text:
+            return cls()
+        try:
+            interval, grace = (int(part) for part in text.split(","))
+        except ValueError:
+            interval, grace = 0, 0
+        if interval < 1 or grace < 2 * interval:
+            raise UserError(
+                f"AUDIO_CLS_HEARTBEAT={text!r}: expected INTERVAL,GRACE in whole seconds, with a grace of two intervals or more"
+            )
+        return cls(interval, grace)
 
 
 class LockBusy(UserError):
@@ -90,21 +107,21 @@ def open_storage(where: str | Path, *, heartbeat: Heartbeat | None = None, must_
         UserError: for another kind of database, one that cannot be reached, or a missing file when it `must_exist`.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    heartbeat = heartbeat or Heartbeat()
+    heartbeat = heartbeat or Heartbeat.usual()
     text = str(where)
     if "://" not in text:
         return _open_sqlite(Path(text), heartbeat, must_exist)
     try:
         url = sa.engine.make_url(text)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         raise UserError(
-            f"--storage {text!r} is no database URL. Allowed: a file's path, sqlite:///FILE, postgresql://USER@HOST/NAME"
+            f"--storage {mask(text)!r} is no database URL. Allowed: a file's path, sqlite:///FILE, postgresql://USER@HOST/NAME"
         ) from None
     dialect = url.get_backend_name()
     if dialect == "sqlite":
         if not url.database or url.database == ":memory:":
             raise UserError(
-                f"--storage {text!r}: a study needs a file that its workers share, such as sqlite:///optuna.db"
+                f"--storage {mask(text)!r}: a study needs a file that its workers share, such as sqlite:///optuna.db"
             )
         return _open_sqlite(Path(url.database), heartbeat, must_exist)
     if dialect != "postgresql":
@@ -153,7 +170,8 @@ def open_study(
             f"study {declaration.name!r} in {storage.shown} was begun by another declaration, and its trials would not be "
             "comparable. What changed:\n  "
             + "\n  ".join(changes)
-            + "\nUndo the change, or give the study another name."
+            + "\nUndo the change, begin a new version of the study (`study run --new-version`: what is comparable is carried over), "
+            "or give the study another name."
         )
     return load_study(declaration.name, storage)
 
@@ -249,7 +267,7 @@ def _file_lock(path: Path, timeout: float) -> Iterator[None]:
 
 
 def _open_postgresql(url: sa.engine.URL, heartbeat: Heartbeat) -> StudyStorage:
-    shown = url.render_as_string(hide_password=True)
+    shown = mask(url.render_as_string(hide_password=True))
     options = {"pool_pre_ping": True, "pool_size": 3, "connect_args": {"connect_timeout": 10}}
     text = url.render_as_string(hide_password=False)
     try:
@@ -261,7 +279,7 @@ def _open_postgresql(url: sa.engine.URL, heartbeat: Heartbeat) -> StudyStorage:
             f"{shown}: the driver is missing ({error}). Install it with: pip install 'audio_cls[postgresql]'"
         ) from None
     except sa.exc.OperationalError as error:
-        raise UserError(f"{shown} cannot be reached: {str(error.orig).strip()}") from None
+        raise UserError(f"{shown} cannot be reached: {mask(str(error.orig).strip())}") from None
     return StudyStorage(backend, shown, heartbeat, None)
 
 
@@ -292,5 +310,5 @@ def _storage(url: str, engine_kwargs: dict[str, Any], heartbeat: Heartbeat) -> R
 
 
 def study_names(storage: StudyStorage) -> list[str]:
-    """The studies in a storage, in order of their names."""
-    return sorted(optuna.get_all_study_names(storage.backend))
+    """The studies in a storage, in order of their names; without those that are being written (`archive.write_study`)."""
+    return sorted(n for n in optuna.get_all_study_names(storage.backend) if "~" not in n)

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from audio_cls.study.lease import worker_identity
 from audio_cls.study.progress import Progress
 from audio_cls.study.queue import Queue
 from audio_cls.study.status import StudyStatus, study_status
-from audio_cls.study.stopping import StopRequest
+from audio_cls.study.stopping import GRACE_SECONDS, StopRequest
 from audio_cls.study.storage import Heartbeat, LockBusy, open_storage, open_study
 from audio_cls.study.worker import DATABASE, TOTAL
 
 __all__ = ["gpu_slots", "log_folder", "run_study"]
 
 USER_ERROR = 2  # the exit code of a worker whose user must mend something
+LEAVE_SECONDS = 15.0  # to leave in, once an epoch was given up
 CRASHES = 5  # of one worker in a row, with no configuration finished in between
 
 
@@ -62,18 +63,23 @@ def run_study(
     heartbeat: Heartbeat | None = None,
     gpus: Sequence[str] | None = None,
     threads: int | None = None,
-    grace_seconds: float = 60.0,
+    grace_seconds: float = GRACE_SECONDS,
     poll_seconds: float = 1.0,
+    environment: Mapping[str, str] | None = None,
+    only: Collection[int] | None = None,
 ) -> StudyStatus:
     """Run a study with `workers` processes until `trials` configurations are finished, or until Ctrl-C.
 
     `worker_command` starts one worker; in its words `{index}`, `{supervisor}` (this process's id) and `{since}` (seconds since
     the epoch) are filled in. Each worker has a session of its own, a share of the cores in OMP_NUM_THREADS (`threads` unless
     None), a GPU in turn, and a log under `log_folder`. A worker that dies is replaced, and its trial goes on. On Ctrl-C, SIGTERM
-    or a closed terminal the workers finish their epoch, checkpoint and leave within `grace_seconds`; a second Ctrl-C ends them
-    at once, which costs no more than the unfinished epochs.
+    or a closed terminal the workers finish their epoch, checkpoint and leave; one whose epoch takes longer than `grace_seconds`
+    leaves it at the next step (its command must say so to it), and `LEAVE_SECONDS` later it is killed. A second Ctrl-C ends them
+    at once. Neither costs more than the unfinished epochs. `environment` is added to the workers' own: the place for an
+    address with a password, which a command line would show to every user of the machine.
 
-    `on_progress` takes the place of the display.
+    `on_progress` takes the place of the display. With `only`, the workers are told (by `worker_command`) to run these
+    configurations alone; `trials` is then what will be finished in the end, and the study's total stays.
 
     Raises:
         UserError: when the study cannot be opened, a worker meets a mistake of the user's, or workers keep dying.
@@ -83,7 +89,7 @@ def run_study(
     declaration = study if isinstance(study, Study) else load_study_file(study)[0]
     opened = open_storage(storage or workspace / DATABASE, heartbeat=heartbeat)
     optuna_study = open_study(declaration, opened, extra=identity)
-    if optuna_study.user_attrs.get(TOTAL) != trials:
+    if only is None and optuna_study.user_attrs.get(TOTAL) != trials:
         optuna_study.set_user_attr(TOTAL, trials)
     queue = Queue(optuna_study, opened, worker_identity())
     slots = gpu_slots() if gpus is None else list(gpus)
@@ -98,6 +104,7 @@ def run_study(
     def start(worker: _Worker, finished: int) -> None:
         env = dict(os.environ)
         env["OMP_NUM_THREADS"] = str(share)
+        env |= environment or {}
         if slots:
             env["CUDA_VISIBLE_DEVICES"] = slots[worker.index % len(slots)]
         words = [word.replace("{index}", str(worker.index)) for word in command]
@@ -113,11 +120,12 @@ def run_study(
     status = study_status(optuna_study, trials)
     with StopRequest() as stop, _display(on_progress) as display:
         try:
-            for worker in team[: max(1, trials - status.finished)] if not status.waiting else team:
+            enough = len(only) if only is not None else workers if status.waiting else trials - status.finished
+            for worker in team[: max(1, enough)]:
                 start(worker, status.finished)
             while any(w.runs or w.start_at for w in team):
                 if stop.wait(poll_seconds):
-                    _dismiss(team, stop, grace_seconds, display.say)
+                    _dismiss(team, stop, grace_seconds + LEAVE_SECONDS, display.say)
                     break
                 for worker in team:
                     _end_if_stalled(worker, opened.heartbeat.grace, display.say)

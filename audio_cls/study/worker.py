@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+import sqlalchemy as sa
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from audio_cls.config import Component, ConfigError
+from audio_cls.disk import DiskFull, is_disk_full
 from audio_cls.errors import UserError
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.study.lease import Lease, worker_identity
@@ -24,7 +27,7 @@ from audio_cls.study.pruners import RevivablePruner
 from audio_cls.study.queue import FAILED, Queue, Tally
 from audio_cls.study.samplers import root_of
 from audio_cls.study.seam import Objective, Outcome, TrialContext, TrialOutcome
-from audio_cls.study.stopping import StopRequest
+from audio_cls.study.stopping import GRACE_SECONDS, StopRequest
 from audio_cls.study.storage import Heartbeat, LockBusy, StudyStorage, open_storage, open_study, patiently
 
 __all__ = ["Outcome", "RepeatedFailure", "TrialContext", "WorkerReport", "reason_kind", "run_worker"]
@@ -71,34 +74,41 @@ def run_worker(
     poll_seconds: float = 1.0,
     max_deaths: int = 6,
     foreign_hours: float = 24.0,
+    grace_seconds: float = GRACE_SECONDS,
+    only: Collection[int] | None = None,
 ) -> WorkerReport:
-    """Run trials until `total` configurations of the study are finished, or until asked to leave.
+    """Run trials until `total` configurations of the study are finished, or until asked to leave; then the epoch under way
+    is finished, or given up after `grace_seconds`.
 
     `storage` is `optuna.db` in the workspace unless given. `identity` joins the study's identity. With `supervisor` (a
     process id) the worker leaves when that process ends. Failures before `since` (seconds since the epoch; now unless given)
     do not count towards `same_failures`.
 
+    With `only`, the worker runs what waits of these configurations (indices) and leaves when they are finished; the study's
+    total stays what it was.
+
     Raises:
         UserError: when the study cannot be opened, its space fails or gives keys that do not hold.
+        DiskFull: when there was no room for a checkpoint, or in the database; the trial goes on when the study does.
         RepeatedFailure: when the first `same_failures` trials since `since` all failed in the same way.
     """
     declaration = study if isinstance(study, Study) else load_study_file(study)[0]
     since = time.time() if since is None else since
-    with StopRequest(supervisor) as stop:
+    with StopRequest(supervisor, grace_seconds) as stop, _full_disk_told(workspace):
         opened = open_storage(storage or workspace / DATABASE, heartbeat=heartbeat)
         optuna_study = open_study(declaration, opened, extra=identity)
-        if optuna_study.user_attrs.get(TOTAL) != total:
+        if only is None and optuna_study.user_attrs.get(TOTAL) != total:
             optuna_study.set_user_attr(TOTAL, total)
         queue = Queue(optuna_study, opened, worker_identity(), max_deaths=max_deaths, foreign_hours=foreign_hours)
         worker = _Worker(declaration, optuna_study, opened, queue, objective, stop)
         ended: dict[str, int] = {}
         told = ""
         while (reason := stop.reason()) is None:
-            trial, tally = worker.claim(total)
+            trial, tally = worker.claim(total, only)
             if tally is None:
                 continue
             if trial is None:
-                if len(tally.finished) >= total:
+                if _reached(tally, total, only):
                     return WorkerReport("total reached", ended=ended)
                 elsewhere = ", ".join(str(t.number) for t in tally.live)
                 if elsewhere != told:
@@ -108,8 +118,30 @@ def run_worker(
                 continue
             how = worker.run(trial)
             ended[how] = ended.get(how, 0) + 1
+            if worker.disk_full:
+                raise DiskFull(worker.disk_full)
             _refuse_repetition(queue.tally(), since, same_failures)
         return WorkerReport("interrupted", reason, ended)
+
+
+@contextlib.contextmanager
+def _full_disk_told(workspace: Path) -> Iterator[None]:
+    """Leave with one clear message, in place of a database's traceback, when there is no room."""
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        said = str(error).removeprefix("disk full").lstrip(": ") if isinstance(error, DiskFull) else str(error)
+        raise DiskFull(
+            f"disk full: {said}. Nothing is lost: make room (the workspace is {workspace}) and run the same command again"
+        ) from None
+
+
+def _reached(tally: Tally, total: int, only: Collection[int] | None) -> bool:
+    if only is None:
+        return len(tally.finished) >= total
+    return not any(t.user_attrs.get("config") in only for t in tally.live)
 
 
 def _refuse_repetition(tally: Tally, since: float, limit: int) -> None:
@@ -140,11 +172,12 @@ class _Worker:
         self.queue = queue
         self.objective = objective
         self.stop = stop
+        self.disk_full = ""  # why the last attempt ended, if it did for want of room
 
-    def claim(self, total: int) -> tuple[optuna.Trial | None, Tally | None]:
+    def claim(self, total: int, only: Collection[int] | None = None) -> tuple[optuna.Trial | None, Tally | None]:
         """The queue's claim; (None, None) while the lock is held by somebody else."""
         try:
-            return patiently(lambda: self.queue.claim(total), give_up=lambda: self.stop.reason() is not None)
+            return patiently(lambda: self.queue.claim(total, only), give_up=lambda: self.stop.reason() is not None)
         except LockBusy as error:
             log.warning("%s: waiting", error)
             return None, None
@@ -162,7 +195,7 @@ class _Worker:
     def _draw(self, trial: optuna.Trial) -> tuple[dict[str, Any], Component]:
         """Parameters and experiment; a mistake in the study's file costs no configuration."""
         try:
-            overrides = self.declaration.overrides(trial)
+            overrides = {**self.declaration.overrides(trial), **trial.user_attrs.get("changes", {})}
             experiment = self.declaration.experiment(overrides)
             trial.set_user_attr("ready", True)
             return overrides, experiment
@@ -196,15 +229,20 @@ class _Worker:
             should_stop=attempt.should_stop,
             attrs=attrs,
             set_attr=attempt.set_attr,
+            leave_now=attempt.leave_now,
         )
         try:
             outcome = self.objective(context)
         except UpdateFinishedTrialError:
             lease.give_up()
             return Outcome("INTERRUPTED", None, LOST)
+        except (StorageInternalError, sa.exc.DBAPIError):
+            raise  # the study's database is away: no fault of the trial, which is queued again when it is back
         except MemoryError as error:
             return Outcome("FAILED", None, f"oom: {error}")
         except Exception as error:
+            if is_disk_full(error):
+                return Outcome("INTERRUPTED", None, f"disk full: {error}")
             if isinstance(error, UserError) and not isinstance(error, ConfigError):
                 self._give_back(trial, f"error: {error}")  # nothing that another configuration would escape
                 raise
@@ -223,6 +261,7 @@ class _Worker:
             return "LOST"
         if outcome.state == "INTERRUPTED":
             reason = outcome.reason.removeprefix("interrupted").lstrip(": ") or self.stop.reason() or "interrupted"
+            self.disk_full = reason if reason.startswith("disk full") else ""
             return "INTERRUPTED" if self._until_free(lambda: self.queue.interrupt(trial, reason)) else "LOST"
         state, value = {
             "COMPLETE": (TrialState.COMPLETE, outcome.value),
@@ -289,6 +328,12 @@ class _Attempt:
         if self.pruned:
             return self.pruned
         reason = self.stop.reason()
+        return f"interrupted: {reason}" if reason else None
+
+    def leave_now(self) -> str | None:
+        if self.lease.lost:
+            return LOST
+        reason = self.stop.overdue()
         return f"interrupted: {reason}" if reason else None
 
     def set_attr(self, key: str, value: Any) -> None:

@@ -1,0 +1,133 @@
+"""Stored predictions of a suite's runs: read back by clip, pooled over folds, paired between arms."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.ablation.declaration import Cell
+from audio_cls.data.corpus import Corpus
+from audio_cls.errors import UserError
+from audio_cls.metrics import evaluate, predict
+from audio_cls.scores import LAST_SCORES, SCORES, read_scores
+
+if TYPE_CHECKING:
+    from audio_cls.tracking import Run, Tracker
+
+__all__ = ["CellScores", "Pair", "log_out_of_fold", "pool", "pooled_by_seed", "read_cell_scores", "stacked"]
+
+
+@dataclass(frozen=True, eq=False)
+class CellScores:
+    """Probabilities of one run. clips: (n,) rows of the corpus. values: (n, n_classes)."""
+
+    clips: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two arms on the same clips. clips: (n,) rows. one, other: (n_seeds, n, n_classes), the same seeds in both."""
+
+    clips: NDArray[np.int64]
+    one: NDArray[np.float64]
+    other: NDArray[np.float64]
+
+
+def read_cell_scores(tracker: Tracker, run_id: str, corpus: Corpus, select: str) -> CellScores | None:
+    """The stored probabilities of a run, by corpus row; None where they are not there (a run that failed, an older one).
+
+    Raises:
+        UserError: where they are of another corpus: naming the clip or the class.
+    """
+    try:
+        path = tracker.download(run_id, LAST_SCORES if select == "last" else SCORES)
+    except UserError:
+        return None
+    found = read_scores(path)
+    if found.classes != tuple(corpus.classes):
+        raise UserError(
+            f"run {run_id[:8]}: predictions of the classes {found.classes}, the corpus has {corpus.classes}"
+        )
+    rows = {clip: row for row, clip in enumerate(corpus.ids)}
+    missing = [clip for clip in found.clips if clip not in rows]
+    if missing:
+        raise UserError(
+            f"run {run_id[:8]}: predictions of the clip {missing[0]!r}, which {corpus.name!r} does not have"
+        )
+    return CellScores(np.array([rows[c] for c in found.clips], dtype=np.int64), found.values)
+
+
+def pool(parts: Iterable[CellScores]) -> CellScores:
+    """Predictions of several runs one below the other, sorted by clip."""
+    items: Sequence[Any] = list(parts)
+    clips = np.concatenate([p.clips for p in items])
+    order = np.argsort(clips, kind="stable")
+    return CellScores(clips[order], np.concatenate([p.values for p in items])[order])
+
+
+def pooled_by_seed(cells: Mapping[Cell, CellScores], folds: Sequence[int]) -> dict[int, CellScores]:
+    """Out-of-fold predictions: for each seed of which all folds are there, each clip predicted by the run that held it out."""
+    seeds = sorted({seed for seed, _ in cells})
+    whole = [s for s in seeds if all((s, fold) in cells for fold in folds)]
+    return {s: pool(cells[s, fold] for fold in folds) for s in whole}
+
+
+def stacked(
+    one: Mapping[Cell, CellScores], other: Mapping[Cell, CellScores], corpus: Corpus, folds: Sequence[int]
+) -> Pair | None:
+    """Two arms' out-of-fold predictions of the seeds that both have run whole, on the same clips; None where there is none."""
+    a, b = pooled_by_seed(one, folds), pooled_by_seed(other, folds)
+    seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        return None
+    clips = a[seeds[0]].clips
+    if any(not np.array_equal(side[s].clips, clips) for side in (a, b) for s in seeds):
+        return None  # folds that overlap otherwise for each seed
+    return Pair(clips, np.stack([a[s].values for s in seeds]), np.stack([b[s].values for s in seeds]))
+
+
+def log_out_of_fold(run: Run, tracker: Tracker, runs: Mapping[Cell, str], corpus: Corpus) -> dict[str, float]:
+    """Pool the predictions of runs by (seed, fold) for each seed whose folds are all there, and record with `run` a table of them
+    (`predictions_oof.csv`) and their figures, the mean over seeds: `best/oof_...` of the best epochs, `last/oof_...` of the last.
+
+    Pooled figures are no means of the folds' figures: F1 and AUC are computed once, over all clips. Returned as recorded; empty
+    where a fold is missing.
+    """
+    folds = sorted({fold for _, fold in runs})
+    figures: dict[str, float] = {}
+    for select in ("best", "last"):
+        found = {cell: read_cell_scores(tracker, run_id, corpus, select) for cell, run_id in runs.items()}
+        cells = {cell: scores for cell, scores in found.items() if scores is not None}
+        seeds = pooled_by_seed(cells, folds)
+        if not seeds:
+            return {}
+        overall = [evaluate(s.values, corpus.targets[s.clips], corpus.task).overall for s in seeds.values()]
+        figures |= {f"{select}/oof_{key}": float(np.mean([o[key] for o in overall])) for key in overall[0]}
+        if select == "best":
+            held_out = {(seed, int(c)): fold for (seed, fold), s in cells.items() for c in s.clips}
+            run.artifact_text("predictions_oof.csv", _oof_csv(seeds, held_out, corpus))
+    run.final(figures)
+    return figures
+
+
+def _oof_csv(seeds: Mapping[int, CellScores], held_out: Mapping[tuple[int, int], int], corpus: Corpus) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["clip", "seed", "fold", "true", "predicted", *corpus.classes])
+    for seed, scores in seeds.items():
+        called = predict(scores.values, corpus.task)
+        for row, clip in enumerate(scores.clips.tolist()):
+            truth, guess = (
+                ";".join(corpus.classes[k] for k in np.flatnonzero(mask))
+                for mask in (corpus.targets[clip] > 0.5, called[row])
+            )
+            values = (f"{v:.6g}" for v in scores.values[row])
+            writer.writerow([corpus.ids[clip], seed, held_out[seed, clip], truth, guess, *values])
+    return text.getvalue()

@@ -1,0 +1,202 @@
+"""What the `ablate` commands do: a suite checked, run, reported on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from audio_cls.console import progress, table
+from audio_cls.errors import UserError
+from audio_cls.runs import RunState, item_folder
+from audio_cls.workspace import Workspace
+
+if TYPE_CHECKING:
+    from audio_cls.ablation.running import Suite
+    from audio_cls.ablation.suite import SuiteResult
+
+__all__ = ["list_command", "report_command", "run_command"]
+
+
+def run_command(workspace: Workspace, file: Path, *, workers: int, seeds: int | None, retry: bool, device: str) -> None:
+    """Fill the holes of a suite's grid, then report."""
+    from audio_cls.ablation.declaration import load_ablation
+    from audio_cls.ablation.running import fill, log_result, open_suite, results, start_suite
+    from audio_cls.ablation.tuning import tune_arms
+    from audio_cls.tracking import Tracker
+
+    ablation = load_ablation(file)
+    if seeds is not None:
+        first = min(ablation.seeds)
+        ablation = replace(ablation, seeds=range(first, first + seeds))
+    tracker = Tracker(workspace)
+    tracker.flush()
+    suite = open_suite(ablation, workspace, tracker, file, device)
+    table(f"{ablation.name}: the contract", ["what", "is"], [list(term) for term in suite.plan.terms])
+    if suite.ablation.tune is not None:
+        suite = tune_arms(suite, file, device=device)
+    with workspace.lock(f"suite-{ablation.name}"):
+        parent, arms = start_suite(suite, file)
+    if retry:
+        _set_failed_aside(suite)
+    total = len(suite.plan.cells)
+    epochs = sum(p.experiment.training.epochs for p in suite.plan.cells)
+    with progress(ablation.name) as tell:
+        told = [-1]
+
+        def poll(states: list[RunState]) -> None:
+            done = sum(s.done for s in states)
+            if done < total or told[0] < total:
+                tell(done, total, f"{sum(s.epoch + 1 for s in states)}/{epochs} epochs")
+            told[0] = done
+
+        states = fill(suite, file, workers=workers, device=device, on_poll=poll)
+    left = sum(not s.done for s in states)
+    summed = results(suite)
+    for result in summed:
+        log_result(result, arms)
+    for arm in summed[0].arms:
+        arms[arm.name].finish("COMPLETE" if arm.done == arm.planned else "INTERRUPTED")
+    parent.final({"final/runs": float(total - left), "final/failed": sum(s.state == "FAILED" for s in states)})
+    show(suite, summed)
+    parent.finish("INTERRUPTED" if left else "COMPLETE", f"{total - left} of {total} runs" if left else "")
+    tracker.flush()
+    for refused in sorted({s.reason for s in states if s.state == "REFUSED"}):
+        click.echo(f"refused: {refused}", err=True)
+    if left:
+        click.echo(f"{left} of {total} runs are left; the same command goes on with them")
+        raise SystemExit(130)
+
+
+def report_command(workspace: Workspace, reference: str) -> None:
+    """Report on a suite as it stands."""
+    from audio_cls.ablation.declaration import load_ablation
+    from audio_cls.ablation.record import join_suite
+    from audio_cls.ablation.running import log_result, reopen_suite, results
+    from audio_cls.tracking import Tracker
+
+    tracker = Tracker(workspace)
+    tracker.flush()
+    if reference.endswith(".py"):
+        ablation = load_ablation(Path(reference))
+        suite = reopen_suite(ablation.name, workspace, tracker)
+        join_suite(ablation, workspace, suite.corpus, Path(reference))  # refuses a declaration that has changed
+    else:
+        suite = reopen_suite(reference, workspace, tracker)
+    summed = results(suite)
+    runs = {arm: tracker.reopen(run_id) for arm, run_id in suite.state.arms.items() if not run_id.startswith("local-")}
+    for result in summed:
+        log_result(result, runs)
+    show(suite, summed)
+
+
+def list_command(workspace: Workspace) -> None:
+    """The suites of a workspace, and how far they are."""
+    from audio_cls.ablation.record import suite_names
+    from audio_cls.ablation.running import reopen_suite, results
+    from audio_cls.tracking import Tracker
+
+    tracker, rows = Tracker(workspace), []
+    for name in suite_names(workspace):
+        try:
+            result = results(reopen_suite(name, workspace, tracker))[0]
+            words = [f"{a.name}: {a.verdict.word}" for a in result.arms if a.verdict is not None]
+            rows.append([name, result.metric, result.state, ", ".join(words)])
+        except UserError as error:
+            rows.append([name, "", "refused", str(error)])
+    if not rows:
+        click.echo("no suites yet. Start one with: audio-cls ablate run FILE")
+        return
+    table("suites", ["suite", "metric", "state", "verdicts"], rows)
+
+
+def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
+    """Print the tables, write the page, renew the views."""
+    from audio_cls.ablation.page import arm_scores, build_report, more_lines
+    from audio_cls.ablation.running import ascending
+    from audio_cls.ablation.suite import bootstrap_arms
+    from audio_cls.ablation.verdict import in_points
+    from audio_cls.report.suite import suite_report
+
+    first, ablation, tracker = summed[0], suite.ablation, suite.tracker
+    for result in summed:
+        print_arms(result)
+    scores = arm_scores(first, tracker, suite.corpus)
+    intervals = bootstrap_arms(first, scores, suite.corpus)
+    click.echo(
+        f"{ablation.name}: {first.state}; {first.metric} of the {ablation.select} epoch, against {ablation.reference}"
+    )
+    for arm in first.arms:
+        if arm.verdict is not None:
+            click.echo(f"  {arm.name}: {arm.verdict.text}")
+            for line in more_lines(arm, intervals.get(arm.name), in_points(first.metric)):
+                click.echo(f"    {line}")
+    for arm in first.arms:
+        for words, reason in arm.failed:
+            click.echo(f"FAILED {words}: {reason}")
+    for line in first.openings:
+        click.echo(f"TEST SPLIT {line}")
+    if first.done:
+        path = suite.workspace.reports / f"suite-{ablation.name}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        suite_report(build_report(first, tracker, suite.corpus, scores, intervals), path)
+        if suite.state.run_id and not suite.state.run_id.startswith("local-"):
+            run = tracker.reopen(suite.state.run_id)
+            run.artifact_text("report.html", path.read_text(encoding="utf-8"))
+            run.close()
+        click.echo(f"report: {path}")
+    known = ablation.base.flatten()
+    declared = {key for changes in ablation.arms.values() for key in changes} | {ablation.fold_key or ""}
+    keys = sorted(k for k in declared | {key.rpartition(".")[0] for key in declared} if k in known)
+    links = tracker.suite_views(
+        suite.experiment_name, ablation.name, first.metric.rpartition("/")[2], ablation.select, keys,
+        ascending=ascending(first),
+    )  # fmt: skip
+    if links:
+        click.echo("MLflow UI: audio-cls ui, then")
+        for title, link in links.items():
+            click.echo(f"  {title}: {link}")
+
+
+def print_arms(result: SuiteResult) -> None:
+    """The table of arms on one metric."""
+    from audio_cls.ablation.verdict import in_points
+
+    points = in_points(result.metric)
+
+    def number(value: float, signed: bool = False) -> str:
+        if isnan(value):
+            return ""
+        return f"{100 * value:{'+' if signed else ''}.1f}" if points else f"{value:{'+' if signed else ''}.3g}"
+
+    rows = []
+    for arm in result.arms:
+        c, verdict = arm.comparison, arm.verdict
+        spread = "" if isnan(arm.mean.mean) else f"{number(arm.mean.mean)} ± {number(arm.mean.sd) or '?'}"
+        row = [arm.name, f"{arm.done}/{arm.planned}", spread]
+        if c is None or verdict is None:
+            rows.append([*row, "", "", "reference"])
+            continue
+        interval = "" if isnan(c.low) else f" [{number(c.low)}, {number(c.high)}]"
+        p = "" if isnan(verdict.p) else "< 0.001" if verdict.p < 0.001 else f"{verdict.p:.2g}"
+        rows.append([*row, number(c.mean, signed=True) + interval, p, verdict.word])
+    unit = " (points)" if points else ""
+    columns = ["arm", "runs", "mean ± sd", "difference [95 %]", "p Holm", "verdict"]
+    table(f"{result.ablation.name}: {result.metric}{unit}", columns, rows, right=(1, 2, 3, 4))
+
+
+def _set_failed_aside(suite: Suite) -> None:
+    """Rename the folders of failed cells, so that they are trained anew; nothing is deleted."""
+    import time
+
+    from audio_cls.ablation.record import grid_items
+    from audio_cls.runs import read_state
+
+    for item in grid_items(suite.ablation, suite.plan, suite.corpus, suite.state.arms):
+        folder = item_folder(suite.workspace, item.key)
+        if read_state(folder).state == "FAILED":
+            folder.rename(folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"))

@@ -1,0 +1,257 @@
+"""`audio-cls report`: the page of a run or a study, built from what the workspace holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from audio_cls.errors import UserError
+from audio_cls.experiment import Experiment
+from audio_cls.study_commands import PARENT
+from audio_cls.workspace import Workspace, atomic_write
+
+if TYPE_CHECKING:
+    from audio_cls.tracking import RunInfo, Tracker
+
+__all__ = ["report_command", "run_page", "study_page"]
+
+ARTIFACT = "report.html"
+OF_OUR_OWN = {
+    "suite": "audio-cls ablate report NAME makes the page of a suite",
+    "arm": "audio-cls ablate report NAME makes the page of its suite",
+    "cross-validation": "name one of the runs below it",
+}
+
+
+def report_command(
+    workspace: Workspace, reference: str, *, html: Path | None, device: str = "auto", storage: str | None = None
+) -> None:
+    """Build the page of a run or a study, write it, log it to MLflow, and say where it is."""
+    from audio_cls.tracking import Tracker
+
+    tracker = Tracker(workspace)
+    tracker.flush()
+    study = _study_name(workspace, reference, storage)
+    if study is None:
+        info = _resolve(workspace, tracker, reference, storage)
+        if info.tags.get("kind") == "study":
+            study = info.tags["study"]
+    if study is not None:
+        name, run_id, page = f"study-{study}", *study_page(workspace, study, storage)
+    else:
+        name, run_id, page = (
+            f"run-{info.name}-{info.run_id[:8]}",
+            info.run_id,
+            run_page(workspace, tracker, info, device),
+        )
+    path = html or workspace.reports / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.html"
+    try:
+        atomic_write(path, page)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {path}: {error}") from None
+    logged = ""
+    if run_id:
+        tracker.reopen(run_id).artifact_text(ARTIFACT, page)
+        tracker.flush()
+        logged = f"; in MLflow it is {ARTIFACT} of the run {run_id[:8]}"
+    click.echo(f"{path} ({len(page.encode()) / 1e6:.1f} MB){logged}")
+
+
+def study_page(workspace: Workspace, name: str, storage: str | None = None) -> tuple[str, str]:
+    """The id of a study's run in MLflow ("" without one), and its page.
+
+    Raises:
+        UserError: when there is no such study.
+    """
+    from audio_cls.report.study import StudyReport, TrialRow, study_report
+    from audio_cls.study.plots import study_figures
+    from audio_cls.study.status import study_status
+    from audio_cls.study.storage import IDENTITY, load_study, open_storage
+
+    where = open_storage(storage or workspace.optuna_db, must_exist=True)
+    study = load_study(name, where)
+    status = study_status(study)
+    identity: Mapping[str, Any] = study.user_attrs.get(IDENTITY, {})
+    rows = [
+        TrialRow(
+            number=row.number,
+            state=row.state,
+            value=row.value,
+            params=row.params,
+            epochs=row.epochs,
+            seconds=row.seconds,
+            attempts=row.attempts,
+            revived=row.revived,
+            reason=row.reason,
+            run=str(row.attrs.get("mlflow_run_id", "")),
+        )
+        for row in status.rows
+    ]
+    facts = {
+        "metric": f"{status.metric} ({status.direction})",
+        "sampler": _component(identity.get("sampler")),
+        "pruner": _component(identity.get("pruner")),
+        "data": f"{identity.get('base', {}).get('data', {}).get('corpus', '')} {str(identity.get('data', ''))[:12]}".strip(),
+        "metric code": f"version {identity['metric_version']}" if "metric_version" in identity else "",
+        "storage": where.shown.rpartition("/")[2],
+        "interruptions taken up": status.interruptions,
+    }
+    parent = str(study.user_attrs.get(PARENT, ""))
+    links = []
+    if parent:
+        links.append(
+            f"Its trials are the runs below {parent[:8]} in MLflow (audio-cls ui), each named by its configuration; "
+            "the column run holds the beginning of their ids, which audio-cls report takes as well."
+        )
+    page = study_report(
+        StudyReport(
+            title=f"Study: {name}",
+            metric=status.metric,
+            direction=status.direction,
+            rows=rows,
+            facts={key: value for key, value in facts.items() if value not in ("", None)},
+            space=str(identity.get("space", {}).get("source", "")),
+            figures=study_figures(study),
+            total=status.total,
+            attempts=status.attempts,
+            states={t.number: t.state.name for t in study.get_trials(deepcopy=False)},
+            links=links,
+        )
+    )
+    return parent, page
+
+
+def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str = "auto") -> str:
+    """The page of a run with its listening audit. The probabilities of its validation clips are computed anew from the
+    recorded experiment and weights.
+
+    Raises:
+        UserError: for a run that is not complete, or whose corpus has changed.
+    """
+    from audio_cls.checkpoint import read
+    from audio_cls.device import choose_device, tune_process
+    from audio_cls.objective import Runtime, prepare_run
+    from audio_cls.report.audit import audit_sections
+    from audio_cls.report.calibration import calibration_section
+    from audio_cls.report.run import RunReport, run_report
+    from audio_cls.training import predict, probabilities
+
+    kind = info.tags.get("kind", "")
+    if kind in OF_OUR_OWN:
+        raise UserError(f"{info.name} ({info.run_id[:8]}) is a {kind}: {OF_OUR_OWN[kind]}{_below(tracker, info)}")
+    if info.state != "COMPLETE":
+        raise UserError(
+            f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run has weights to report on"
+        )
+    tune_process()
+    experiment = Experiment.from_json(_text(tracker, info, "experiment.json"))
+    prepared = prepare_run(experiment, Runtime(workspace, tracker, choose_device(device)))
+    corpus, clips = prepared.corpus, prepared.split.validation
+    trained_on = str(info.tags.get("data.digest"))
+    if corpus.digest != trained_on:
+        raise UserError(
+            f"corpus {corpus.name!r} has digest {corpus.digest[:12]}, but the run was trained on {trained_on[:12]}"
+        )
+    prepared.chain.classifier.load_state_dict(read(tracker.download(info.run_id, "weights/best.safetensors")).tensors)
+    scores = probabilities(predict(prepared.chain, prepared.batches, clips), corpus.task)
+    targets = np.asarray(corpus.targets[clips])
+    thresholds = None
+    if corpus.task == "multilabel":
+        fitted = json.loads(_text(tracker, info, "thresholds.json"))
+        thresholds = np.array([fitted[c] for c in corpus.classes])
+    clip_ids = [corpus.clips[int(i)].id for i in clips]
+    audit = audit_sections(
+        scores,
+        targets,
+        corpus.task,
+        corpus.classes,
+        clip_ids,
+        lambda row: corpus.waveform(int(clips[row])),
+        corpus.sample_rate,
+        thresholds,
+    )
+    return run_report(
+        RunReport(
+            title=info.name,
+            task=corpus.task,
+            classes=list(corpus.classes),
+            scores=scores,
+            targets=targets,
+            clip_ids=clip_ids,
+            curves=_curves(tracker, info),
+            config=experiment.flatten(),
+            facts=_facts(info, corpus.name),
+            thresholds=thresholds,
+            metric=experiment.training.metric,
+        ),
+        more=[*audit, calibration_section({"validation": (scores, targets)}, corpus.task)],
+    )
+
+
+def _study_name(workspace: Workspace, reference: str, storage: str | None) -> str | None:
+    """The study that is meant, if any: by the file that declares it, or by its name."""
+    if reference.endswith(".py"):
+        from audio_cls.study.declaration import load_study_file
+
+        return load_study_file(Path(reference))[0].name
+    return reference if reference in _studies(workspace, storage) else None
+
+
+def _studies(workspace: Workspace, storage: str | None) -> list[str]:
+    if storage is None and not workspace.optuna_db.exists():
+        return []
+    from audio_cls.study.storage import open_storage, study_names
+
+    return study_names(open_storage(storage or workspace.optuna_db, must_exist=True))
+
+
+def _resolve(workspace: Workspace, tracker: Tracker, reference: str, storage: str | None) -> RunInfo:
+    try:
+        return tracker.resolve(reference)
+    except UserError as error:
+        studies = _studies(workspace, storage)
+        raise UserError(f"{error} Studies: {', '.join(studies) or 'none'}.") from None
+
+
+def _below(tracker: Tracker, info: RunInfo) -> str:
+    runs = tracker.runs(None, f"tags.mlflow.parentRunId = '{info.run_id}'", (), 20)
+    names = ", ".join(f"{run.name} ({run.run_id[:8]})" for run in runs)
+    return f". Below it: {names}" if names else ""
+
+
+def _text(tracker: Tracker, info: RunInfo, artifact: str) -> str:
+    return tracker.download(info.run_id, artifact).read_text(encoding="utf-8")
+
+
+def _curves(tracker: Tracker, info: RunInfo) -> list[dict[str, float]]:
+    rows: dict[int, dict[str, float]] = {}
+    for key in info.metrics:
+        if key.startswith(("train/", "val/")):
+            for step, value in tracker.curve(info.run_id, key):
+                rows.setdefault(step, {"epoch": float(step)})[key] = value
+    return [rows[step] for step in sorted(rows)]
+
+
+def _facts(info: RunInfo, corpus: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {"run": info.run_id, "data": f"{corpus} {info.tags.get('data.digest', '')[:12]}"}
+    for key in ("final/parameters", "final/train_seconds", "final/samples_per_second", "best/epoch"):
+        if key in info.metrics:
+            facts[key.partition("/")[2].replace("_", " ") if key != "best/epoch" else "best epoch"] = info.metrics[key]
+    for key in ("device", "precision", "git.commit", "study", "trial", "test.openings", "test.first_opened"):
+        if info.tags.get(key):
+            facts[key] = info.tags[key]
+    facts.setdefault("test.openings", "0: the test split has not been opened")
+    return facts
+
+
+def _component(values: Mapping[str, Any] | None) -> str:
+    if not values:
+        return ""
+    rest = ", ".join(f"{key}={value}" for key, value in values.items() if key != "kind")
+    return f"{values.get('kind', '')} ({rest})" if rest else str(values.get("kind", ""))

@@ -1,0 +1,218 @@
+"""`study revive`: pruned trials, their checkpoints and their budgets put together with the study package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from audio_cls.checkpoint import read_state
+from audio_cls.errors import UserError
+from audio_cls.experiment import Experiment
+from audio_cls.search import trial_folder
+from audio_cls.study.revive import Pruned, choose, queue_revival
+from audio_cls.workspace import Workspace
+
+__all__ = ["Revival", "larger_budget", "queue_revivals", "revive_command"]
+
+
+@dataclass(frozen=True)
+class Revival:
+    """What `queue_revivals` did. `configs` are the configurations to run now; `told` says, in lines, what becomes of each."""
+
+    configs: tuple[int, ...]
+    told: tuple[str, ...]
+
+
+def revive_command(
+    workspace: Workspace,
+    reference: str,
+    *,
+    top: int | None,
+    numbers: Sequence[int],
+    epochs: int | None,
+    workers: int,
+    storage: str | None,
+    assignments: Sequence[str],
+    device: str,
+    grace: float = 60.0,
+) -> None:
+    """Queue the pruned trials that are meant and run them, and nothing else, to the end of their budget."""
+    from audio_cls.launches import find_launch
+    from audio_cls.study.lease import worker_identity
+    from audio_cls.study.queue import Queue
+    from audio_cls.study.storage import open_storage
+    from audio_cls.study_commands import open_parts, run_command
+
+    if top is not None and numbers:
+        raise UserError("--top and --trial: give one of them")
+    launch = find_launch(workspace, reference, storage, assignments)
+    study, corpus, opened = open_parts(workspace, launch, storage)
+    where = open_storage(storage or workspace.optuna_db)
+    queue = Queue(opened, where, worker_identity())
+    queue.tidy()
+    revival = queue_revivals(workspace, opened, queue, corpus.digest, top=top, numbers=numbers, epochs=epochs)
+    for line in revival.told:
+        click.echo(line)
+    if not revival.configs:
+        click.echo("nothing to run")
+        return
+    tally = queue.tally()
+    run_command(
+        workspace,
+        str(launch.file),
+        name=study.name,
+        trials=len(tally.finished) + sum(t.user_attrs.get("config") in revival.configs for t in tally.live),
+        workers=min(workers, len(revival.configs)),
+        storage=storage,
+        assignments=launch.assignments,
+        device=device,
+        grace=grace,
+        only=revival.configs,
+    )
+
+
+def queue_revivals(
+    workspace: Workspace,
+    opened: Any,
+    queue: Any,
+    data_digest: str,
+    *,
+    top: int | None = None,
+    numbers: Sequence[int] = (),
+    epochs: int | None = None,
+) -> Revival:
+    """Queue pruned trials for their revival; all are looked at before the first is queued.
+
+    A trial without a checkpoint is an error where it was asked for by number, else it is left out.
+
+    Raises:
+        UserError: for numbers that cannot be revived, checkpoints that are not there, or a budget that makes no sense.
+    """
+    configs, told = [], []
+    fresh: list[tuple[Pruned, dict[str, Any], str]] = []
+    for pruned in choose(opened, top, numbers):
+        what = f"trial {pruned.number} (configuration {pruned.config}, best {pruned.best:.4g} when it was pruned)"
+        if pruned.finished:
+            value = pruned.latest.value
+            end = f"complete, {value:.4g}" if value is not None else str(pruned.latest.user_attrs.get("reason"))
+            told.append(f"{what}: revived before, as trial {pruned.latest.number}: {end}")
+            continue
+        if pruned.revived:
+            queued = pruned.latest.user_attrs.get("changes", {}).get("training.epochs")
+            if epochs is not None and epochs != (queued or _experiment(pruned).training.epochs):
+                raise UserError(
+                    f"{what}: its revival as trial {pruned.latest.number} to {queued or 'its own'} epochs is under way; "
+                    "let it end with `study revive`, without --epochs"
+                )
+            configs.append(pruned.config)
+            told.append(f"{what}: its revival goes on, as trial {pruned.latest.number}")
+            continue
+        try:
+            attrs, note = _prepare(workspace, opened.study_name, pruned, data_digest, epochs)
+        except _NoCheckpoint as error:
+            if numbers:
+                raise UserError(f"{what}: {error}") from None
+            told.append(f"{what}: left out: {error}")
+            continue
+        except UserError as error:
+            raise UserError(f"{what}: {error}") from None
+        fresh.append((pruned, attrs, f"{what}: {note}"))
+    for pruned, attrs, line in fresh:
+        number = queue_revival(queue, pruned, attrs)
+        configs.append(pruned.config)
+        told.append(line + (f", as trial {number}" if number is not None else ""))
+    return Revival(tuple(configs), tuple(told))
+
+
+class _NoCheckpoint(UserError):
+    pass
+
+
+def _experiment(pruned: Pruned) -> Experiment:
+    stored = pruned.latest.user_attrs.get("experiment")
+    if not stored:
+        raise UserError("no experiment is stored with it: it was not run by audio_cls")
+    return Experiment.from_json(stored)
+
+
+def _prepare(
+    workspace: Workspace, study: str, pruned: Pruned, data_digest: str, epochs: int | None
+) -> tuple[dict[str, Any], str]:
+    """The attributes of the next attempt, and what is said of it."""
+    experiment = _experiment(pruned)
+    folders = [trial_folder(workspace, study, pruned.root, n) for n in pruned.attempts]
+    state = furthest([(f, read_checkpoint(f)) for f in folders])
+    if state is None:
+        looked = ", ".join(str(f / "last.safetensors") for f in folders)
+        raise _NoCheckpoint(f"no checkpoint is left to go on from; looked for {looked}")
+    known = {experiment.digest(), *pruned.latest.user_attrs.get("begun_as", ())}
+    if state["experiment"] not in known:
+        raise UserError(
+            f"the checkpoint in {folders[0].parent} belongs to another experiment ({state['experiment'][:12]})"
+        )
+    if state.get("data", data_digest) != data_digest:
+        raise UserError(
+            f"the checkpoint was trained on other data (digest {state['data'][:12]}, now {data_digest[:12]})"
+        )
+    done, budget = int(state["epoch"]) + 1, experiment.training.epochs
+    if epochs is None or epochs == budget:
+        return {}, f"from epoch {done} of {budget}"
+    larger, note = larger_budget(experiment, epochs, done)
+    attrs = {"changes": {"training.epochs": epochs}, "begun_as": sorted(known), "own_epochs": budget}
+    return attrs, f"from epoch {done} to {larger.training.epochs} instead of {budget}: {note}"
+
+
+def larger_budget(experiment: Experiment, epochs: int, done: int) -> tuple[Experiment, str]:
+    """A run that stands at `done` epochs, given a budget of `epochs`: its experiment from there on, and what that means.
+
+    Where the learning rate does not depend on the budget (constant, step, plateau), the run equals, bit for bit, one that had
+    the larger budget from its start. A cosine goes on as the cosine of the larger budget: the learning rate rises once, to what
+    that prescribes at this epoch, and no single run from scratch has this schedule. One cycle is laid out over the whole
+    budget, its peak may have passed already, and it is refused.
+
+    Raises:
+        UserError: for a smaller budget, or a schedule that cannot be prolonged.
+    """
+    budget, schedule = experiment.training.epochs, experiment.schedule
+    if epochs < budget:
+        raise UserError(
+            f"--epochs {epochs} is less than its budget of {budget}: a revived trial is trained to its budget or beyond"
+        )
+    larger = experiment.override({"training.epochs": epochs})
+    if epochs == budget or schedule.longer == "same":
+        return larger, "the learning rate does not depend on the budget"
+    if schedule.longer == "refused" or experiment.model.closed_form:
+        raise UserError(
+            f"--epochs {epochs}: schedule.kind={schedule.kind} is laid out over its budget of {budget} epochs and cannot be "
+            "prolonged half-way. Revive without --epochs, or train it anew with the larger budget. "
+            "These can be prolonged: constant, cosine, plateau, step."
+        )
+    before, after = (schedule.factor(done, n, ()) for n in (budget, epochs))
+    lr = experiment.optimizer.lr
+    return (
+        larger,
+        f"the {schedule.kind} of {epochs} epochs from there on, learning rate {before * lr:.3g} -> {after * lr:.3g}",
+    )
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The state of a folder's last checkpoint; None where there is none."""
+    path = folder / "last.safetensors"
+    try:
+        with open(path, "rb") as file:
+            return read_state(file, str(path))
+    except FileNotFoundError:
+        return None
+
+
+def furthest(found: Sequence[tuple[Path, dict[str, Any] | None]]) -> dict[str, Any] | None:
+    """The state that has most epochs, the nearest attempt's where several have."""
+    best: dict[str, Any] | None = None
+    for _, state in found:
+        if state is not None and (best is None or state["epoch"] > best["epoch"]):
+            best = state
+    return best

@@ -1,0 +1,450 @@
+"""Several studies of trained networks under hundreds of faults, on SQLite and PostgreSQL; then everything is counted.
+
+    python benchmarks/faults.py --campaign --faults 208          # about ten minutes on two cores
+
+Four studies: Optuna on SQLite or PostgreSQL, MLflow in the workspace or on an HTTP server. Each runs the real objective in three
+worker processes, which are forked from this one (a worker that is replaced costs no start-up, so that the faults can come fast)
+and replaced when they end. A study that finishes before its faults are spent is asked for more configurations, as a user would.
+
+Faults: `kill` all workers at once with SIGKILL; `kill-worker` one; `moment` one at an exact point of its work (POINTS); `term` and
+`interrupt` ask one to leave; `stop` halts one with SIGSTOP for less than the grace period of its heartbeat, `stall` for longer, so that
+its trial is given away and it must notice; `disk` lets no file be written for a while; `tracking` kills the MLflow server and
+starts it again; `database` does so with PostgreSQL. Drawn from `--seed`; only processes that were started here are signalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.servers import Missing, MLflowServer, PostgreSQL, mlflow_server, postgresql
+
+FORK = multiprocessing.get_context("fork")
+WORKERS = 3
+HEARTBEAT = (1, 3)  # seconds: interval, grace
+POINTS = (
+    "before a checkpoint is written", "before a file is put in its place", "after a file was put in its place", "after a checkpoint",
+    "before an epoch is logged", "after an epoch was logged", "before an epoch is reported", "after an epoch was reported",
+    "before a trial is taken", "after a trial was taken", "before a trial is queued again", "after a trial was queued again",
+    "before a trial is told", "after a trial was told", "before its run is finished", "after its run was finished", "before an artifact",
+)  # fmt: skip
+KINDS = {"kill": 2, "kill-worker": 4, "moment": 9, "term": 3, "interrupt": 2, "stop": 3, "stall": 3, "disk": 3}
+FEATURES: Any = None  # packed by `warm_up`, inherited by the workers
+WRONG = ("lost", "run twice", "holes or duplicates", "unreadable", "left over", "other")
+
+
+@dataclass
+class Shared:
+    """What this process tells its workers: at which point one is to die (1 + its place in POINTS), and until when the disk is full."""
+
+    moment: Any = field(default_factory=lambda: FORK.RawValue("i", 0))
+    full_until: Any = field(default_factory=lambda: FORK.RawValue("d", 0.0))
+
+
+@dataclass
+class Site:
+    """Where one study of the campaign lives."""
+
+    name: str
+    workspace: Path
+    storage: str
+    database: PostgreSQL | None
+    mlflow: MLflowServer | None
+    shared: Shared = field(default_factory=Shared)
+
+    @property
+    def tracking(self) -> str | None:
+        return self.mlflow.address if self.mlflow else None
+
+
+# -- a worker -----------------------------------------------------------------------------------------------------------
+
+
+def arm(shared: Shared) -> None:
+    """Make this process die at the point that it is told, and meet a full disk."""
+    import optuna
+
+    from audio_cls import checkpoint
+    from audio_cls.study.queue import Queue
+    from audio_cls.tracking import Run
+
+    def strike(point: str | None) -> None:
+        if point is not None and shared.moment.value == POINTS.index(point) + 1:
+            shared.moment.value = 0
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrap(owner: Any, name: str, before: str | None, after: str | None) -> None:
+        inner: Callable[..., Any] = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            strike(before)
+            out = inner(*args, **kwargs)
+            strike(after)
+            return out
+
+        setattr(owner, name, call)
+
+    wrap(checkpoint, "write", POINTS[0], None)
+    wrap(os, "replace", POINTS[1], POINTS[2])
+    wrap(checkpoint.CheckpointStore, "save", None, POINTS[3])
+    wrap(Run, "epoch", POINTS[4], POINTS[5])
+    wrap(optuna.trial.Trial, "report", POINTS[6], POINTS[7])
+    wrap(optuna.Study, "ask", POINTS[8], POINTS[9])
+    wrap(Queue, "_copy", POINTS[10], POINTS[11])
+    wrap(optuna.Study, "tell", POINTS[12], POINTS[13])
+    wrap(Run, "finish", POINTS[14], POINTS[15])
+    wrap(Run, "artifact_text", POINTS[16], None)
+    fsync = os.fsync
+
+    def sync(fd: int) -> None:
+        if time.time() < shared.full_until.value:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(fd)
+
+    os.fsync = sync
+
+
+def work(site: Site, total: int, log: Path) -> None:
+    """One worker, in a process of its own: exit code 0 when the total is reached or it was asked to leave, 4 on a full disk."""
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", force=True)
+    import torch
+
+    from audio_cls.disk import DiskFull
+    from audio_cls.objective import Runtime
+    from audio_cls.search import study_identity, trial_objective
+    from audio_cls.study.declaration import load_study_file
+    from audio_cls.study.storage import Heartbeat
+    from audio_cls.study.worker import run_worker
+    from audio_cls.tracking import Tracker
+    from audio_cls.workspace import Workspace
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    arm(site.shared)
+    workspace = Workspace(site.workspace, site.tracking)
+    file = site.workspace / "study.py"
+    declared, _ = load_study_file(file)
+    runtime = Runtime(workspace, Tracker(workspace, retry_seconds=1.0), torch.device("cpu"), disk_wait_seconds=0.2)
+    runtime.features = FEATURES or runtime.features
+    identity = study_identity(runtime.corpus("faults"))
+    try:
+        run_worker(
+            declared, workspace.root, total, trial_objective(runtime, declared, None, file), storage=site.storage, identity=identity,
+            supervisor=os.getppid(), heartbeat=Heartbeat(*HEARTBEAT), poll_seconds=0.1, max_deaths=1000, grace_seconds=5.0,
+        )  # fmt: skip
+        runtime.tracker.flush()
+    except DiskFull as error:
+        print(error, flush=True)
+        os._exit(4)
+    os._exit(0)
+
+
+# -- faults -------------------------------------------------------------------------------------------------------------
+
+
+class Team:
+    """The workers of one study, replaced when they end."""
+
+    def __init__(self, site: Site, total: int) -> None:
+        self.site, self.total = site, total
+        self.processes: list[Any] = []
+        self.finished = 0
+
+    def fill(self) -> None:
+        for process in [p for p in self.processes if not p.is_alive()]:
+            process.join()
+            self.processes.remove(process)
+        while len(self.processes) < WORKERS:
+            process = FORK.Process(target=work, args=(self.site, self.total, self.site.workspace / "workers.log"))
+            process.start()
+            self.processes.append(process)
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+def inflict(kind: str, team: Team, rng: random.Random) -> bool:
+    """One fault; False where it did not come about."""
+    site, alive = team.site, [p for p in team.processes if p.is_alive()]
+    if not alive:
+        return False
+    victim = rng.choice(alive)
+    if kind == "kill":
+        for process in alive:
+            process.kill()
+    elif kind == "kill-worker":
+        victim.kill()
+    elif kind in ("term", "interrupt"):
+        os.kill(victim.pid, signal.SIGTERM if kind == "term" else signal.SIGINT)
+        victim.join(15)
+    elif kind in ("stop", "stall"):
+        os.kill(victim.pid, signal.SIGSTOP)
+        seconds = rng.uniform(0.2, 1.0) if kind == "stop" else HEARTBEAT[1] + rng.uniform(1.5, 3.0)
+        time.sleep(seconds)
+        os.kill(victim.pid, signal.SIGCONT)
+    elif kind == "moment":
+        site.shared.moment.value = rng.randrange(len(POINTS)) + 1
+        deadline = time.monotonic() + 6
+        while site.shared.moment.value and time.monotonic() < deadline:
+            time.sleep(0.05)
+            team.fill()
+        if site.shared.moment.value:
+            site.shared.moment.value = 0
+            return False
+    elif kind == "disk":
+        site.shared.full_until.value = time.time() + rng.uniform(0.2, 1.5)
+        time.sleep(max(0.0, site.shared.full_until.value - time.time()))
+    elif kind == "tracking":
+        assert site.mlflow is not None
+        site.mlflow.kill()
+        time.sleep(rng.uniform(0.5, 3.0))
+        site.mlflow.start()
+    elif kind == "database":
+        assert site.database is not None
+        site.database.crash()
+        time.sleep(rng.uniform(0.2, 1.5))
+        site.database.start()
+    return True
+
+
+def attack(site: Site, faults: int, rng: random.Random, longest: float) -> tuple[Counter[str], int]:
+    """Run a study through its faults; how many of each kind, and the configurations asked for at the end."""
+    kinds = dict(KINDS)
+    rare = [*(["tracking"] * 2 if site.mlflow else []), *(["database"] * 3 if site.database else [])]
+    plan = rng.choices(list(kinds), list(kinds.values()), k=faults - len(rare)) + rare
+    rng.shuffle(plan)
+    done: Counter[str] = Counter()
+    team = Team(site, 6)
+    deadline = time.monotonic() + longest
+    try:
+        while plan:
+            if time.monotonic() > deadline:
+                raise SystemExit(
+                    f"{site.name}: {len(plan)} faults were not inflicted in {longest:g} s; see {site.workspace / 'workers.log'}"
+                )
+            if any(p.exitcode == 0 for p in team.processes) and finished(site) >= team.total:
+                team.total += 4
+            team.fill()
+            time.sleep(rng.uniform(0.1, 0.9))
+            kind = plan[-1]
+            if inflict(kind, team, rng):
+                done[kind] += 1
+                plan.pop()
+            else:
+                plan.insert(0, plan.pop())
+        while finished(site) < team.total:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{site.name}: not finished in {longest:g} s; see {site.workspace / 'workers.log'}")
+            team.fill()
+            time.sleep(0.5)
+        for process in team.processes:
+            process.join(60)
+        # A last worker finds nothing to do, and sends what earlier ones kept for the tracking server.
+        last = FORK.Process(target=work, args=(site, team.total, site.workspace / "workers.log"))
+        last.start()
+        last.join(120)
+    finally:
+        team.end()
+    return done, team.total
+
+
+# -- counting -------------------------------------------------------------------------------------------------------------
+
+
+def aside(function: Callable[..., Any], *args: Any) -> Any:
+    """Call in a process of its own: no connection made here is inherited by the workers forked later."""
+    receive, send = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=lambda: send.send(function(*args)))
+    process.start()
+    send.close()
+    answer = receive.recv()
+    process.join()
+    return answer
+
+
+def finished(site: Site) -> int:
+    return int(aside(_finished, site.storage))
+
+
+def _finished(storage: str) -> int:
+    from audio_cls.study.queue import Tally
+    from audio_cls.study.storage import load_study, open_storage, study_names
+
+    opened = open_storage(storage)
+    if "faults" not in study_names(opened):
+        return 0
+    return len(Tally.of(load_study("faults", opened).get_trials(deepcopy=False)).finished)
+
+
+def audit(site: Site, asked: int) -> dict[str, list[str]]:
+    """All that is wrong with a study and its runs; made in a process of its own."""
+    from audio_cls.checkpoint import read
+    from audio_cls.experiment import Experiment
+    from audio_cls.study.queue import Tally, is_finished
+    from audio_cls.study.storage import load_study, open_storage
+    from audio_cls.tracking import Tracker
+    from audio_cls.workspace import Workspace
+
+    wrong: dict[str, list[str]] = {kind: [] for kind in WRONG}
+    trials = load_study("faults", open_storage(site.storage)).get_trials(deepcopy=False)
+    latest = Tally.of(trials).latest
+    ends = Counter(int(t.user_attrs["config"]) for t in trials if "config" in t.user_attrs and is_finished(t))
+    wrong["lost"] += [f"configuration {k}" for k in range(asked) if not ends[k]]
+    wrong["run twice"] += [f"configuration {k}: finished {n} times" for k, n in ends.items() if n > 1]
+    wrong["left over"] += [f"trial {t.number} is {t.state.name}" for t in trials if not t.state.is_finished()]
+    params = Counter(json.dumps(t.params, sort_keys=True) for t in latest.values())
+    wrong["run twice"] += [f"{n} configurations are {p}" for p, n in params.items() if n > 1]
+    tracker = Tracker(Workspace(site.workspace, site.tracking))
+    tracker.flush()
+    if tracker.pending():
+        wrong["left over"].append(f"{tracker.pending()} runs are not wholly sent")
+    runs = {r.run_id: r for r in tracker.runs() if r.tags.get("kind") == "trial"}
+    names = Counter(r.tags.get("config", "") for r in runs.values())
+    wrong["run twice"] += [f"configuration {k}: {n} runs in MLflow" for k, n in names.items() if n > 1]
+    by_local = {r.tags.get("local_uid", ""): r for r in runs.values()}
+    for k, trial in sorted(latest.items()):
+        reference = str(trial.user_attrs.get("mlflow_run_id", ""))
+        run = runs.get(reference) or by_local.get(reference)
+        if run is None:
+            wrong["lost"].append(f"configuration {k}: no run in MLflow ({reference})")
+            continue
+        steps = sorted(trial.intermediate_values)
+        if steps != list(range(len(steps))):
+            wrong["holes or duplicates"].append(f"configuration {k}: Optuna has the steps {steps}")
+        for key in ("val/macro_f1", "train/loss"):
+            logged = [step for step, _ in tracker.curve(run.run_id, key)]
+            if logged != steps:
+                wrong["holes or duplicates"].append(f"configuration {k}: {key} in MLflow {logged}, Optuna {steps}")
+        told = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAILED"}.get(trial.state.name)
+        if run.state != told or trial.state.name == "FAIL":
+            wrong["other"].append(
+                f"configuration {k}: Optuna {trial.state.name}, MLflow {run.state} ({trial.user_attrs.get('reason')})"
+            )
+        try:
+            folder = site.workspace / "read"
+            Experiment.from_json(tracker.download(run.run_id, "experiment.json", folder).read_text())
+            if trial.state.name == "COMPLETE":
+                best = read(tracker.download(run.run_id, "weights/best.safetensors", folder))
+                if best.state["epoch"] != int(run.metrics["best/epoch"]):
+                    wrong["other"].append(
+                        f"configuration {k}: weights of epoch {best.state['epoch']}, best is {run.metrics['best/epoch']}"
+                    )
+                for name in ("predictions.csv", "report.html"):
+                    if tracker.download(run.run_id, name, folder).stat().st_size < 100:
+                        wrong["unreadable"].append(f"configuration {k}: {name} is cut short")
+            shutil.rmtree(folder)
+        except Exception as error:
+            wrong["unreadable"].append(f"configuration {k}: {error}")
+    return wrong
+
+
+def warm_up(workspace: Path) -> None:
+    """Train one run here, so that workers, which are forked from this process, have everything imported and the features packed."""
+    global FEATURES
+    import torch
+
+    from audio_cls.checkpoint import CheckpointStore
+    from audio_cls.objective import Record, Runtime, run_experiment
+    from audio_cls.study.declaration import load_study_file
+    from audio_cls.tracking import Tracker
+    from audio_cls.workspace import Workspace
+
+    torch.set_num_threads(1)
+    place = Workspace(workspace)
+    runtime = Runtime(place, Tracker(place), torch.device("cpu"))
+    base: Any = load_study_file(workspace / "study.py")[0].base
+    outcome = run_experiment(base, runtime, Record("warm up"), CheckpointStore(workspace / "warm"))
+    assert outcome.state == "COMPLETE", outcome
+    FEATURES = runtime.features
+
+
+def campaign(root: Path, faults: int, seed: int, longest: float, make: Callable[[Path], Path]) -> int:
+    """All four studies; prints the table and returns how much is wrong."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and workers are ended with us
+    rng = random.Random(seed)
+    began = time.monotonic()
+    inflicted: dict[str, Counter[str]] = {}
+    rows: list[list[Any]] = []
+    details: list[str] = []
+    with contextlib.ExitStack() as stack:
+        try:
+            server: PostgreSQL | None = stack.enter_context(postgresql())
+        except Missing as error:
+            server = None
+            print(f"SQLite only: {error}")
+        stores = ["sqlite", "postgresql"] if server else ["sqlite"]
+        plain = make(root / "template")
+        warm_up(shutil.copytree(plain, root / "warm"))
+        for number, (store, http) in enumerate((s, h) for s in stores for h in (False, True)):
+            name = f"{store}, MLflow {'over HTTP' if http else 'in the workspace'}"
+            workspace = root / f"{store}-{'http' if http else 'local'}"
+            shutil.copytree(plain, workspace)
+            storage = (
+                server.create(f"campaign{number}")
+                if server and store == "postgresql"
+                else f"sqlite:///{workspace}/optuna.db"
+            )
+            with contextlib.ExitStack() as inner:
+                mlflow = inner.enter_context(mlflow_server(workspace / "server")) if http else None
+                site = Site(name, workspace, storage, server if store == "postgresql" else None, mlflow)
+                share = faults // (2 * len(stores)) + (number < faults % (2 * len(stores)))
+                inflicted[name], asked = attack(site, share, rng, longest)
+                wrong = aside(audit, site, asked)
+            rows.append(
+                [
+                    name,
+                    sum(inflicted[name].values()),
+                    asked,
+                    asked - len(wrong["lost"]),
+                    *(len(wrong[k]) for k in WRONG),
+                ]
+            )
+            details += [f"{name}: {kind}: {line}" for kind, lines in wrong.items() for line in lines]
+            print(
+                f"  {name}: {rows[-1][1]} faults, {asked} configurations, {len(details)} wrong so far, {time.monotonic() - began:.0f} s",
+                flush=True,
+            )
+    kinds = sorted({kind for counts in inflicted.values() for kind in counts})
+    print(f"\n{sum(r[1] for r in rows)} faults, seed {seed}, {time.monotonic() - began:.0f} s\n")
+    show(["faults", *kinds, "all"], [[n, *(c[k] for k in kinds), sum(c.values())] for n, c in inflicted.items()])
+    show(["study", "faults", "asked", "finished", *WRONG], rows)
+    for line in details:
+        print(f"  {line}")
+    return len(details)
+
+
+def show(columns: list[str], rows: list[list[Any]]) -> None:
+    """A table in Markdown, its sums below."""
+    sums = ["all", *(sum(row[i] for row in rows) for i in range(1, len(columns)))]
+    lines = [columns, *rows, sums]
+    widths = [max(len(str(line[i])) for line in lines) for i in range(len(columns))]
+    for number, line in enumerate(lines):
+        cells = [
+            str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("| " + " | ".join(cells) + " |")
+        if number == 0:
+            print("|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|")
+    print()

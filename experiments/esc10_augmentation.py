@@ -1,0 +1,44 @@
+"""Which augmentation helps a small CNN on ESC-10? SpecAugment, mixup, rolling in time, class weights, all of them.
+
+    audio-cls data prepare PATH/TO/ESC-10 --name esc10 --layout esc50 --subset esc10
+    audio-cls ablate run experiments/esc10_augmentation.py --workers 2
+
+6 arms x 3 seeds x 5 folds = 90 runs of 30 epochs on 240 clips. ESC-10 is balanced, so that class weights change nothing
+there: that arm is the control, and a suite that finds a difference in it is broken.
+"""
+
+from audio_cls.ablation.declaration import Ablation
+from audio_cls.experiment import Experiment
+
+BASE = Experiment.parse(
+    {
+        "data": {"corpus": "esc10", "clip_seconds": 2.0, "pad": "tile", "split": {"kind": "folds"}},
+        "features": {"kind": "log_mel", "n_fft": 1024, "hop_length": 320, "n_mels": 64},
+        "model": {"kind": "small_cnn"},
+        "optimizer": {"kind": "adamw", "lr": 3e-3},
+        "training": {"epochs": 30, "batch_size": 32, "metric": "val/macro_f1"},
+    }
+)
+
+SPECAUGMENT = {"augment.specaugment.time_mask_frames": 16, "augment.specaugment.freq_mask_bins": 8}
+MIXUP = {"augment.mixup.alpha": 0.3}
+TIME_ROLL = {"augment.time_roll": "on"}
+CLASS_WEIGHTS = {"loss.class_weights": "inverse"}
+
+ABLATION = Ablation(
+    "esc10-augmentation",
+    base=BASE,
+    reference="plain",
+    arms={
+        "plain": {},
+        "specaugment": SPECAUGMENT,
+        "mixup": MIXUP,
+        "time-roll": TIME_ROLL,
+        "class-weights": CLASS_WEIGHTS,
+        "all": {**SPECAUGMENT, **MIXUP, **TIME_ROLL, **CLASS_WEIGHTS},
+    },
+    metric=("val/macro_f1", "val/accuracy", "val/loss"),
+    seeds=range(3),
+    folds="all",
+    question="Does SpecAugment help a small CNN on ESC-10? Does mixup, rolling in time, all at once? Or is it luck?",
+)

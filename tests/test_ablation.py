@@ -1,0 +1,617 @@
+"""Suites: what a declaration refuses, what the contract refuses, and that a grid is resumed, extended and told rightly."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audio_cls.ablation import contract, record
+from audio_cls.ablation.contract import check_plan, check_records, optimiser_steps, present, undeclared
+from audio_cls.ablation.declaration import Ablation
+from audio_cls.ablation.predictions import pooled_by_seed, read_cell_scores
+from audio_cls.ablation.running import open_suite, reopen_suite, results, start_suite
+from audio_cls.ablation.suite import bootstrap_arms, summarise
+from audio_cls.data.corpus import Corpus
+from audio_cls.errors import UserError
+from audio_cls.experiment import Experiment
+from audio_cls.metrics import evaluate
+from audio_cls.models.cnn4 import Cnn4
+from audio_cls.objective import Runtime
+from audio_cls.runs import read_state, run_item, write_state
+from audio_cls.scores import read_scores, scores_csv
+from audio_cls.tracking import Tracker
+from audio_cls.workspace import Workspace
+
+SMALL = {
+    "data.corpus": "tones", "data.sample_rate": 8000, "data.clip_seconds": 1.0, "features.n_fft": 256, "features.hop_length": 128,
+    "features.n_mels": 16, "training.batch_size": 8, "training.epochs": 2, "optimizer.lr": 0.01, "model.widths": (4, 8),
+    "training.precision": "fp32",
+}  # fmt: skip
+BASE = Experiment().override(SMALL)
+ARMS: dict[str, dict[str, Any]] = {"plain": {}, "mixup": {"augment.mixup.alpha": 0.4}}
+
+
+def ablation(**changes: Any) -> Ablation:
+    given: dict[str, Any] = {
+        "name": "suite",
+        "base": BASE,
+        "reference": "plain",
+        "arms": ARMS,
+        "seeds": range(2),
+        "folds": (1, 2),
+    }
+    return Ablation(**{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def corpus(tones_corpus: Path) -> Corpus:
+    return Corpus.open(tones_corpus)
+
+
+# -- the declaration --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "a/b"}, "'a/b' names a suite"),
+        ({"arms": {"plain": {}, "x y": {"seed": 3}}}, "'x y' names an arm"),
+        ({"arms": {"plain": {}}}, "two arms"),
+        ({"reference": "plane"}, "Did you mean 'plain'"),
+        ({"arms": {"plain": {}, "b": {"augment.mixupp": "on"}}}, "arm 'b'.*Did you mean 'mixup'"),
+        ({"arms": {"plain": {}, "b": {"optimizer.lrr": 1.0}}}, "arm 'b'.*Did you mean 'optimizer.lr'"),
+        ({"arms": {"plain": {}, "b": {"optimizer.lr": -1.0}}}, "arm 'b'.*greater than 0"),
+        ({"arms": {"plain": {}, "b": {"model": "logistic_regression"}}}, "arm 'b'.*takes embedding"),
+        ({"arms": {"plain": {}, "b": {"training.epochs": 2}}}, "same experiment as the reference"),
+        ({"metric": "val/macro_f2"}, "macro_f1"),
+        ({"metric": "test/macro_f1"}, "validation data"),
+        ({"metric": "val/loss", "select": "best"}, "make them equal"),
+        ({"select": "first"}, "Allowed: best, last"),
+        ({"unit": "steps"}, "needs budget"),
+        ({"budget": 0}, "1 or more"),
+        ({"seeds": (1, 1)}, "distinct"),
+        ({"seeds": ()}, "distinct"),
+        ({"differs": ("budgets",)}, "Did you mean 'budget'"),
+        ({"base": BASE.override({"data.split.kind": "official"})}, "has no folds"),
+        ({"base": BASE.override({"data.split.kind": "grouped"}), "folds": "all"}, "range"),
+    ],
+    ids=str,
+)
+def test_a_declaration_that_does_not_hold(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=f"(?s){said}"):
+        ablation(**changes)
+
+
+def test_a_declaration_does_not_change_after_it_is_made() -> None:
+    arms = {"plain": {}, "b": {"optimizer.lr": 0.1}}
+    made = ablation(arms=arms)
+    arms["b"]["optimizer.lr"] = 0.2
+    assert made.arm("b").optimizer.lr == 0.1
+    with pytest.raises(TypeError):
+        made.arms["c"] = {}  # type: ignore[index]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.name = "x"  # type: ignore[misc]
+    assert record.restore(
+        record.SuiteState("suite", made.identity(), "tones", "d", list(made.seeds), [1, 2])
+    ).identity() == made.identity()  # fmt: skip
+
+
+def test_the_grid_gives_every_arm_a_run_before_any_a_second(corpus: Corpus) -> None:
+    plan = check_plan(ablation(folds="all"), corpus)
+    places = [(p.seed, p.fold, p.arm) for p in plan.cells]
+    assert places == [(s, f, a) for s in range(2) for f in range(1, 6) for a in ARMS]
+    assert all(p.experiment.seed == p.seed and p.experiment.data.split.test_fold == p.fold for p in plan.cells)  # type: ignore[attr-defined]
+    assert plan.test_to_train == pytest.approx(1 / 3)  # one fold validates, three train
+
+
+# -- the contract before the first run --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "arm", "hidden"),
+    [
+        ({}, {"optimizer.kind": "sgd"}, ["optimizer.lr", "optimizer.weight_decay"]),
+        ({}, {"optimizer": {"kind": "sgd", "lr": 0.01}}, ["optimizer.weight_decay"]),
+        ({"loss.class_weights": "inverse"}, {"loss.kind": "focal"}, ["loss.class_weights"]),
+        ({}, {"optimizer.kind": "sgd", "optimizer.lr": 0.01, "optimizer.weight_decay": 0.01}, []),
+        ({}, {"augment.mixup": "on"}, []),
+        ({}, {"augment.mixup.alpha": 0.4}, []),
+        ({"augment.mixup.alpha": 0.4}, {"augment.mixup": "none"}, []),
+        ({"augment.mixup.alpha": 0.4}, {"augment.mixup": {"p": 0.5}}, ["augment.mixup.alpha"]),
+        ({}, {"augment": {"mixup": {}, "specaugment": {}}}, []),
+        ({"augment.mixup": "on"}, {"augment": {"specaugment": {}}}, []),
+        ({}, {"schedule.kind": "constant"}, []),
+        ({"schedule.warmup_epochs": 1.0}, {"schedule.kind": "constant"}, ["schedule.warmup_epochs"]),
+        ({}, {"model.kind": "cnn4"}, ["model.dropout", "model.widths"]),
+        ({}, {"model": Cnn4()}, []),
+    ],
+    ids=str,
+)
+def test_a_change_of_kind_hides_no_second_difference(
+    base: dict[str, Any], arm: dict[str, Any], hidden: list[str]
+) -> None:
+    made = ablation(base=BASE.override(base), arms={"plain": {}, "b": arm})
+    found = undeclared(made.arm("b"), made.arm("plain"), contract.declared_keys(arm))
+    assert sorted(found) == hidden
+    if hidden:
+        with pytest.raises(UserError, match=f"arm 'b'.*differs in more: {hidden[0]} is"):
+            contract.check_declaration(made)
+    else:
+        contract.check_declaration(made)
+
+
+def test_what_is_present_is_what_the_value_holds() -> None:
+    with_mixup = present(BASE.override({"augment.mixup.alpha": 0.4}))
+    assert with_mixup["augment.mixup"] == "on"
+    assert with_mixup["augment.mixup.alpha"] == 0.4
+    assert not any(key.startswith("augment") for key in present(BASE))
+    assert {k: v for k, v in BASE.flatten().items() if k in present(BASE) and v != "none"}.keys() <= present(
+        BASE
+    ).keys()
+
+
+@pytest.mark.parametrize("key", ["data.corpus", "data.split.test_fold", "data.split", "training.metric"])
+def test_arms_share_data_split_and_the_choice_of_the_epoch(key: str, corpus: Corpus) -> None:
+    value: Any = {"data.corpus": "x", "data.split.test_fold": 2, "data.split": {"kind": "grouped"}}.get(key, "val/loss")
+    with pytest.raises(UserError, match=f"overrides {key}"):
+        check_plan(ablation(arms={"plain": {}, "b": {key: value}}), corpus)
+
+
+@pytest.mark.parametrize(
+    "arm", [{"training.epochs": 3}, {"training.batch_size": 4}, {"sampling.kind": "repeat_factor", "sampling.threshold": 0.9}, {"training.early_stopping": 3}],
+    ids=str,
+)  # fmt: skip
+def test_unequal_budgets_are_refused_unless_declared(arm: dict[str, Any], corpus: Corpus) -> None:
+    made = ablation(arms={"plain": {}, "b": arm})
+    with pytest.raises(
+        UserError, match=r"arm 'b', seed 0, fold 1: unequal budgets: \d+ steps .*the reference 'plain': 6 steps"
+    ):
+        check_plan(made, corpus)
+    plan = check_plan(dataclasses.replace(made, differs=("budget",)), corpus)
+    assert ("declared to differ", "budget") in plan.terms
+
+
+def test_a_budget_in_steps_makes_batch_sizes_comparable(corpus: Corpus) -> None:
+    made = ablation(arms={"plain": {}, "b": {"training.batch_size": 3}}, budget=60, unit="steps")
+    plan = check_plan(made, corpus)
+    assert {(p.arm, p.steps, p.experiment.training.epochs) for p in plan.cells} == {("plain", 60, 20), ("b", 60, 10)}
+    with pytest.raises(UserError, match="unequal budgets"):  # 1 epoch of 3 steps and 1 epoch of 6
+        check_plan(dataclasses.replace(made, budget=3), corpus)
+
+
+def test_unequal_precision_is_refused(corpus: Corpus) -> None:
+    with pytest.raises(UserError, match="computes in bf16, the reference 'plain' in fp32"):
+        check_plan(ablation(arms={"plain": {}, "b": {"training.precision": "bf16"}}), corpus)
+
+
+def test_a_group_on_two_sides_is_refused(corpus: Corpus) -> None:
+    leaking = Corpus(corpus.directory, corpus.index)
+    torn = next(i for i in range(1, 30) if leaking.folds[i] != leaking.folds[0])
+    leaking.groups = tuple("one recording" if i in (0, torn) else g for i, g in enumerate(corpus.groups))
+    with pytest.raises(UserError, match=r"ablation 'suite', fold \d: .*'one recording' \(\w+ and \w+\)"):
+        check_plan(ablation(folds="all"), leaking)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "balanced", "repeat_factor"])
+@pytest.mark.parametrize("size", [1, 5, 7, 24, 25, 100])
+def test_steps_are_counted_as_batches_are_dealt(sampling: str, size: int, corpus: Corpus) -> None:
+    from audio_cls.batches import Batches
+
+    experiment = BASE.override({"sampling": sampling, "training.batch_size": size, "training.epochs": 3})
+    split = experiment.data.split.assign(corpus)
+    batches = Batches.__new__(Batches)
+    batches.experiment, batches.corpus, batches.split, batches.device = experiment, corpus, split, None  # type: ignore[assignment]
+    batches._order = experiment.sampling.build(corpus.targets[split.train])
+    batches.from_waveforms = False
+    seen = 0
+    batches.features = lambda clips, where: clips  # type: ignore[method-assign, assignment, return-value]
+    import torch
+
+    batches.targets = torch.from_numpy(corpus.targets)
+    batches.device = torch.device("cpu")
+    for epoch in range(3):
+        seen += len(list(batches.train(epoch)))
+    assert optimiser_steps(experiment, corpus.targets[split.train]) == seen
+
+
+# -- a suite that has been run ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ran(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace where all but the last two cells of the suite have been run, in this process."""
+    workspace = Workspace(tmp_path_factory.mktemp("suite"))
+    shutil.copytree(tones_corpus, workspace.corpora / "tones")
+    file = workspace.root / "suite.py"
+    file.write_text("# the suite of these tests\n")
+    import torch
+
+    torch.set_num_threads(1)
+    tracker = Tracker(workspace)
+    suite = open_suite(ablation(), workspace, tracker, file, "cpu")
+    parent, arms = start_suite(suite, file)
+    runtime = Runtime(workspace, tracker, torch.device("cpu"))
+    for item in record.grid_items(suite.ablation, suite.plan, suite.corpus, suite.state.arms)[:-2]:
+        state = run_item(item, runtime, parent=parent.id, kind="cell")
+        assert state is not None
+        assert state.state == "COMPLETE", state.reason
+    for run in (*arms.values(), parent):
+        run.finish("INTERRUPTED")
+    return workspace
+
+
+@pytest.fixture
+def workspace(ran: Workspace, tmp_path: Path) -> Workspace:
+    shutil.copytree(ran.root, tmp_path / "copy")
+    return Workspace(tmp_path / "copy")
+
+
+def test_half_a_suite_is_reported(ran: Workspace) -> None:
+    result = results(reopen_suite("suite", ran, Tracker(ran)))[0]
+    assert result.state == "under way: 6 of 8 runs"
+    assert [(a.name, a.done, a.planned) for a in result.arms] == [("plain", 3, 4), ("mixup", 3, 4)]
+    comparison = result.arms[1].comparison
+    assert comparison is not None
+    assert (comparison.n, comparison.pairs.cells) == (3, ((0, 1), (0, 2), (1, 1)))
+    plain, mixup = result.arms[0].values, result.arms[1].values
+    assert comparison.pairs.differences == pytest.approx([mixup[c] - plain[c] for c in comparison.pairs.cells])
+    runs = Tracker(ran).runs(filter="tags.kind = 'cell'")
+    by_name = {r.name: r for r in runs}
+    assert plain[0, 2] == by_name["plain seed 0 fold 2"].metrics["last/macro_f1"]
+
+
+def test_mlflow_groups_cells_below_arms_below_the_suite(ran: Workspace) -> None:
+    runs = Tracker(ran).runs()
+    by_id = {r.run_id: r for r in runs}
+    cells = [r for r in runs if r.tags["kind"] == "cell"]
+    assert len(cells) == 6
+    keys = set(cells[0].params)
+    for cell in cells:
+        arm = by_id[str(cell.parent)]
+        suite = by_id[str(arm.parent)]
+        assert (arm.tags["kind"], suite.tags["kind"]) == ("arm", "suite")
+        assert cell.params["ablation.arm"] == arm.params["ablation.arm"] == cell.name.split()[0]
+        assert set(cell.params) == set(arm.params) == set(suite.params) == keys
+    pairs = {(c.params["ablation.arm"], c.tags["seed"], c.tags["fold"]): c.tags for c in cells}
+    assert pairs["plain", "0", "1"]["init.digest"] == pairs["mixup", "0", "1"]["init.digest"]
+    assert pairs["plain", "0", "1"]["order.digest"] == pairs["mixup", "0", "1"]["order.digest"]
+    assert pairs["plain", "0", "1"]["init.digest"] != pairs["plain", "1", "1"]["init.digest"]
+    assert pairs["plain", "0", "1"]["order.digest"] != pairs["plain", "1", "1"]["order.digest"]
+    assert pairs["plain", "0", "1"]["split.digest"] != pairs["plain", "0", "2"]["split.digest"]
+
+
+Change = Callable[[record.Recorded], record.Recorded]
+
+
+def _fact(**facts: str) -> Change:
+    new = {k.replace("__", "."): v for k, v in facts.items()}
+    return lambda r: dataclasses.replace(r, facts={**r.facts, **new}, tracked={**r.tracked, **new})
+
+
+def _experiment(key: str, value: Any) -> Change:
+    return lambda r: dataclasses.replace(r, experiment=Experiment.parse(r.experiment).override({key: value}).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_experiment("optimizer.lr", 0.02), "optimizer.lr is 0.02, declared is 0.01: a difference that no arm declares"),
+        (_experiment("training.epochs", 3), "training.epochs is 3, declared is 2"),
+        (_experiment("features.n_mels", 20), "features.n_mels is 20"),
+        (_experiment("seed", 7), "seed is 7"),
+        (_fact(data__digest="other"), "data is other"),
+        (_fact(split__digest="other"), "split is other"),
+        (_fact(init__digest="other"), "initial weights is other, its partner in 'plain' has"),
+        (_fact(order__digest="other"), "clip order of the first epoch is other"),
+        (_fact(metric__version="0"), "metric code is 0"),
+        (_fact(precision="bf16"), "precision is bf16"),
+        (_fact(device__kind="cuda"), "kind of device is cuda"),
+        (lambda r: dataclasses.replace(r, params={**r.params, "optimizer.lr": "0.5"}), "the parameter optimizer.lr in MLflow is 0.5"),
+        (lambda r: dataclasses.replace(r, tracked={**r.tracked, "data.digest": "other"}), "the tag data.digest in MLflow is other"),
+        (lambda r: dataclasses.replace(r, experiment={}), "declared"),
+    ],
+)  # fmt: skip
+def test_a_record_that_breaks_the_contract_is_refused(ran: Workspace, change: Change, said: str) -> None:
+    suite = reopen_suite("suite", ran, Tracker(ran))
+    records = record.read_records(suite.ablation, suite.plan, suite.corpus, ran, suite.tracker)
+    check_records(suite.ablation, suite.plan, records)
+    place = next(i for i, r in enumerate(records) if r.arm == "mixup")
+    records[place] = change(records[place])
+    with pytest.raises(UserError, match=r"arm 'mixup', seed 0, fold 1") as refused:
+        check_records(suite.ablation, suite.plan, records)
+    assert said in str(refused.value)
+
+
+def test_a_run_that_was_changed_on_disk_is_refused_when_reporting(workspace: Workspace) -> None:
+    folder = next(workspace.checkpoints.glob("runs/suite.mixup.seed0.fold1.*"))
+    state = read_state(folder)
+    state.experiment["loss"]["label_smoothing"] = 0.1
+    write_state(folder, state)
+    with pytest.raises(UserError, match=r"not comparable: arm 'mixup', seed 0, fold 1 .*loss.label_smoothing is 0.1"):
+        results(reopen_suite("suite", workspace, Tracker(workspace)))
+
+
+def test_a_suite_goes_on_only_as_it_was_declared(workspace: Workspace) -> None:
+    file, tracker = workspace.root / "suite.py", Tracker(workspace)
+    grown = open_suite(ablation(seeds=range(3)), workspace, tracker, file, "cpu")
+    assert len(grown.plan.cells) == 12
+    assert len(open_suite(ablation(seeds=(5,)), workspace, tracker, file, "cpu").plan.cells) == 12  # 0, 1 and 5
+    more = {**ARMS, "both": {"augment.mixup.alpha": 0.4, "augment.specaugment": "on"}}
+    assert len(open_suite(ablation(arms=more), workspace, tracker, file, "cpu").plan.cells) == 12
+    for changes, said in (
+        ({"base": BASE.override({"optimizer.lr": 0.02})}, r"base.optimizer.lr: 0.01 -> 0.02"),
+        ({"arms": {"plain": {}, "mixup": {"augment.mixup.alpha": 0.5}}}, r"arm 'mixup': .*0.4.* -> .*0.5"),
+        ({"metric": "val/accuracy"}, r"metric: \['val/macro_f1'\] -> \['val/accuracy'\]"),
+        ({"reference": "mixup"}, "reference: 'plain' -> 'mixup'"),
+    ):
+        with pytest.raises(UserError, match=f"(?s)another declaration.*{said}"):
+            open_suite(ablation(**changes), workspace, tracker, file, "cpu")
+
+
+def test_other_data_under_the_same_name_is_refused(workspace: Workspace) -> None:
+    index = workspace.corpora / "tones" / "index.json"
+    path = workspace.checkpoints / "suites" / "suite.json"
+    assert index.exists()
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "data": "0" * 64}))
+    with pytest.raises(UserError, match="data: tones 0000"):
+        open_suite(ablation(), workspace, Tracker(workspace), workspace.root / "suite.py", "cpu")
+    with pytest.raises(UserError, match="not comparable: the corpus"):
+        reopen_suite("suite", workspace, Tracker(workspace))
+
+
+def test_after_the_test_split_was_opened_a_suite_is_told_of_it_and_does_not_grow(workspace: Workspace) -> None:
+    tracker = Tracker(workspace)
+    [run] = [r for r in tracker.runs() if r.name == "mixup seed 1 fold 1"]
+    tracker.reopen(run.run_id).tags({"test.openings": "1", "test.first_opened": "2026-01-01"})
+    result = results(reopen_suite("suite", workspace, tracker))[0]
+    assert result.openings == ("arm 'mixup', seed 1, fold 1: opened 1 time(s), first 2026-01-01",)
+    with pytest.raises(UserError, match="cannot grow: its test split has been opened"):
+        open_suite(ablation(), workspace, tracker, workspace.root / "suite.py", "cpu")
+
+
+def test_a_failed_run_counts_against_its_arm(ran: Workspace) -> None:
+    suite = reopen_suite("suite", ran, Tracker(ran))
+    records = record.read_records(suite.ablation, suite.plan, suite.corpus, ran)
+    records[1] = dataclasses.replace(records[1], state="FAILED", reason="diverged")
+    arm = summarise(suite.ablation, suite.plan, records).arms[1]
+    assert arm.failed == (("arm 'mixup', seed 0, fold 1", "diverged"),)
+    assert arm.verdict is not None
+    assert arm.verdict.word == "cannot tell"
+    assert np.isnan(arm.values[0, 1])
+
+
+def test_an_unknown_suite_names_the_nearest(ran: Workspace) -> None:
+    with pytest.raises(UserError, match="Did you mean 'suite'"):
+        record.read_suite(ran, "suit")
+
+
+# -- stored predictions -----------------------------------------------------------------------------------------------
+
+
+def test_scores_survive_the_file(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).dirichlet(np.ones(3), 4)
+    path = tmp_path / "s.csv"
+    path.write_text(scores_csv(["a", 'b"', "c,d", "é"], values, ["x", "y", "z"]), encoding="utf-8")
+    found = read_scores(path)
+    assert (found.clips, found.classes) == (("a", 'b"', "c,d", "é"), ("x", "y", "z"))
+    np.testing.assert_allclose(found.values, values, rtol=1e-5)
+    path.write_text("clip,x,y\na,0.1,0.9\nb,0.2\n")
+    with pytest.raises(UserError, match="row 3"):
+        read_scores(path)
+
+
+def test_stored_predictions_give_the_recorded_figures(ran: Workspace) -> None:
+    suite = reopen_suite("suite", ran, Tracker(ran))
+    for recorded in record.read_records(suite.ablation, suite.plan, suite.corpus, ran)[:3]:
+        for select, figures in (("last", recorded.last), ("best", recorded.metrics)):
+            found = read_cell_scores(suite.tracker, str(recorded.run_id), suite.corpus, select)
+            assert found is not None
+            overall = evaluate(found.values, suite.corpus.targets[found.clips], "multiclass").overall
+            assert overall["macro_f1"] == pytest.approx(figures["macro_f1"])
+            assert overall["auc"] == pytest.approx(figures["auc"], abs=1e-3)
+
+
+def test_pooled_predictions_hold_each_clip_once(ran: Workspace) -> None:
+    from audio_cls.ablation.page import arm_scores, build_report
+    from audio_cls.report.suite import suite_report
+
+    suite = reopen_suite("suite", ran, Tracker(ran))
+    result = results(suite)[0]
+    scores = arm_scores(result, suite.tracker, suite.corpus)
+    pooled = pooled_by_seed(scores["plain"], (1, 2))
+    assert list(pooled) == [0]  # fold 2 of seed 1 has not been run
+    assert sorted(set(pooled[0].clips.tolist())) == pooled[0].clips.tolist()
+    assert set(suite.corpus.folds[pooled[0].clips]) == {2, 3}  # the folds that validate where 1 and 2 test
+    intervals = bootstrap_arms(result, scores, suite.corpus, 100)
+    assert intervals["mixup"].n_units == 12
+    page = suite_report(build_report(result, suite.tracker, suite.corpus, scores, intervals))
+    assert "under way: 6 of 8 runs" in page
+    assert "mixup" in page
+
+
+# -- from the command line --------------------------------------------------------------------------------------------
+
+FILE = """
+from audio_cls.ablation.declaration import Ablation
+from audio_cls.experiment import Experiment
+BASE = Experiment().override({small!r})
+ABLATION = Ablation("lines", base=BASE, reference="plain", folds=(1, 2), seeds=(0,), arms={arms!r})
+"""
+
+
+def command(workspace: Path, *words: str, code: int | None = 0) -> str:
+    env = {**os.environ, "AUDIO_CLS_WORKSPACE": str(workspace), "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "audio_cls.cli", *words]
+    done = subprocess.run(line, capture_output=True, text=True, env=env, timeout=280)
+    assert code is None or done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def call(capsys: pytest.CaptureFixture[str], workspace: Path, *words: str, code: int = 0) -> str:
+    """A command in this process: for those that install no signal handlers."""
+    from audio_cls.cli import main
+
+    capsys.readouterr()
+    assert main(["--workspace", str(workspace), *words]) == code
+    shown = capsys.readouterr()
+    return shown.out + shown.err
+
+
+@pytest.mark.slow
+def test_killed_taken_up_and_extended(
+    tones_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    shutil.copytree(tones_corpus, tmp_path / "corpora" / "tones")
+    file = tmp_path / "lines.py"
+    file.write_text(FILE.format(small={**SMALL, "training.epochs": 40}, arms=ARMS))
+    env = {**os.environ, "AUDIO_CLS_WORKSPACE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "audio_cls.cli", "ablate", "run", str(file), "--workers", "2"]
+
+    def states() -> dict[str, Any]:
+        return {p.parent.name: json.loads(p.read_text()) for p in tmp_path.glob("checkpoints/runs/*/run.json")}
+
+    def epochs() -> int:
+        return sum(s["epoch"] + 1 for s in states().values())
+
+    for number in (signal.SIGKILL, signal.SIGINT):
+        before, deadline = epochs(), time.monotonic() + 300
+        with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                while epochs() < before + 6 and process.poll() is None:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+                process.send_signal(number)
+                out, _ = process.communicate(timeout=300)
+            finally:
+                process.kill()
+        assert number == signal.SIGKILL or "the same command goes on" in out or "4 of 4 runs" in out, out
+    halfway = {k: s["run_id"] for k, s in states().items()}
+    out = command(tmp_path, "ablate", "run", str(file), "--workers", "2")
+    after = states()
+    assert len(after) == 4
+    assert all(s["state"] == "COMPLETE" for s in after.values())
+    assert all(after[k]["run_id"] == run_id for k, run_id in halfway.items())
+    assert "lines: by arm: http://" in out
+    assert (tmp_path / "reports" / "suite-lines.html").exists()
+
+    command(tmp_path, "ablate", "run", str(file), "--workers", "2", "--seeds", "2")
+    extended = states()
+    assert len(extended) == 8
+    assert {k: extended[k] for k in after} == after
+    assert "8 of 8 runs" in call(capsys, tmp_path, "ablate", "report", "lines")
+    assert "8 of 8 runs" in call(capsys, tmp_path, "ablate", "report", str(file))
+    assert "complete: 8 of 8" in " ".join(call(capsys, tmp_path, "ablate", "list").split())
+    runs = Tracker(Workspace(tmp_path)).runs()
+    assert sorted(r.tags["kind"] for r in runs) == ["arm"] * 2 + ["cell"] * 8 + ["suite"]
+    [arm] = [r for r in runs if r.name == "mixup"]
+    assert arm.metrics["final/runs"] == 4
+    assert arm.state == "COMPLETE"
+    assert {"mean/macro_f1", "std/macro_f1", "final/macro_f1_difference", "final/macro_f1_low"} <= set(arm.metrics)
+
+    other = tmp_path / "other.py"
+    other.write_text(FILE.format(small={**SMALL, "training.epochs": 39}, arms=ARMS))
+    assert "base.training.epochs: 40 -> 39" in call(capsys, tmp_path, "ablate", "run", str(other), code=2)
+
+    cells = sorted((r for r in runs if r.tags["kind"] == "cell" and r.tags["fold"] == "1"), key=lambda r: r.name)
+    shown = call(capsys, tmp_path, "compare", cells[0].run_id, cells[2].run_id)
+    assert "augment.mixup" in shown
+    assert "paired bootstrap over clips" in shown
+    elsewhere = next(r for r in runs if r.tags.get("fold") == "2")
+    assert "another split" in call(capsys, tmp_path, "compare", cells[0].run_id, elsewhere.run_id)
+
+
+@pytest.mark.slow
+def test_every_arm_gets_the_same_search_first(tones_corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(tones_corpus, tmp_path / "corpora" / "tones")
+    file = tmp_path / "lines.py"
+    text = FILE.format(small=SMALL, arms=ARMS).replace("import Ablation", "import Ablation, Tune")
+    space = 'lambda trial: {"optimizer.lr": trial.suggest_float("lr", 1e-3, 1e-1, log=True)}'
+    file.write_text(text.replace("arms=", f"tune=Tune({space}, trials=3), arms="))
+    assert "lines.mixup" in command(tmp_path, "ablate", "run", str(file))
+    tuned = json.loads((tmp_path / "checkpoints" / "suites" / "lines.json").read_text())["tuned"]
+    assert tuned.keys() == ARMS.keys()
+    for state in tmp_path.glob("checkpoints/runs/lines.*/run.json"):
+        arm = state.parent.name.split(".")[1]
+        assert json.loads(state.read_text())["experiment"]["optimizer"]["lr"] == tuned[arm]["optimizer.lr"]
+    from audio_cls.ablation.running import tuned as with_tuning
+
+    suite = reopen_suite("lines", Workspace(tmp_path), Tracker(Workspace(tmp_path)))
+    assert results(suite)[0].state == "complete: 4 of 4 runs"
+    assert with_tuning(suite.ablation, suite.state).arm("mixup").optimizer.lr == tuned["mixup"]["optimizer.lr"]
+
+
+@pytest.mark.slow
+def test_folds_give_pooled_out_of_fold_predictions(tones_corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(tones_corpus, tmp_path / "corpora" / "tones")
+    (tmp_path / "base.json").write_text(BASE.to_json())
+    shown = command(tmp_path, "train", str(tmp_path / "base.json"), "--folds", "all", "--seeds", "2", "--name", "cv")
+    assert "out-of-fold" in shown
+    tracker = Tracker(Workspace(tmp_path))
+    [parent] = [r for r in tracker.runs() if r.name == "cv"]
+    with open(tracker.download(parent.run_id, "predictions_oof.csv"), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    corpus = Corpus.open(tmp_path / "corpora" / "tones")
+    assert sorted((r["seed"], r["clip"]) for r in rows) == sorted((s, c) for s in "01" for c in corpus.ids)
+    accuracy = np.mean([r["true"] == r["predicted"] for r in rows])
+    assert parent.metrics["best/oof_accuracy"] == pytest.approx(accuracy)
+    assert parent.metrics["last/oof_accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_a_study_is_confirmed_on_fresh_seeds(tones_corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(tones_corpus, tmp_path / "corpora" / "tones")
+    file = tmp_path / "study.py"
+    file.write_text(
+        "from audio_cls.experiment import Experiment\nfrom audio_cls.study import Study, NoPruning, RandomSearch\n"
+        f"BASE = Experiment().override({SMALL!r})\n"
+        'def space(trial):\n    return {"optimizer.lr": trial.suggest_float("lr", 1e-4, 1e-1, log=True)}\n'
+        'STUDY = Study("s", base=BASE, space=space, sampler=RandomSearch(seed=1), pruner=NoPruning())\n'
+    )
+    command(tmp_path, "study", "run", str(file), "--trials", "3")
+    shown = command(tmp_path, "study", "confirm", "s", "--top", "2", "--seeds", "2", "--folds", "1,2")
+    assert "regression to the mean" in shown
+    runs = Tracker(Workspace(tmp_path)).runs()
+    fresh = [r for r in runs if r.tags["kind"] == "cell"]
+    assert len(fresh) == 8
+    assert {r.params["seed"] for r in fresh} == {"10000", "10001"}
+
+
+def test_configurations_are_ranked_again_by_their_fresh_runs(corpus: Corpus) -> None:
+    from audio_cls.confirmation import Candidate, confirm, grid
+    from audio_cls.runs import RunState
+
+    chosen = [Candidate(t, v, BASE.override({"optimizer.lr": lr}), {}) for t, v, lr in ((7, 0.9, 0.1), (3, 0.8, 0.2))]
+    items, places = grid("s", chosen, corpus, 2, "all")
+    assert len(items) == 2 * 5 * 2
+    assert len({item.key for item in items}) == len(items)
+    worth = {0: 0.6, 1: 0.7}
+    states = [RunState(state="COMPLETE", metrics={"macro_f1": worth[p] + 0.01 * (s % 7)}) for p, (s, _) in places]
+    ranked = confirm(chosen, places, states, corpus, "val/macro_f1")
+    assert [(c.candidate.trial, c.rank) for c in ranked] == [(3, 1), (7, 2)]
+    assert ranked[1].mean.mean < 0.9
+    half = confirm(chosen, places, [s if p == 0 else RunState() for s, (p, _) in zip(states, places, strict=True)], corpus, "val/macro_f1")  # fmt: skip
+    assert [c.candidate.trial for c in half] == [7, 3]
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "experiments").glob("*.py")), ids=lambda f: f.stem)
+def test_the_experiments_of_this_repository_keep_the_contract(file: Path) -> None:
+    from audio_cls.ablation.declaration import load_ablation
+
+    declared = load_ablation(file)
+    contract.check_declaration(declared)
+    assert f"audio-cls ablate run experiments/{file.name}" in file.read_text(encoding="utf-8")
