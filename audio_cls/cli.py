@@ -341,8 +341,12 @@ def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_ver
 
 @study.command("revive")
 @click.argument("study_ref", metavar="STUDY")
-@click.option("--top", type=click.IntRange(1), default=None, help="The K best of all that were pruned, by their best epoch.")
-@click.option("--trial", "numbers", type=int, multiple=True, help="This trial. Repeatable. Default: all that were pruned.")
+@click.option(
+    "--top", type=click.IntRange(1), default=None, help="The K best of all that were pruned, by their best epoch."
+)
+@click.option(
+    "--trial", "numbers", type=int, multiple=True, help="This trial. Repeatable. Default: all that were pruned."
+)
 @click.option("--epochs", type=click.IntRange(1), default=None, help="A larger budget than they began with.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @STORAGE
@@ -431,7 +435,9 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
 
 @study.command("confirm")
 @click.argument("name_or_file")
-@click.option("--top", type=click.IntRange(2), default=5, show_default=True, help="How many of the best configurations.")
+@click.option(
+    "--top", type=click.IntRange(2), default=5, show_default=True, help="How many of the best configurations."
+)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Fresh seeds for each.")
 @click.option("--folds", default=None, help="all, or a list such as 1,2,3. Default: the split that was searched on.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
@@ -456,7 +462,9 @@ def ablate() -> None:
 @ablate.command("run")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--seeds", type=click.IntRange(1), default=None, help="How many, in place of the file's; more extend a suite.")
+@click.option(
+    "--seeds", type=click.IntRange(1), default=None, help="How many, in place of the file's; more extend a suite."
+)
 @click.option("--retry-failed", "retry", is_flag=True, help="Train failed runs anew.")
 @DEVICE
 @click.pass_context
@@ -502,7 +510,10 @@ def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
 @cli.command("report")
 @click.argument("run_or_study")
 @click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), default=None, help="The file. Default: reports/NAME.html."
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="The file. Default: reports/NAME.html.",
 )
 @STORAGE
 @DEVICE

@@ -152,7 +152,8 @@ def _show_pairs(
         interval = pair.interval.note if isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
         rows.append([pair.metric, f"{scale * pair.first:.1f}", f"{scale * pair.run:.1f}", f"{scale * pair.interval.estimate:+.1f}", interval])  # fmt: skip
     n = len(scores[0].clips)
-    table(f"{head} against {head_first}: {n} clips, paired bootstrap over clips (points)", ["metric", "first", "run", "difference", "95 %"], rows, right=range(1, 5))  # fmt: skip
+    click.echo(f"{head} against {head_first}:")
+    table(f"paired bootstrap over {n} clips (points)", ["metric", "first", "run", "difference", "95 %"], rows, right=range(1, 5))  # fmt: skip
     click.echo(
         "one run each: the interval is of these two models on other clips; training again is not in it (audio-cls ablate run)"
     )

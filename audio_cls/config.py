@@ -178,7 +178,6 @@ class Component(BaseModel):
         """Every dotted key that can be overridden, over all kinds."""
         return sorted(_flatten(type(self), self, ""))
 
-
     @classmethod
     def catalogue(cls, prefix: str = "") -> list[tuple[str, str, Any, str]]:
         """Every key over all kinds: (dotted key, kind it belongs to or "", default, type or allowed kinds)."""

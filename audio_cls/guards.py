@@ -15,7 +15,7 @@ from audio_cls.training import Abandoned
 if TYPE_CHECKING:
     from audio_cls.objective import Record
 
-__all__ = ["Caller", "CallerFailed", "PatientStore", "out_of_memory"]
+__all__ = ["Caller", "CallerFailed", "PatientStore", "TakenOver", "out_of_memory"]
 
 
 class CallerFailed(Exception):
@@ -26,6 +26,10 @@ class CallerFailed(Exception):
         self.error = error
 
 
+class TakenOver(Exception):
+    """Another process goes on with the run."""
+
+
 class Caller:
     """The caller's functions, their failures told apart from those of the run."""
 
@@ -34,12 +38,23 @@ class Caller:
         report: Callable[[int, float], None] | None,
         should_stop: Callable[[], str | None] | None,
         leave_now: Callable[[], str | None] | None,
+        is_mine: Callable[[], bool] | None,
         record: Record,
     ) -> None:
         self.report = _passing(report)
         self._ask = _passing(should_stop)
         self._leave_now = _passing(leave_now)
+        self._is_mine = _passing(is_mine)
         self.record = replace(record, on_run_id=_passing(record.on_run_id), on_facts=_passing(record.on_facts))
+
+    def check_mine(self) -> None:
+        """Before anything is recorded.
+
+        Raises:
+            TakenOver: when the run was given to another process while this one was stopped: what it records now is that one's.
+        """
+        if self._is_mine and not self._is_mine():
+            raise TakenOver("lease lost")
 
     def should_stop(self) -> str | None:
         return self._ask() if self._ask else None

@@ -30,7 +30,7 @@ from audio_cls.device import choose_device, choose_precision, describe_device
 from audio_cls.disk import DiskFull, is_disk_full
 from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Chain, Experiment, assemble
-from audio_cls.guards import Caller, CallerFailed, PatientStore, out_of_memory
+from audio_cls.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
 from audio_cls.metrics import VERSION, confusion_matrix, evaluate, fit_thresholds
 from audio_cls.scores import LAST_SCORES, SCORES, scores_csv
 from audio_cls.training import Diverged, Fit, fit, predict, probabilities
@@ -179,13 +179,15 @@ def run_experiment(
     report: Callable[[int, float], None] | None = None,
     should_stop: Callable[[], str | None] | None = None,
     leave_now: Callable[[], str | None] | None = None,
+    is_mine: Callable[[], bool] | None = None,
     epochs: int | None = None,
 ) -> Outcome:
     """Train one experiment to its budget, going on from `store`, recording it as `record` says.
 
     After each epoch `report(epoch, value)` is told the chosen metric and `should_stop()` asked; its answer begins with
     `pruned` or `interrupted` (or anything else, which counts as interrupted). `leave_now()` is asked before each step: a
-    reason ends the run there, INTERRUPTED, and costs the epoch. What these three raise is raised.
+    reason ends the run there, INTERRUPTED, and costs the epoch. `is_mine()` is asked before anything is recorded: where it is
+    False the run is INTERRUPTED, its record left as the process has it that took it over. What these raise is raised.
 
     For want of memory each batch is trained in parts whose gradients are added, twice as many each time: the same
     experiment, recorded in the tag `accumulate`, except that batch normalisation sees parts (see `fit`). For want of room
@@ -196,7 +198,7 @@ def run_experiment(
         UserError: when the experiment cannot be built.
     """
     began = time.perf_counter()
-    told = Caller(report, should_stop, leave_now, record)
+    told = Caller(report, should_stop, leave_now, is_mine, record)
     patient = PatientStore(store, runtime.disk_wait_seconds, told.should_stop)
     batch_size, accumulate, tried_again = experiment.training.batch_size, 1, False
     run: Run | None = None
@@ -204,15 +206,21 @@ def run_experiment(
         prepared: Prepared | None = None
         try:
             prepared = prepare_run(experiment, runtime)
+            told.check_mine()
             if run is None:
                 run = _open_run(experiment, prepared, runtime, told.record)
             if accumulate > 1:
                 run.tags({"accumulate": str(accumulate)})
             outcome = _train(experiment, prepared, run, record.name, patient, told, epochs, accumulate, began)
+            told.check_mine()
             run.finish(outcome.state, outcome.reason)
             if run.lacks_room and outcome.state in ("COMPLETE", "PRUNED"):
                 raise DiskFull("disk full: there was no room for the run's record")
             return outcome
+        except TakenOver as taken:
+            if run is not None:
+                run.close()
+            return Outcome("INTERRUPTED", None, str(taken))
         except CallerFailed as failed:
             if run is not None:
                 run.close()
@@ -278,6 +286,7 @@ def _train(
     outcome = _outcome(result, best)
     if accumulate > 1:
         outcome.attrs["accumulate"] = accumulate
+    told.check_mine()
     if outcome.state in ("COMPLETE", "PRUNED"):
         figures = _final_metrics(result, best, prepared, time.perf_counter() - began)
         outcome.attrs["cost"] = {k.split("/", 1)[1]: v for k, v in figures.items() if k.startswith("final/")}
@@ -303,6 +312,7 @@ class _Observer:
     told: Caller
 
     def epoch(self, epoch: int, row: dict[str, float]) -> None:
+        self.told.check_mine()
         self.run.epoch(epoch, row)
         if self.told.report:
             self.told.report(epoch, row[self.metric])
@@ -345,10 +355,11 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
     )
     if record.on_run_id:
         record.on_run_id(run.id)
-    if record.run_id is None:
-        run.artifact_text("experiment.json", experiment.to_json())
-        for source in record.sources:
-            run.artifact(source, "source")
+    # Also of a run that goes on: whoever began it may have died before these were there, and a revived one may go on as another
+    # experiment (a larger budget), while parameters in MLflow cannot be changed.
+    run.artifact_text("experiment.json", experiment.to_json())
+    for source in record.sources:
+        run.artifact(source, "source")
     return run
 
 

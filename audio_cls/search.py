@@ -100,16 +100,14 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
         begun = {digest: experiment.digest() for digest in trial.attrs.get("begun_as", ())}
         folders = [trial_folder(runtime.workspace, trial.study, trial.root, n) for n in (trial.number, *trial.lineage)]
 
-        def on_run_id(run_id: str) -> None:
+        run_id = str(trial.attrs.get("mlflow_run_id") or runtime.tracker.new_id())
+        if "mlflow_run_id" not in trial.attrs:
             trial.set_attr("mlflow_run_id", run_id)
-            if begun:  # the run goes on as another experiment; what MLflow holds as its parameters cannot be changed
-                runtime.tracker.reopen(run_id).artifact_text("experiment.json", experiment.to_json())
-
         record = Record(
             name=f"{trial.study} {trial.config_index:03d}",
             kind="trial",
             parent=parent,
-            run_id=trial.attrs.get("mlflow_run_id"),
+            run_id=run_id,
             tags={
                 "study": trial.study,
                 "trial": str(trial.number),
@@ -120,7 +118,7 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
                 **{f"suggested.{k}": str(v) for k, v in trial.params.items()},
             },
             sources=(file,),
-            on_run_id=on_run_id,
+            on_run_id=lambda run_id: trial.set_attr("mlflow_run_id", run_id),
         )
         store = CheckpointStore(folders[0], tuple(folders[1:]), begun)
         outcome = run_experiment(
@@ -131,6 +129,7 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
             report=trial.report,
             should_stop=trial.should_stop,
             leave_now=trial.leave_now,
+            is_mine=trial.is_mine,
         )
         _log(trial, outcome, study.metric)
         return outcome

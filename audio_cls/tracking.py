@@ -81,6 +81,12 @@ class Tracker:
             self._link.fault(error)
             return None
 
+    @staticmethod
+    def new_id() -> str:
+        """A `run_id` for a run that is not there yet. Kept before `start`, it leads whoever takes over from a process that died
+        right after to the run that it made, where there would be two."""
+        return f"{LOCAL}{uuid.uuid4().hex}"
+
     def start(
         self,
         experiment_name: str,
@@ -99,7 +105,7 @@ class Tracker:
         `run_id` are ids as `Run.id` gives them; that a run was never sent, or that its server is gone, is no hindrance:
         it is made then. Parameters are texts, numbers, or anything that JSON can hold.
         """
-        uid = run_id or f"{LOCAL}{uuid.uuid4().hex}"
+        uid = run_id or self.new_id()
         run = Run(self._link, uid, resume=run_id is not None)
         labels = {"kind": kind, "state": "RUNNING", "reason": "", **(tags or {})}
         run._do(
@@ -223,7 +229,9 @@ class Tracker:
                 return {}
             backend = self._link.connected()
             number = backend.experiment(**self._experiments.get(experiment_name, {"name": experiment_name}))
-            return save_suite_views(backend.client, number, suite, metric, select, keys, self._address(address), ascending)
+            return save_suite_views(
+                backend.client, number, suite, metric, select, keys, self._address(address), ascending
+            )
         except Exception as error:
             self._link.fault(error)
             return {}

@@ -129,8 +129,11 @@ class Sender:
             self.careful = True
             self._params = dict(run.data.params)
             tags.pop("local_uid")
-            self._log_tags(backend.client, run.info.run_id, tags)
-            backend.client.update_run(run.info.run_id, status="RUNNING")
+            if not again or operation["time"] >= (
+                run.info.end_time or 0
+            ):  # else it has ended since: a successor was faster
+                self._log_tags(backend.client, run.info.run_id, tags)
+                backend.client.update_run(run.info.run_id, status="RUNNING")
         self.run_id = run.info.run_id
         backend.run_ids[self.uid] = run.info.run_id
 

@@ -102,7 +102,9 @@ def fit(
             if result.stopped or _patience_spent(result, training.early_stopping):
                 break
             try:
-                row = _train_epoch(experiment, chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step)
+                row = _train_epoch(
+                    experiment, chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step
+                )
             except Abandoned as error:
                 result.stopped = str(error)
                 break

@@ -421,7 +421,9 @@ def campaign(root: Path, faults: int, seed: int, longest: float, make: Callable[
                     *(len(wrong[k]) for k in WRONG),
                 ]
             )
-            details += [f"{name}: {kind}: {line}" for kind, lines in wrong.items() for line in lines]
+            for text in (f"{name}: {kind}: {line}" for kind, lines in wrong.items() for line in lines):
+                details.append(text)
+                print(f"  {text}", flush=True)
             print(
                 f"  {name}: {rows[-1][1]} faults, {asked} configurations, {len(details)} wrong so far, {time.monotonic() - began:.0f} s",
                 flush=True,

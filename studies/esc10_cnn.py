@@ -1,9 +1,9 @@
 """Search for a CNN on ESC-10.
 
-    audio-cls data prepare PATH/TO/ESC-10 --name esc10 --layout esc50 --subset esc10
-    audio-cls study run studies/esc10_cnn.py --trials 30 --workers 2
-    audio-cls study best esc10-cnn --json > best.json
-    audio-cls train best.json --set data.split.kind=cross_validation --folds all --seeds 3 --workers 2
+audio-cls data prepare PATH/TO/ESC-10 --name esc10 --layout esc50 --subset esc10
+audio-cls study run studies/esc10_cnn.py --trials 30 --workers 2
+audio-cls study best esc10-cnn --json > best.json
+audio-cls train best.json --set data.split.kind=cross_validation --folds all --seeds 3 --workers 2
 """
 
 from typing import Any

@@ -472,6 +472,7 @@ def call(capsys: pytest.CaptureFixture[str], workspace: Path, *words: str, code:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_taken_up_and_extended(
     tones_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -530,12 +531,13 @@ def test_killed_taken_up_and_extended(
     cells = sorted((r for r in runs if r.tags["kind"] == "cell" and r.tags["fold"] == "1"), key=lambda r: r.name)
     shown = call(capsys, tmp_path, "compare", cells[0].run_id, cells[2].run_id)
     assert "augment.mixup" in shown
-    assert "paired bootstrap over clips" in shown
+    assert "paired bootstrap over 6 clips" in shown
     elsewhere = next(r for r in runs if r.tags.get("fold") == "2")
     assert "another split" in call(capsys, tmp_path, "compare", cells[0].run_id, elsewhere.run_id)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_arm_gets_the_same_search_first(tones_corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(tones_corpus, tmp_path / "corpora" / "tones")
     file = tmp_path / "lines.py"
@@ -556,6 +558,7 @@ def test_every_arm_gets_the_same_search_first(tones_corpus: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_folds_give_pooled_out_of_fold_predictions(tones_corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(tones_corpus, tmp_path / "corpora" / "tones")
     (tmp_path / "base.json").write_text(BASE.to_json())
@@ -573,6 +576,7 @@ def test_folds_give_pooled_out_of_fold_predictions(tones_corpus: Path, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_study_is_confirmed_on_fresh_seeds(tones_corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(tones_corpus, tmp_path / "corpora" / "tones")
     file = tmp_path / "study.py"

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
 from torch import nn
 
 from audio_cls import disk
@@ -32,7 +33,7 @@ from audio_cls.study import TPE, Study
 from audio_cls.study.stopping import StopRequest
 from audio_cls.study.storage import load_study, open_storage
 from audio_cls.study.worker import RepeatedFailure, run_worker
-from audio_cls.tracking import Tracker
+from audio_cls.tracking import Run, Tracker
 from audio_cls.tracking_outbox import Outbox
 from audio_cls.workspace import Workspace
 from tests.servers import Missing, small_disk
@@ -348,6 +349,54 @@ def test_train_leaves_on_sigterm_and_goes_on(root: Path) -> None:
     state = json.loads(next(states.glob("*/run.json")).read_text())
     assert state["state"] == "INTERRUPTED"
     assert read(next(states.glob("*/last.safetensors"))).state["epoch"] == state["epoch"]
+
+
+def test_who_lost_the_run_writes_over_nothing(runtime: Runtime, tmp_path: Path) -> None:
+    """Stopped after its second epoch, for so long that another process has finished the run in the meantime."""
+    runs: list[str] = []
+    told: list[int] = []
+
+    def is_mine() -> bool:
+        if len(told) < 2:
+            return True
+        if len(told) == 2:
+            told.append(-1)
+            store = CheckpointStore(tmp_path / "second", (tmp_path / "first",))
+            outcome = run_experiment(BASE, runtime, Record("taken", run_id=runs[0]), store)
+            assert outcome.state == "COMPLETE"
+        return False
+
+    outcome = train(
+        runtime, tmp_path / "first", "taken", is_mine=is_mine, on_run_id=runs.append, report=lambda e, _: told.append(e)
+    )
+    assert (outcome.state, outcome.reason) == ("INTERRUPTED", "lease lost")
+    run = the_run(runtime, "taken")
+    assert (run.state, run.status) == ("COMPLETE", "FINISHED")
+    assert steps(runtime, "taken") == list(range(EPOCHS))
+
+
+@pytest.mark.parametrize("moment", ["before it is kept", "after the run was made"])
+def test_a_death_while_the_run_is_made_leaves_one_run(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    name = f"death-{len(moment)}"
+    with monkeypatch.context() as patch:
+        if moment == "before it is kept":
+            patch.setattr(Tracker, "start", lambda *args, **kwargs: (_ for _ in ()).throw(Killed()))
+        else:
+            patch.setattr(Run, "id", property(lambda self: (_ for _ in ()).throw(Killed())))
+        with pytest.raises(Killed):
+            study_of(runtime, name, 1)
+    study = load_study(name, open_storage(runtime.workspace.optuna_db))
+    study.tell(0, state=TrialState.FAIL)  # as its death would be found
+    trials = study_of(runtime, name, 1).trials
+    assert [t.state.name for t in trials] == ["FAIL", "COMPLETE"]
+    run = the_run(runtime, f"{name} 000")
+    assert run.state == "COMPLETE"
+    assert run.run_id == trials[-1].user_attrs["mlflow_run_id"]
 
 
 # -- a full disk --------------------------------------------------------------------------------------------------------

@@ -125,7 +125,9 @@ def test_changes_name_the_key() -> None:
         "metric: 'val/macro_f1'",
     ):
         assert part in lines
-    assert identity_changes({**stored, "data": "abc"}, declare(), {"data": "xyz"}) == ["data: 'abc' -> 'xyz'"]
+    assert identity_changes({**stored, "data": "abc"}, declare(), {"data": "xyz"}) == [
+        "data: another corpus, or the same one prepared anew: digest abc -> xyz"
+    ]
 
 
 def test_an_identity_stored_before_a_key_existed_still_holds() -> None:

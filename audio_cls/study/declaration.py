@@ -260,7 +260,9 @@ def identity_changes(stored: Mapping[str, Any], study: Study, extra: Mapping[str
         elif key == "data":
             lines.append(f"data: another corpus, or the same one prepared anew: digest {old[:12]} -> {new[:12]}")
         elif key == "metric_version":
-            lines.append(f"metric_version: {old} -> {new}: the metrics are computed differently, values cannot be compared")
+            lines.append(
+                f"metric_version: {old} -> {new}: the metrics are computed differently, values cannot be compared"
+            )
         else:
             lines.append(f"{key}: {old!r} -> {new!r}")
     return lines

@@ -23,8 +23,8 @@ class TrialContext:
 
     What the objective owes:
 
-    - after each epoch, in this order: a durable checkpoint, then its own records, then `report(epoch, value)`, then
-      `should_stop()`;
+    - after each epoch, in this order: a durable checkpoint, then its own records (if still `is_mine()`), then
+      `report(epoch, value)`, then `should_stop()`;
     - when it takes up a checkpoint: `report` every epoch in it (those already told are skipped) and ask `should_stop()`
       before training on, since its predecessor may have died between any two of these steps.
     """
@@ -44,7 +44,12 @@ class TrialContext:
     should_stop: Callable[[], str | None]  # "pruned: ...", "interrupted: ..." or "lease lost"; None to go on
     attrs: Mapping[str, Any]  # what earlier attempts and this one have set, e.g. the id of the tracked run
     set_attr: Callable[[str, Any], None]  # durable at once, and handed on to later attempts
-    leave_now: Callable[[], str | None] = lambda: None  # asked at each step: a reason to leave without finishing the epoch
+    leave_now: Callable[[], str | None] = lambda: (
+        None
+    )  # asked at each step: a reason to leave without finishing the epoch
+    is_mine: Callable[[], bool] = lambda: (
+        True
+    )  # asked before anything is recorded that a successor may have recorded by now
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,7 @@ class _Worker:
             attrs=attrs,
             set_attr=attempt.set_attr,
             leave_now=attempt.leave_now,
+            is_mine=lease.check,
         )
         try:
             outcome = self.objective(context)
