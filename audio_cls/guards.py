@@ -47,13 +47,16 @@ class Caller:
         self._is_mine = _passing(is_mine)
         self.record = replace(record, on_run_id=_passing(record.on_run_id), on_facts=_passing(record.on_facts))
 
+    def is_mine(self) -> bool:
+        return self._is_mine is None or bool(self._is_mine())
+
     def check_mine(self) -> None:
         """Before anything is recorded.
 
         Raises:
             TakenOver: when the run was given to another process while this one was stopped: what it records now is that one's.
         """
-        if self._is_mine and not self._is_mine():
+        if not self.is_mine():
             raise TakenOver("lease lost")
 
     def should_stop(self) -> str | None:

@@ -33,7 +33,7 @@ from audio_cls.experiment import Chain, Experiment, assemble
 from audio_cls.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
 from audio_cls.metrics import VERSION, confusion_matrix, evaluate, fit_thresholds
 from audio_cls.scores import LAST_SCORES, SCORES, scores_csv
-from audio_cls.training import Diverged, Fit, fit, predict, probabilities
+from audio_cls.training import FINISHED_AT, Diverged, Fit, fit, predict, probabilities
 from audio_cls.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def run_experiment(
             prepared = prepare_run(experiment, runtime)
             told.check_mine()
             if run is None:
-                run = _open_run(experiment, prepared, runtime, told.record)
+                run = _open_run(experiment, prepared, runtime, told)
             if accumulate > 1:
                 run.tags({"accumulate": str(accumulate)})
             outcome = _train(experiment, prepared, run, record.name, patient, told, epochs, accumulate, began)
@@ -237,7 +237,7 @@ def run_experiment(
                 if run is not None:
                     run.finish("FAILED", "configuration")
                 raise
-            run = run or _open_run(experiment, None, runtime, told.record)
+            run = run or _open_run(experiment, None, runtime, told)
             if isinstance(error, Diverged):
                 return _fail(run, f"diverged: {error}", str(error))
             if not out_of_memory(error):
@@ -313,7 +313,7 @@ class _Observer:
 
     def epoch(self, epoch: int, row: dict[str, float]) -> None:
         self.told.check_mine()
-        self.run.epoch(epoch, row)
+        self.run.epoch(epoch, {k: v for k, v in row.items() if k != FINISHED_AT}, row.get(FINISHED_AT))
         if self.told.report:
             self.told.report(epoch, row[self.metric])
 
@@ -332,11 +332,11 @@ def _outcome(result: Fit, best: dict[str, float]) -> Outcome:
     return Outcome(state, result.best_value, result.stopped or "", metrics=best, last=last, attrs=attrs)
 
 
-def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtime, record: Record) -> Run:
+def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtime, told: Caller) -> Run:
     """Open the run in MLflow; `prepared` is None for one that could not even be built."""
     from audio_cls.tracking import DatasetInfo, environment_tags
 
-    corpus, device = runtime.corpus(experiment.data.corpus), runtime.device
+    corpus, device, record = runtime.corpus(experiment.data.corpus), runtime.device, told.record
     facts = run_facts(prepared, device) if prepared else {"experiment.digest": experiment.digest()}
     if record.on_facts:
         record.on_facts(facts)
@@ -352,6 +352,7 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
             corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
         ),
         run_id=record.run_id,
+        guard=told.is_mine,
     )
     if record.on_run_id:
         record.on_run_id(run.id)
@@ -418,6 +419,8 @@ def _log_results(
             confusion_csv(confusion_matrix(targets.argmax(1), scores.argmax(1), len(corpus.classes)), corpus.classes),
         )
     curves = [{"epoch": float(i), **row} for i, row in enumerate(result.history)]
+    for row in curves:
+        row.pop(FINISHED_AT, None)
     facts = {
         "best epoch": result.best_epoch,
         "parameters": prepared.chain.n_parameters,

@@ -9,15 +9,24 @@ from typing import Any
 from audio_cls.checkpoint import CheckpointStore
 from audio_cls.config import ConfigError
 from audio_cls.data.corpus import Corpus
+from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import VERSION, check_metric
-from audio_cls.objective import Outcome, Record, Runtime, mlflow_experiment, run_experiment
+from audio_cls.objective import Outcome, Record, Runtime, State, mlflow_experiment, run_experiment
 from audio_cls.study.declaration import Study
 from audio_cls.study.seam import Objective, TrialContext
 from audio_cls.tracking import DatasetInfo, Run, Tracker
 from audio_cls.workspace import Workspace
 
-__all__ = ["check_study", "dataset_info", "open_parent", "study_identity", "trial_folder", "trial_objective"]
+__all__ = [
+    "check_study",
+    "dataset_info",
+    "open_parent",
+    "settle_runs",
+    "study_identity",
+    "trial_folder",
+    "trial_objective",
+]
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +159,34 @@ def _revival_tags(trial: TrialContext) -> dict[str, str]:
     if "own_epochs" in trial.attrs:
         tags["revived.epochs"] = f"{experiment.training.epochs} instead of {trial.attrs['own_epochs']}"
     return tags
+
+
+def settle_runs(tracker: Tracker, experiment: str, study: Any) -> int:
+    """Where MLflow says of a finished trial that it runs, or ended otherwise, tell it how the trial ended; how many there were.
+
+    A worker that is halted in the middle of a request, for so long that its trial was given to another one and finished, sends
+    the rest of it when it wakes. What it recorded of an epoch is the same record; the state of the run is what is left to mend.
+    """
+    from audio_cls.study.queue import Tally, is_finished
+
+    states: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAILED"}
+    try:
+        known = tracker.runs(experiment, "tags.kind = 'trial'")
+    except UserError as error:
+        log.warning("the runs' states were not checked: %s", error)
+        return 0
+    runs = {r.run_id: r for r in known} | {r.tags.get("local_uid", r.run_id): r for r in known}
+    mended = 0
+    for trial in Tally.of(study.get_trials(deepcopy=False)).latest.values():
+        run = runs.get(str(trial.user_attrs.get("mlflow_run_id")))
+        if run is None or not is_finished(trial) or run.state == states[trial.state.name]:
+            continue
+        log.warning("trial %d ended %s, its run said %s: mended", trial.number, trial.state.name, run.state)
+        again = tracker.reopen(run.run_id)
+        again.tags({"trial": str(trial.number), "attempt": str(trial.user_attrs.get("attempt", 0))})
+        again.finish(states[trial.state.name], str(trial.user_attrs.get("reason", "")))
+        mended += 1
+    return mended
 
 
 def _log(trial: TrialContext, outcome: Outcome, metric: str) -> None:

@@ -77,7 +77,7 @@ def run_command(
     `reference` is the study's file, or the name of a study that was run before. With `only`, run these configurations alone.
     """
     from audio_cls.objective import mlflow_experiment
-    from audio_cls.search import open_parent, study_identity
+    from audio_cls.search import open_parent, settle_runs, study_identity
     from audio_cls.study.status import leaderboard, summary
     from audio_cls.study.supervisor import run_study
     from audio_cls.tracking import Tracker
@@ -112,6 +112,7 @@ def run_command(
         environment=environment,
         only=only,
     )
+    settle_runs(tracker, mlflow_experiment(corpus), opened)
     wanted = status.rows if only is None else [row for row in status.rows if row.config in only]
     done = status.finished >= trials if only is None else all(r.state not in ("RUNNING", "WAITING") for r in wanted)
     figures: dict[str, float] = {

@@ -18,7 +18,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -98,15 +98,17 @@ class Tracker:
         tags: Mapping[str, Any] | None = None,
         dataset: DatasetInfo | None = None,
         run_id: str | None = None,
+        guard: Callable[[], bool] | None = None,
     ) -> Run:
         """Start a run, or take the run `run_id` up again: running, its parameters, start and curve kept.
 
         `kind` (trial, study, run, suite, arm, cross-validation) is a tag by which the views choose runs. `parent` and
         `run_id` are ids as `Run.id` gives them; that a run was never sent, or that its server is gone, is no hindrance:
-        it is made then. Parameters are texts, numbers, or anything that JSON can hold.
+        it is made then. `guard` is asked before each operation whether the run is still this process's to record; once it
+        says no, nothing more is recorded here. Parameters are texts, numbers, or anything that JSON can hold.
         """
         uid = run_id or self.new_id()
-        run = Run(self._link, uid, resume=run_id is not None)
+        run = Run(self._link, uid, resume=run_id is not None, guard=guard)
         labels = {"kind": kind, "state": "RUNNING", "reason": "", **(tags or {})}
         run._do(
             {

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,8 +106,8 @@ class Link:
 class Run:
     """One run being recorded; made by `Tracker.start`. No method raises."""
 
-    def __init__(self, link: Link, uid: str, resume: bool) -> None:
-        self._link = link
+    def __init__(self, link: Link, uid: str, resume: bool, guard: Callable[[], bool] | None = None) -> None:
+        self._link, self._guard = link, guard
         self._sender = Sender(uid, None, careful=resume)
         self._logged: set[tuple[str, int]] = set()
         self._finals: dict[str, float] = {}
@@ -141,13 +141,15 @@ class Run:
         """Whether something is neither sent nor kept because the disk is full: it would be lost with this process."""
         return self._disk_full and (self._dropped or bool(self._unsaved))
 
-    def epoch(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Log one epoch's metrics in one batch. A metric that has this step already (also from before a resume) is left."""
+    def epoch(self, step: int, metrics: Mapping[str, Any], at: float | None = None) -> None:
+        """Log one epoch's metrics in one batch, as measured `at` (seconds since 1970; now). A metric that has this step already
+        (also from before a resume) is left."""
         values = {clean_key(k): finite(v) for k, v in metrics.items()}
         fresh = {k: v for k, v in values.items() if v is not None and (k, step) not in self._logged}
         if fresh:
             self._logged.update((k, step) for k in fresh)
-            self._do({"op": "metrics", "step": step, "time": now_ms(), "values": fresh})
+            when = now_ms() if at is None else int(at * 1000)
+            self._do({"op": "metrics", "step": step, "time": when, "values": fresh})
 
     def final(self, metrics: Mapping[str, Any]) -> None:
         """Log figures of the whole run, `best/...`, `last/...`, `test/...` or `final/...` (put in front where none
@@ -197,6 +199,8 @@ class Run:
 
     def _do(self, operation: Operation) -> None:
         link = self._link
+        if not self._refused and self._guard is not None and not self._guard():
+            self._refused = True
         if self._refused:
             return
         try:

@@ -25,7 +25,11 @@ from audio_cls.experiment import Chain, Experiment
 from audio_cls.metrics import check_metric, evaluate
 from audio_cls.rng import derive, generator
 
-__all__ = ["Abandoned", "Diverged", "Fit", "Observer", "fit", "predict", "probabilities"]
+__all__ = ["FINISHED_AT", "Abandoned", "Diverged", "Fit", "Observer", "fit", "predict", "probabilities"]
+
+# Seconds since 1970, kept with each epoch: whoever goes on from its checkpoint records it as measured at the same moment, so that
+# an epoch recorded by two processes (one of them thought dead) is the same record, which MLflow keeps once.
+FINISHED_AT = "time/finished_at"
 
 
 class Diverged(Exception):
@@ -40,7 +44,7 @@ class Observer(Protocol):
     """Told of each epoch when its checkpoint is durable; told again of earlier ones when a run is taken up."""
 
     def epoch(self, epoch: int, row: dict[str, float]) -> None:
-        """`epoch` counts from 0; `row` holds train/..., val/..., time/..."""
+        """`epoch` counts from 0; `row` holds train/..., val/..., time/..., among them `FINISHED_AT`."""
 
     def should_stop(self) -> str | None:
         """Asked after each epoch: a reason to stop, or None to go on."""
@@ -110,6 +114,7 @@ def fit(
                 break
             with _weights_of(chain.classifier, ema):
                 row |= _evaluate(chain, batches, batches.split.validation, "val/")
+                row[FINISHED_AT] = time.time()
                 result.history.append(row)
                 value = row[training.metric]
                 better = math.isfinite(value) and (
@@ -309,6 +314,7 @@ def _fit_closed_form(
     row = {k: row[k] for k in ("train/loss", "train/accuracy") if k in row}
     row |= {"lr": 0.0, "time/train_seconds": seconds, "time/samples_per_second": len(train) / seconds}
     row |= _evaluate(chain, batches, batches.split.validation, "val/")
+    row[FINISHED_AT] = time.time()
     result.history = [row]
     result.best_epoch, result.best_value = 0, row[experiment.training.metric]
     best = Checkpoint(_copy(chain.classifier.state_dict()), {"epoch": 0, "value": result.best_value})

@@ -302,13 +302,15 @@ def audit(site: Site, asked: int) -> dict[str, list[str]]:
     """All that is wrong with a study and its runs; made in a process of its own."""
     from audio_cls.checkpoint import read
     from audio_cls.experiment import Experiment
+    from audio_cls.search import settle_runs
     from audio_cls.study.queue import Tally, is_finished
     from audio_cls.study.storage import load_study, open_storage
     from audio_cls.tracking import Tracker
     from audio_cls.workspace import Workspace
 
     wrong: dict[str, list[str]] = {kind: [] for kind in WRONG}
-    trials = load_study("faults", open_storage(site.storage)).get_trials(deepcopy=False)
+    study = load_study("faults", open_storage(site.storage))
+    trials = study.get_trials(deepcopy=False)
     latest = Tally.of(trials).latest
     ends = Counter(int(t.user_attrs["config"]) for t in trials if "config" in t.user_attrs and is_finished(t))
     wrong["lost"] += [f"configuration {k}" for k in range(asked) if not ends[k]]
@@ -318,6 +320,7 @@ def audit(site: Site, asked: int) -> dict[str, list[str]]:
     wrong["run twice"] += [f"{n} configurations are {p}" for p, n in params.items() if n > 1]
     tracker = Tracker(Workspace(site.workspace, site.tracking))
     tracker.flush()
+    settle_runs(tracker, "faults/multiclass", study)  # as `study run` does at its end
     if tracker.pending():
         wrong["left over"].append(f"{tracker.pending()} runs are not wholly sent")
     runs = {r.run_id: r for r in tracker.runs() if r.tags.get("kind") == "trial"}
