@@ -301,7 +301,9 @@ def _finished(storage: str) -> int:
 def audit(site: Site, asked: int) -> dict[str, list[str]]:
     """All that is wrong with a study and its runs; made in a process of its own."""
     from audio_cls.checkpoint import read
+    from audio_cls.data.corpus import Corpus
     from audio_cls.experiment import Experiment
+    from audio_cls.objective import mlflow_experiment
     from audio_cls.search import settle_runs
     from audio_cls.study.queue import Tally, is_finished
     from audio_cls.study.storage import load_study, open_storage
@@ -320,7 +322,9 @@ def audit(site: Site, asked: int) -> dict[str, list[str]]:
     wrong["run twice"] += [f"{n} configurations are {p}" for p, n in params.items() if n > 1]
     tracker = Tracker(Workspace(site.workspace, site.tracking))
     tracker.flush()
-    settle_runs(tracker, "faults/multiclass", study)  # as `study run` does at its end
+    settle_runs(
+        tracker, mlflow_experiment(Corpus.open(site.workspace / "corpora" / "faults")), study
+    )  # as `study run` does at its end
     if tracker.pending():
         wrong["left over"].append(f"{tracker.pending()} runs are not wholly sent")
     runs = {r.run_id: r for r in tracker.runs() if r.tags.get("kind") == "trial"}
