@@ -28,7 +28,7 @@ from audio_cls.experiment import Experiment
 from audio_cls.models.small_cnn import SmallCnn
 from audio_cls.objective import Outcome, Record, Runtime, run_experiment
 from audio_cls.runs import Stopper
-from audio_cls.search import trial_objective
+from audio_cls.search import settle_runs, trial_objective
 from audio_cls.study import TPE, Study
 from audio_cls.study.stopping import StopRequest
 from audio_cls.study.storage import load_study, open_storage
@@ -373,6 +373,41 @@ def test_who_lost_the_run_writes_over_nothing(runtime: Runtime, tmp_path: Path) 
     run = the_run(runtime, "taken")
     assert (run.state, run.status) == ("COMPLETE", "FINISHED")
     assert steps(runtime, "taken") == list(range(EPOCHS))
+
+
+def test_an_epoch_sent_by_two_processes_is_one_record(runtime: Runtime) -> None:
+    """Halted between its last look at the lease and the request: what it sends on waking is what its successor has sent."""
+    run = runtime.tracker.start("twice", "twice", kind="trial")
+    other = Tracker(runtime.workspace).reopen(run.id)
+    other._sender.careful = False
+    for who in (run, other):
+        who.epoch(0, {"val/macro_f1": 0.25, "train/loss": 1.5}, at=1.7e9)
+    run.epoch(1, {"val/macro_f1": 0.5}, at=1.7e9 + 1)
+    assert runtime.tracker.curve(run.id, "val/macro_f1") == [(0, 0.25), (1, 0.5)]
+    assert runtime.tracker.curve(run.id, "train/loss") == [(0, 1.5)]
+
+
+def test_nothing_is_recorded_once_the_guard_says_no(runtime: Runtime) -> None:
+    mine = [True]
+    run = runtime.tracker.start("guarded", "guarded", kind="trial", guard=lambda: mine[0])
+    run.epoch(0, {"loss": 1.0})
+    mine[0] = False
+    run.epoch(1, {"loss": 2.0})
+    run.finish("INTERRUPTED", "late")
+    found = the_run(runtime, "guarded")
+    assert (found.state, found.status) == ("RUNNING", "RUNNING")
+    assert runtime.tracker.curve(found.run_id, "loss") == [(0, 1.0)]
+
+
+def test_a_state_written_too_late_is_mended(runtime: Runtime) -> None:
+    study = study_of(runtime, "settled", 1)
+    name = "settled 000"
+    runtime.tracker.start("clips/multiclass", name, kind="trial", run_id=study.trials[0].user_attrs["mlflow_run_id"])
+    assert the_run(runtime, name).state == "RUNNING"
+    assert settle_runs(runtime.tracker, "clips/multiclass", study) == 1
+    run = the_run(runtime, name)
+    assert (run.state, run.status) == ("COMPLETE", "FINISHED")
+    assert settle_runs(runtime.tracker, "clips/multiclass", study) == 0
 
 
 @pytest.mark.parametrize("moment", ["before it is kept", "after the run was made"])
