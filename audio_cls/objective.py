@@ -79,7 +79,8 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Record:
-    """Where and under what name a run is recorded in MLflow. `run_id` goes on with an earlier run.
+    """Where and under what name a run is recorded in MLflow. `run_id` goes on with an earlier run; `on_run_id` is told the id
+    before the run is made (a provisional one) and after, so that it is never without an owner, whoever dies in between.
 
     `params` join the experiment's own parameters. `on_facts` is told, before training, what a comparison rests on: the tags of
     `run_facts`.
@@ -340,6 +341,9 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
     facts = run_facts(prepared, device) if prepared else {"experiment.digest": experiment.digest()}
     if record.on_facts:
         record.on_facts(facts)
+    run_id = record.run_id
+    if run_id is None and record.on_run_id:
+        record.on_run_id(run_id := runtime.tracker.new_id())
     tags = {**facts, "device": describe_device(device), **environment_tags(), **record.tags}
     run = runtime.tracker.start(
         mlflow_experiment(corpus),
@@ -351,7 +355,7 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
         dataset=DatasetInfo(
             corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
         ),
-        run_id=record.run_id,
+        run_id=run_id,
         guard=told.is_mine,
     )
     if record.on_run_id:

@@ -174,8 +174,6 @@ def run_item(
             if on_epoch:
                 on_epoch(epoch, value)
 
-        if state.run_id is None:
-            remember(runtime.tracker.new_id())
         record = Record(
             item.name, kind, item.parent or parent, state.run_id, item.tags, sources, remember, item.params, know
         )

@@ -109,14 +109,11 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
         begun = {digest: experiment.digest() for digest in trial.attrs.get("begun_as", ())}
         folders = [trial_folder(runtime.workspace, trial.study, trial.root, n) for n in (trial.number, *trial.lineage)]
 
-        run_id = str(trial.attrs.get("mlflow_run_id") or runtime.tracker.new_id())
-        if "mlflow_run_id" not in trial.attrs:
-            trial.set_attr("mlflow_run_id", run_id)
         record = Record(
             name=f"{trial.study} {trial.config_index:03d}",
             kind="trial",
             parent=parent,
-            run_id=run_id,
+            run_id=trial.attrs.get("mlflow_run_id"),
             tags={
                 "study": trial.study,
                 "trial": str(trial.number),

@@ -92,8 +92,8 @@ def test_a_mistake_is_one_message_and_exit_code_2(workspace: Path, words: list[s
 def test_train_evaluate_predict(workspace: Path, trained: str, tmp_path: Path) -> None:
     shown = run(workspace, "evaluate", trained[:8]).stdout
     assert "validation" in shown
-    state = next((workspace / "checkpoints" / "runs").glob("*/run.json"))
-    accuracy = json.loads(state.read_text())["metrics"]["accuracy"]
+    states = [json.loads(path.read_text()) for path in (workspace / "checkpoints" / "runs").glob("*/run.json")]
+    accuracy = next(state["metrics"]["accuracy"] for state in states if state["run_id"] == trained)
     assert f"{accuracy:.4g}" in next(line for line in shown.splitlines() if "accuracy" in line)
     write_tones(tmp_path / "tones", n_per_class=1)
     lines = run(workspace, "predict", "first", str(tmp_path / "tones" / "audio"), "--json").stdout.splitlines()

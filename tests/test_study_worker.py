@@ -145,8 +145,10 @@ def test_one_worker_killed_at_random_moments_gives_the_undisturbed_study(
     moments = random.Random(seed)
     kills = 0
     for _ in range(10):
+        done, more = len(_lines(tmp_path)), moments.randint(0, 3)
         process = _process(tmp_path, seconds=0.02)
-        process.join(0.25 + moments.uniform(0.0, 0.4))
+        _wait_for(lambda enough=done + more, own=process: len(_lines(tmp_path)) >= enough or not own.is_alive())
+        process.join(moments.uniform(0.0, 0.03))
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
             kills += 1
