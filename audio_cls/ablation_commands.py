@@ -116,6 +116,7 @@ def list_command(workspace: Workspace) -> None:
 
 def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
     """Print the tables, write the page, renew the views."""
+    from audio_cls.ablation.opening import read_result
     from audio_cls.ablation.page import arm_scores, build_report, more_lines
     from audio_cls.ablation.running import ascending
     from audio_cls.ablation.suite import bootstrap_arms
@@ -138,12 +139,13 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
     for arm in first.arms:
         for words, reason in arm.failed:
             click.echo(f"FAILED {words}: {reason}")
-    for line in first.openings:
+    test = read_result(tracker, suite.state.run_id)
+    for line in (*(test.lines() if test else ()), *first.openings):
         click.echo(f"TEST SPLIT {line}")
     if first.done:
         path = suite.workspace.reports / f"suite-{ablation.name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        suite_report(build_report(first, tracker, suite.corpus, scores, intervals), path)
+        suite_report(build_report(first, tracker, suite.corpus, scores, intervals, test), path)
         if suite.state.run_id and not suite.state.run_id.startswith("local-"):
             run = tracker.reopen(suite.state.run_id)
             run.artifact_text("report.html", path.read_text(encoding="utf-8"))

@@ -257,14 +257,16 @@ def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], n
 
 
 @cli.command("evaluate")
-@click.argument("run")
-@click.option("--test", is_flag=True, help="Open the test split. This is recorded.")
+@click.argument("run", metavar="RUN-OR-SUITE")
+@click.option("--test", is_flag=True, help="Open the test split. Who chose what is recorded.")
 @click.option("--again", is_flag=True, help="Open it once more; counted.")
 @DEVICE
 @TRACKING
 @click.pass_context
 def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str) -> None:
-    """Figures of a run's best weights on its validation clips (or, with --test, its test clips)."""
+    """Figures of a run's best weights on its validation clips.
+
+    With --test, on its test clips, with intervals: of a run, or of all runs of a suite, cross-validation or confirmation."""
     from audio_cls.commands import evaluate_command
 
     evaluate_command(workspace_of(ctx), run, test=test, again=again, device=device)

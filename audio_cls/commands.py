@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,6 +31,10 @@ from audio_cls.runs import (
     write_state,
 )
 from audio_cls.workspace import Workspace
+
+if TYPE_CHECKING:
+    from audio_cls.ablation.opening import Group
+    from audio_cls.objective import Runtime
 
 
 def load_experiment(file: Path | None, assignments: Sequence[str]) -> Experiment:
@@ -270,70 +274,76 @@ def summarise(states: Sequence[RunState]) -> dict[str, tuple[float, float]]:
 
 
 def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again: bool, device: str) -> None:
-    """Recompute a run's figures from its recorded experiment and weights."""
-    import numpy as np
-
-    from audio_cls.checkpoint import read
+    """Figures of a run on its validation clips; or the test split of a run, a suite, a cross-validation or a confirmation."""
+    from audio_cls.ablation.opening import of_parent, of_suite
+    from audio_cls.ablation.record import suite_names
+    from audio_cls.ablation.running import reopen_suite
     from audio_cls.device import choose_device, tune_process
-    from audio_cls.metrics import evaluate
-    from audio_cls.objective import Runtime, prepare_run
+    from audio_cls.evaluation import evaluate_run
+    from audio_cls.objective import Runtime
+    from audio_cls.openings import open_run
     from audio_cls.tracking import Tracker
-    from audio_cls.training import predict, probabilities
 
     tune_process()
     tracker = Tracker(workspace)
-    info = tracker.resolve(reference)
-    if info.state != "COMPLETE":
+    tracker.flush()
+    runtime = Runtime(workspace, tracker, choose_device(device))
+    suites = suite_names(workspace)
+    info = None
+    if reference not in suites:
+        try:
+            info = tracker.resolve(reference)
+        except UserError as error:
+            raise UserError(f"{error} Suites: {', '.join(suites) or 'none'}.") from None
+    kind = info.tags.get("kind", "") if info else "suite"
+    name = info.tags.get("ablation.suite", reference) if info else reference
+    if kind == "arm":
         raise UserError(
-            f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run has weights to evaluate"
+            f"{reference} is an arm: the test split is opened for its whole suite, audio-cls evaluate --test {name}"
         )
-    if test and info.tags.get("test.openings") and not again:
+    if kind == "study":
         raise UserError(
-            f"run {info.name}: its test split was opened before ({info.tags['test.openings']} time(s), first {info.tags.get('test.first_opened')}). "
-            "Opening it again is counted and shown: add --again"
+            f"{reference} is a study: name one of its trials, such as the best (audio-cls study best {reference})"
         )
-    experiment = Experiment.from_json(tracker.download(info.run_id, "experiment.json").read_text(encoding="utf-8"))
-    prepared = prepare_run(experiment, Runtime(workspace, tracker, choose_device(device)))
-    if prepared.corpus.digest != info.tags.get("data.digest"):
-        raise UserError(
-            f"corpus {prepared.corpus.name!r} has digest {prepared.corpus.digest[:12]}, but the run was trained on {str(info.tags.get('data.digest'))[:12]}"
-        )
-    clips = prepared.split.test if test else prepared.split.validation
-    if not len(clips):
-        raise UserError(f"data.split.kind={experiment.data.split.kind} has no test clips")
-    prepared.chain.classifier.load_state_dict(read(tracker.download(info.run_id, "weights/best.safetensors")).tensors)
-    scores = probabilities(predict(prepared.chain, prepared.batches, clips), prepared.corpus.task)
-    targets = np.asarray(prepared.corpus.targets[clips])
-    thresholds = None
-    if prepared.corpus.task == "multilabel":
-        fitted = json.loads(tracker.download(info.run_id, "thresholds.json").read_text(encoding="utf-8"))
-        thresholds = np.array([fitted[c] for c in prepared.corpus.classes])
-    result = evaluate(scores, targets, prepared.corpus.task, classes=prepared.corpus.classes, thresholds=thresholds)
-    which = "test" if test else "validation"
-    table(f"{info.name}: {len(clips)} {which} clips", ["metric", which], [[k, v] for k, v in result.overall.items()])
-    per_class = result.per_class
-    table(
-        "by class",
-        ["class", *per_class],
-        [
-            [c, *(f"{per_class[k][i]:.3f}" if k != "support" else int(per_class[k][i]) for k in per_class)]
-            for i, c in enumerate(prepared.corpus.classes)
-        ],
-        right=range(1, len(per_class) + 1),
+    if kind in ("suite", "cross-validation", "confirmation"):
+        if not test:
+            hint = f"audio-cls ablate report {name}" if kind == "suite" else "name one of the runs below it"
+            raise UserError(
+                f"{reference} is a {kind}: its validation figures are recorded already ({hint}); --test opens its test split"
+            )
+        if info is None or kind == "suite":
+            group = of_suite(reopen_suite(name, workspace, tracker))
+        else:
+            group = of_parent(tracker, info)
+        _open_group(runtime, group, again)
+    elif info is not None and test:
+        open_run(runtime, info, again=again)
+    elif info is not None:
+        evaluate_run(runtime, info)
+
+
+def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
+    from audio_cls.ablation.opening import open_group
+    from audio_cls.console import progress
+
+    with progress(f"{group.name}: test") as tell:
+        found = open_group(runtime, group, again=again, on_run=tell)
+    runtime.tracker.flush()
+    for metric in found.metrics:
+        rows = []
+        for arm, figures in found.arms.items():
+            of = figures[metric]
+            mine = found.differences.get(arm, {}).get(metric)
+            interval = "" if of["low"] is None else f"[{of['low']:.3f}, {of['high']:.3f}]"
+            rows.append(
+                [arm, of["value"], interval, mine["text"] if mine else "the reference" if found.reference else ""]
+            )
+        columns = ["arm", metric, "95 % over clips", f"against {found.reference}" if found.reference else ""]
+        table(f"{found.name}: {found.clips} test clips", columns, rows)
+    click.echo(f"chosen: {found.chosen}")
+    click.echo(
+        f"the test split of {found.name} has been opened {found.openings} time(s); recorded ({found.who}, {found.last})"
     )
-    if test:
-        openings = int(info.tags.get("test.openings", "0")) + 1
-        run = tracker.reopen(info.run_id)
-        run.tags(
-            {
-                "test.openings": str(openings),
-                "test.first_opened": info.tags.get("test.first_opened") or time.strftime("%Y-%m-%d %H:%M:%S"),
-                "test.chosen_by": experiment.training.metric,
-            }
-        )
-        run.final({f"test/{k}": v for k, v in result.overall.items()})
-        tracker.flush()
-        click.echo(f"the test split of this run has been opened {openings} time(s); recorded")
 
 
 def predict_command(

@@ -243,7 +243,16 @@ def _facts(info: RunInfo, corpus: str) -> dict[str, Any]:
     for key in ("final/parameters", "final/train_seconds", "final/samples_per_second", "best/epoch"):
         if key in info.metrics:
             facts[key.partition("/")[2].replace("_", " ") if key != "best/epoch" else "best epoch"] = info.metrics[key]
-    for key in ("device", "precision", "git.commit", "study", "trial", "test.openings", "test.first_opened"):
+    for key in (
+        "device",
+        "precision",
+        "git.commit",
+        "study",
+        "trial",
+        "test.openings",
+        "test.first_opened",
+        "test.chosen_by",
+    ):
         if info.tags.get(key):
             facts[key] = info.tags[key]
     facts.setdefault("test.openings", "0: the test split has not been opened")

@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import sqlite3
+import sys
 import threading
 import time
 from pathlib import Path
@@ -161,10 +162,20 @@ def relocate(workspace: Workspace) -> int:
     finally:
         con.close()  # rolls back what was not committed
     if rows:
+        _forget_places()
         _log.warning(
             "the workspace has moved from %s to %s: %d artifact paths in mlflow.db now follow it", old, new, rows
         )
     return rows
+
+
+def _forget_places() -> None:
+    """MLflow remembers in each process where a run's artifacts are, by the run's id alone: a process that had the workspace
+    open in its old place would go on writing there."""
+    utils = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    places = getattr(utils, "_artifact_repos_cache", None)
+    if places is not None:
+        places.clear()
 
 
 def _first_root(con: sqlite3.Connection) -> str | None:

@@ -119,7 +119,7 @@ def test_the_test_split_opens_once_unless_asked_again(workspace: Path, trained: 
 
 
 def test_interrupted_training_goes_on(workspace: Path) -> None:
-    words = ["train", *SMALL, "--set", "training.epochs=200", "--set", "model.widths=[8,8]", "--name", "long"]
+    words = ["train", *SMALL, "--set", "training.epochs=60", "--set", "model.widths=[8,8]", "--name", "long"]
     env = {**os.environ, "AUDIO_CLS_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "audio_cls.cli", *words],

@@ -20,7 +20,17 @@ from audio_cls.errors import UserError
 from audio_cls.metrics import check_metric, evaluate, predict
 from audio_cls.rng import numpy_rng
 
-__all__ = ["Counted", "Interval", "Metric", "bootstrap_interval", "clip_bootstrap", "metric_function"]
+__all__ = [
+    "Counted",
+    "Interval",
+    "Metric",
+    "bootstrap_interval",
+    "clip_bootstrap",
+    "figure_intervals",
+    "metric_function",
+]
+
+LARGE = 2e8  # clips x classes x resamples: what the metrics of a ranking do in a minute or two
 
 Array = NDArray[Any]
 Metric = Callable[[Array, Array], float]
@@ -216,3 +226,50 @@ def _draws(n_units: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.int
     for start in range(0, n_resamples, block):
         rows = min(block, n_resamples - start)
         yield rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=rows)
+
+
+def figure_intervals(
+    scores: Array,
+    targets: Array,
+    task: str,
+    thresholds: Array | None = None,
+    groups: Sequence[Any] | Array | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """The interval of every overall metric of `audio_cls.metrics.evaluate` on one set of clips; arguments as for
+    `bootstrap_interval`, scores (n_clips, n_classes). The metrics of a ranking are computed in as many resamples as a large
+    set allows, at least 200.
+    """
+    targets = np.asarray(targets)
+    whole = evaluate(scores, targets, task, thresholds=thresholds).overall
+    out = {
+        name: bootstrap_interval(
+            scores, targets, metric_function(name, task, thresholds), groups, n_resamples, seed, level
+        )
+        for name in whole
+        if name in FIGURES
+    }
+    ranked = [name for name in whole if name not in FIGURES]
+    few = max(200, min(n_resamples, int(LARGE // max(targets.size, 1))))
+    unit_of = np.arange(len(targets)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    n_units = int(unit_of.max()) + 1
+    clips = np.arange(len(targets))
+    found: dict[str, list[float]] = {name: [] for name in ranked}
+    for block in _draws(n_units, few, seed):
+        for count in block:
+            rows = np.repeat(clips, count[unit_of.reshape(-1)])
+            overall = evaluate(scores[rows], targets[rows], task, thresholds=thresholds).overall
+            for name in ranked:
+                found[name].append(overall[name])
+    for name in ranked:
+        values = np.array(found[name])
+        values = values[np.isfinite(values)]
+        if not np.isfinite(whole[name]) or len(values) < 0.9 * few or n_units < 2:
+            note = f"no interval: defined and finite in only {len(values)} of {few} resamples"
+            out[name] = Interval(float(whole[name]), nan, nan, level, n_units, len(values), note)
+        else:
+            low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+            out[name] = Interval(float(whole[name]), float(low), float(high), level, n_units, len(values))
+    return {name: out[name] for name in whole}

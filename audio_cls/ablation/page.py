@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from audio_cls.ablation.bootstrap import Interval
 from audio_cls.ablation.declaration import Cell
+from audio_cls.ablation.opening import TestResult
 from audio_cls.ablation.predictions import CellScores, read_cell_scores
 from audio_cls.ablation.statistics import compare
 from audio_cls.ablation.suite import ArmResult, SuiteResult
@@ -46,6 +47,7 @@ def build_report(
     corpus: Corpus,
     scores: Mapping[str, Mapping[Cell, CellScores]],
     intervals: Mapping[str, Interval],
+    test: TestResult | None = None,
 ) -> SuiteReport:
     """All that the page of a suite shows; see `report.suite_data`."""
     ablation = result.ablation
@@ -69,7 +71,8 @@ def build_report(
         class_differences=_class_differences(result, scores, corpus),
         predictions=_pooled(scores, corpus),
         notes=[f"{words}: {reason}" for arm in result.arms for words, reason in arm.failed],
-        openings=result.openings,
+        openings=[*(test.lines() if test else ()), *result.openings],
+        test_rows=test.rows() if test else (),
     )
 
 

@@ -217,9 +217,13 @@ def read_records(
 
 
 def openings(records: Sequence[Recorded]) -> list[str]:
-    """A line for each run whose test split has been opened."""
+    """A line for the runs whose test split has been opened: those opened together are named together."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for r in records:
+        if r.tracked.get("test.openings"):
+            key = r.tracked["test.openings"], r.tracked.get("test.first_opened", "unknown")
+            together.setdefault(key, []).append(r.words)
     return [
-        f"{r.words}: opened {r.tracked['test.openings']} time(s), first {r.tracked.get('test.first_opened', 'unknown')}"
-        for r in records
-        if r.tracked.get("test.openings")
+        f"{words[0]}{f' and {len(words) - 1} more runs' if len(words) > 1 else ''}: opened {count} time(s), first {first}"
+        for (count, first), words in together.items()
     ]

@@ -47,7 +47,7 @@ def suite_report(report: SuiteReport, path: str | Path | None = None) -> str:
     """
     _check(report)
     points = in_points(report.metric)
-    sections = [_verdicts(report, points), _contract(report)]
+    sections = [_verdicts(report, points), *_test(report), _contract(report)]
     if report.cells:
         figure = every_run(report.cells, report.arms, report.metric)
         rows = [[c.arm, c.seed, c.fold, float(c.value)] for c in report.cells]
@@ -110,6 +110,15 @@ def _line(arm: ArmSummary) -> str:
     said = arm.text or ("no pair of runs yet" if not arm.verdict else arm.verdict)
     sign = SIGNS.get(arm.verdict, "·")
     return f'<li style="border-color:{colour}"><b>{sign} {html.escape(arm.name)}</b> {html.escape(said)}{more}</li>'
+
+
+def _test(report: SuiteReport) -> list[Section]:
+    """What the test split showed; nothing while it is closed."""
+    if not report.test_rows:
+        return []
+    columns = ("arm", "metric", "test", "low", "high", "difference", "low ", "high ", "p (Holm)")
+    caption = "Intervals of figures over clips, of differences paired by seed and fold; in the metric's own units"
+    return [Section("Test split", [*report.openings[:1], Table(columns, report.test_rows, caption, 3, ("p (Holm)",))])]
 
 
 def _contract(report: SuiteReport) -> Section:

@@ -130,6 +130,7 @@ class SuiteReport:
     confusion: arm -> (n_classes, n_classes) counts; taken from the predictions where it is not given.
     notes: prose: hints of power, what the correction assumes, what a failure cost.
     openings: a line for each opening of the test split: who chose what by which metric, and the figures.
+    test_rows: (arm, metric, value, low, high, difference, low, high, p) on the test split, once it has been opened.
     """
 
     title: str
@@ -148,6 +149,7 @@ class SuiteReport:
     confusion: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     openings: Sequence[str] = ()
+    test_rows: Sequence[Sequence[Any]] = ()
 
     @property
     def reference(self) -> str:

@@ -1,0 +1,128 @@
+"""Figures of a recorded run, computed anew from its experiment and weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.checkpoint import CheckpointStore, read
+from audio_cls.console import table
+from audio_cls.data.corpus import Corpus
+from audio_cls.errors import UserError
+from audio_cls.experiment import Experiment
+from audio_cls.metrics import Evaluation, evaluate, fit_thresholds
+from audio_cls.objective import Runtime, prepare_run
+from audio_cls.training import predict, probabilities
+
+if TYPE_CHECKING:
+    from audio_cls.tracking import RunInfo
+
+__all__ = ["Scored", "evaluate_run", "print_figures", "score_run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A run's probabilities. clips: (n,) rows of the corpus. scores: (n, n_classes). thresholds: (n_classes,), fitted on the
+    run's validation clips (multilabel), else None. chosen: which epoch's weights, and by what."""
+
+    run: RunInfo
+    experiment: Experiment
+    corpus: Corpus
+    clips: NDArray[np.int64]
+    scores: NDArray[Any]
+    thresholds: NDArray[Any] | None
+    chosen: str
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        return np.asarray(self.corpus.targets[self.clips])
+
+    def evaluation(self) -> Evaluation:
+        return evaluate(
+            self.scores, self.targets, self.corpus.task, classes=self.corpus.classes, thresholds=self.thresholds
+        )
+
+
+def score_run(
+    runtime: Runtime,
+    info: RunInfo,
+    part: Literal["validation", "test"],
+    weights: Literal["best", "last"] = "best",
+    folder: Path | None = None,
+) -> Scored:
+    """The probabilities of a run on the clips of one part of its split, by the weights of its best or of its last epoch;
+    the last epoch's are in its checkpoint `folder`.
+
+    Raises:
+        UserError: for a run that is not complete, whose corpus has changed, whose split has no such part, or whose last
+            checkpoint has gone.
+    """
+    if info.state != "COMPLETE":
+        raise UserError(
+            f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run has weights to evaluate"
+        )
+    experiment = Experiment.from_json(
+        runtime.tracker.download(info.run_id, "experiment.json").read_text(encoding="utf-8")
+    )
+    prepared = prepare_run(experiment, runtime)
+    corpus, classifier = prepared.corpus, prepared.chain.classifier
+    if corpus.digest != info.tags.get("data.digest"):
+        trained_on = str(info.tags.get("data.digest"))[:12]
+        raise UserError(
+            f"corpus {corpus.name!r} has digest {corpus.digest[:12]}, but the run {info.name} ({info.run_id[:8]}) was "
+            f"trained on {trained_on}"
+        )
+    clips = prepared.split.test if part == "test" else prepared.split.validation
+    if not len(clips):
+        raise UserError(
+            f"run {info.name} ({info.run_id[:8]}): data.split.kind={experiment.data.split.kind} has no {part} clips"
+            + (": runs of data.split.kind=folds keep a fold for the test" if part == "test" else "")
+        )
+    if weights == "last":
+        chosen = "the last epoch, which nobody chose"
+        found = CheckpointStore(folder).load() if folder is not None else None
+        if found is None:
+            raise UserError(
+                f"run {info.name} ({info.run_id[:8]}): its last epoch's weights are not in {folder}: the suite judges "
+                "runs by them, so that the test split is not opened with others"
+            )
+        classifier.load_state_dict(found[0].part("ema") or found[0].part("model"))
+    else:
+        best = read(runtime.tracker.download(info.run_id, "weights/best.safetensors"))
+        chosen = f"epoch {best.state.get('epoch', 0) + 1}, the best of {experiment.training.epochs} by {experiment.training.metric}"
+        classifier.load_state_dict(best.tensors)
+
+    def scores(rows: NDArray[np.int64]) -> NDArray[Any]:
+        return probabilities(predict(prepared.chain, prepared.batches, rows), corpus.task)
+
+    thresholds = None
+    if corpus.task == "multilabel":
+        fitted_on = prepared.split.validation
+        thresholds = fit_thresholds(scores(fitted_on), np.asarray(corpus.targets[fitted_on]))
+    return Scored(info, experiment, corpus, clips, scores(clips), thresholds, chosen)
+
+
+def evaluate_run(runtime: Runtime, info: RunInfo) -> None:
+    """Print the figures of a run's best weights on its validation clips."""
+    scored = score_run(runtime, info, "validation")
+    overall = scored.evaluation().overall
+    table(
+        f"{scored.run.name}: {len(scored.clips)} validation clips",
+        ["metric", "validation"],
+        [[k, v] for k, v in overall.items()],
+    )
+    print_figures(scored)
+
+
+def print_figures(scored: Scored) -> None:
+    """Print the table of figures by class."""
+    per_class = scored.evaluation().per_class
+    rows = [
+        [c, *(f"{per_class[k][i]:.3f}" if k != "support" else int(per_class[k][i]) for k in per_class)]
+        for i, c in enumerate(scored.corpus.classes)
+    ]
+    table("by class", ["class", *per_class], rows, right=range(1, len(per_class) + 1))
