@@ -43,14 +43,14 @@ def report_command(
         if info.tags.get("kind") == "study":
             study = info.tags["study"]
     if study is not None:
-        name, run_id, page = f"study-{study}", *study_page(workspace, study, storage)
+        name, run_id, page = f"study-{study}", *study_page(workspace, study, storage, tracker)
     else:
         name, run_id, page = (
             f"run-{info.name}-{info.run_id[:8]}",
             info.run_id,
             run_page(workspace, tracker, info, device),
         )
-    path = html or workspace.reports / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.html"
+    path = html or page_path(workspace, name)
     try:
         atomic_write(path, page)
     except OSError as error:
@@ -63,8 +63,15 @@ def report_command(
     click.echo(f"{path} ({len(page.encode()) / 1e6:.1f} MB){logged}")
 
 
-def study_page(workspace: Workspace, name: str, storage: str | None = None) -> tuple[str, str]:
-    """The id of a study's run in MLflow ("" without one), and its page.
+def page_path(workspace: Workspace, name: str) -> Path:
+    """Where a page is written unless told otherwise."""
+    return workspace.reports / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.html"
+
+
+def study_page(
+    workspace: Workspace, name: str, storage: str | None = None, tracker: Tracker | None = None
+) -> tuple[str, str]:
+    """The id of a study's run in MLflow ("" without one), and its page; with a `tracker`, openings of the test split are told.
 
     Raises:
         UserError: when there is no such study.
@@ -90,6 +97,7 @@ def study_page(workspace: Workspace, name: str, storage: str | None = None) -> t
             revived=row.revived,
             reason=row.reason,
             run=str(row.attrs.get("mlflow_run_id", "")),
+            extended=row.revived and bool(row.attrs.get("changes")),
         )
         for row in status.rows
     ]
@@ -101,6 +109,7 @@ def study_page(workspace: Workspace, name: str, storage: str | None = None) -> t
         "metric code": f"version {identity['metric_version']}" if "metric_version" in identity else "",
         "storage": where.shown.rpartition("/")[2],
         "interruptions taken up": status.interruptions,
+        "test split": _openings(tracker, name) if tracker else None,
     }
     parent = str(study.user_attrs.get(PARENT, ""))
     links = []
@@ -191,6 +200,19 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
             metric=experiment.training.metric,
         ),
         more=[*audit, calibration_section({"validation": (scores, targets)}, corpus.task)],
+    )
+
+
+def _openings(tracker: Tracker, study: str) -> str:
+    """Which of a study's trials had their test split opened."""
+    try:
+        opened = tracker.runs(None, f"tags.study = '{study}' and tags.`test.openings` LIKE '%'")
+    except UserError:
+        return "not known: the runs cannot be read"
+    if not opened:
+        return "not opened"
+    return "; ".join(
+        f"{r.name} opened {r.tags['test.openings']} time(s), first {r.tags.get('test.first_opened')}" for r in opened
     )
 
 

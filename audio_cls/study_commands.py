@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,10 @@ from audio_cls.console import console, table
 from audio_cls.errors import UserError
 from audio_cls.launches import Launch, find_launch, record_launch
 from audio_cls.study.declaration import Study, load_study_file
-from audio_cls.workspace import Workspace
+from audio_cls.workspace import Workspace, atomic_write
+
+if TYPE_CHECKING:
+    from audio_cls.tracking import Tracker
 
 STORAGE_VARIABLE = "AUDIO_CLS_STORAGE"
 PARENT = "mlflow_run_id"  # user attribute of a study: its run in MLflow
@@ -135,6 +138,8 @@ def run_command(
     show.print(leaderboard(status, width=show.width))
     for line in summary(status):
         click.echo(line)
+    if done:
+        _write_page(workspace, tracker, study.name, storage)
     if links:
         click.echo("\nMLflow UI: audio-cls ui, then")
         for title, link in links.items():
@@ -142,6 +147,24 @@ def run_command(
     if not done:
         click.echo("\ninterrupted: the same command goes on")
         raise SystemExit(130)
+
+
+def _write_page(workspace: Workspace, tracker: Tracker, name: str, storage: str | None) -> None:
+    """The study's page, also logged to MLflow. What is wrong with it costs the study nothing."""
+    from audio_cls.report_commands import ARTIFACT, page_path, study_page
+
+    try:
+        run_id, page = study_page(workspace, name, storage, tracker)
+        path = page_path(workspace, f"study-{name}")
+        atomic_write(path, page)
+        if run_id:
+            run = tracker.reopen(run_id)
+            run.artifact_text(ARTIFACT, page)
+            run.close()
+    except Exception as error:
+        click.echo(f"no report: {type(error).__name__}: {error}", err=True)
+    else:
+        click.echo(f"report: {path}")
 
 
 def suggested_keys(study: Study, status: Any) -> list[str]:

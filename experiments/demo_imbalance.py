@@ -8,8 +8,7 @@
 frequent one; accuracy beside it shows what that costs. `repeat_factor` sampling lengthens the epoch: the budget is in
 optimiser steps, so that it buys no more training than the others have.
 
-For several labels a clip: generate with --set task=multilabel, prepare as imbalanced-multi, and give the base
-`"data.corpus": "imbalanced-multi"` and `"loss": "bce"`.
+For several labels a clip see `demo_imbalance_multilabel.py`.
 """
 
 from audio_cls.ablation.declaration import Ablation

@@ -255,6 +255,12 @@ def test_pruning_cost_in_words() -> None:
     assert "place 1 of 3" in lost
     assert "lost nothing" in pruning_cost([*kept, TrialRow(2, "COMPLETE", 0.65, revived=True)])
     assert "place 2 of 3" in pruning_cost([*kept, TrialRow(2, "COMPLETE", 0.65, revived=True)])
+    longer = pruning_cost(
+        [*kept, TrialRow(2, "COMPLETE", 0.95, revived=True, extended=True), TrialRow(3, "PRUNED", 0.3)]
+    )
+    assert "audio-cls study revive" in longer
+    assert "1 were revived to a larger budget and are not compared" in longer
+    assert "0.95" not in longer
     assert "would have lost 0.1" in pruning_cost([*kept, TrialRow(2, "COMPLETE", 0.5, revived=True)], maximize=False)
 
 

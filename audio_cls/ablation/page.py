@@ -18,7 +18,7 @@ from audio_cls.ablation.suite import ArmResult, SuiteResult
 from audio_cls.ablation.verdict import in_points
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
-from audio_cls.metrics import check_metric, evaluate
+from audio_cls.metrics import check_metric, evaluate, fit_thresholds
 from audio_cls.report.suite import ArmCurve, ArmSummary, ClassDifferences, Predictions, SuiteReport
 from audio_cls.report.suite import Cell as ReportCell
 
@@ -169,15 +169,18 @@ def _curves(result: SuiteResult, tracker: Tracker) -> list[ArmCurve]:
 def _class_differences(
     result: SuiteResult, scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus
 ) -> ClassDifferences | None:
-    """By class, each arm's F1 less the reference's, paired by (seed, fold) like the verdicts, without a correction over classes."""
+    """By class, each arm's F1 less the reference's, paired by (seed, fold) like the verdicts, without a correction over classes.
+    Of several labels a clip the average precision: it needs no threshold, which arms such as class weights move."""
     reference = result.ablation.reference
     arms = [a for a in result.ablation.arms if a != reference and scores.get(a)]
     if not arms or not scores.get(reference):
         return None
 
+    key, measure = ("ap", "AP") if corpus.task == "multilabel" else ("f1", "F1")
+
     def by_class(arm: str) -> dict[Cell, NDArray[Any]]:
         return {
-            cell: evaluate(s.values, corpus.targets[s.clips], corpus.task).per_class["f1"]
+            cell: evaluate(s.values, corpus.targets[s.clips], corpus.task).per_class[key]
             for cell, s in scores[arm].items()
         }
 
@@ -189,15 +192,20 @@ def _class_differences(
             a, b = ({cell: float(f1[k]) for cell, f1 in side.items() if np.isfinite(f1[k])} for side in (mine, base))
             c = compare(a, b, test_to_train=result.plan.test_to_train)
             figures[:, k, column] = c.mean, c.low, c.high
-    return ClassDifferences(corpus.classes, arms, figures[0], figures[1], figures[2])
+    return ClassDifferences(corpus.classes, arms, figures[0], figures[1], figures[2], measure)
 
 
 def _pooled(scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus) -> dict[str, Predictions]:
+    """An arm's validation predictions, run below run; of several labels each run's with the thresholds fitted on its clips."""
     out = {}
     for arm, cells in scores.items():
         seeds = sorted({seed for seed, _ in cells})[:SEEDS_SHOWN]
         parts = [s for (seed, _), s in sorted(cells.items()) if seed in seeds]
         if parts:
             clips = np.concatenate([p.clips for p in parts])
-            out[arm] = Predictions(np.concatenate([p.values for p in parts]), corpus.targets[clips])
+            thresholds = None
+            if corpus.task == "multilabel":
+                fitted = [np.tile(fit_thresholds(p.values, corpus.targets[p.clips]), (len(p.clips), 1)) for p in parts]
+                thresholds = np.concatenate(fitted)
+            out[arm] = Predictions(np.concatenate([p.values for p in parts]), corpus.targets[clips], thresholds)
     return out

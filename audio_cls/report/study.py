@@ -19,7 +19,8 @@ __all__ = ["StudyReport", "TrialRow", "pruning_cost", "study_report"]
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One configuration by its latest attempt. `state` is COMPLETE, PRUNED, FAILED, RUNNING or WAITING; `run` its MLflow id."""
+    """One configuration by its latest attempt. `state` is COMPLETE, PRUNED, FAILED, RUNNING or WAITING; `run` its MLflow id;
+    `extended` when it was revived to a larger budget than the others had: its value is not compared with theirs."""
 
     number: int
     state: str
@@ -31,6 +32,7 @@ class TrialRow:
     revived: bool = False
     reason: str = ""
     run: str = ""
+    extended: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,22 @@ def study_report(report: StudyReport, path: str | Path | None = None) -> str:
 def pruning_cost(rows: Sequence[TrialRow], maximize: bool = True) -> str:
     """What pruning would have lost, as far as revived configurations tell; in words.
 
-    A revived configuration was pruned and then trained to its full budget, so its value is what pruning threw away.
+    A revived configuration was pruned and then trained to its full budget, so its value is what pruning threw away. Those
+    that were revived to a larger budget say nothing of it.
     """
     sign = 1 if maximize else -1
-    known = [(sign * r.value, r) for r in rows if r.state == "COMPLETE" and r.value is not None]
+    extended = sum(r.extended for r in rows)
+    known = [(sign * r.value, r) for r in rows if r.state == "COMPLETE" and r.value is not None and not r.extended]
     revived = [pair for pair in known if pair[1].revived]
     kept = [pair for pair in known if not pair[1].revived]
     pruned = sum(r.state == "PRUNED" for r in rows)
+    apart = f" {extended} were revived to a larger budget and are not compared." if extended else ""
     if not revived:
         if not pruned:
-            return "Nothing was pruned."
+            return f"Nothing was left pruned.{apart}" if extended else "Nothing was pruned."
         return (
             f"{pruned} of {len(rows)} configurations were pruned; what that lost is not known. "
-            "Reviving some would tell."
+            f"audio-cls study revive STUDY --top 3 trains the best of them to the end, and tells.{apart}"
         )
     top = max(revived, key=lambda pair: pair[0])
     rank = 1 + sum(value > top[0] for value, _ in known)
@@ -116,11 +121,13 @@ def pruning_cost(rows: Sequence[TrialRow], maximize: bool = True) -> str:
         f"place {rank} of {len(known)}."
     )
     if not kept:
-        return head
+        return head + apart
     best = max(kept, key=lambda pair: pair[0])
     if top[0] > best[0]:
-        return f"{head} Pruning would have lost {top[0] - best[0]:.4g}: without it the best is {best[1].value:.4g}."
-    return f"{head} Pruning would have lost nothing of the best value, {best[1].value:.4g}."
+        return (
+            f"{head} Pruning would have lost {top[0] - best[0]:.4g}: without it the best is {best[1].value:.4g}.{apart}"
+        )
+    return f"{head} Pruning would have lost nothing of the best value, {best[1].value:.4g}.{apart}"
 
 
 def _result(report: StudyReport, best: TrialRow | None) -> list[Any]:
