@@ -95,16 +95,18 @@ def more_lines(arm: ArmResult, interval: Interval | None, points: bool) -> list[
             f"over clips (bootstrap, {interval.n_units} clips or groups): {amount(interval.estimate)} "
             f"[{amount(interval.low)}, {amount(interval.high)}]"
         )
+    told: dict[str, list[str]] = {}
     for hint in verdict.more:
         about = "at least " if hint.lower_bound else "about "
-        told = (
+        words = (
             "out of reach with more seeds"
             if hint.pairs is None
             else f"{about if hint.pairs else ''}{hint.pairs} more pairs"
         )
-        lines.append(
-            f"to settle a difference of {amount(hint.difference).lstrip('+')}{' points' if points else ''}: {told}"
-        )
+        told.setdefault(words, []).append(f"{amount(hint.difference).lstrip('+')}{' points' if points else ''}")
+    if told:
+        parts = [f"{' or '.join(differences)}: {words}" for words, differences in told.items()]
+        lines.append(f"to settle a difference of {'; of '.join(parts)}")
     lines.append(c.method)
     return lines
 
