@@ -221,6 +221,19 @@ def test_steps_are_counted_as_batches_are_dealt(sampling: str, size: int, corpus
     assert optimiser_steps(experiment, corpus.targets[split.train]) == seen
 
 
+@pytest.mark.parametrize("steps", [1, 20, 100, 450])
+def test_a_budget_in_steps_gives_the_nearest_number_of_epochs(steps: int) -> None:
+    """Also where epochs differ in length: those of repeat-factor sampling do."""
+    targets = np.eye(4, dtype=np.float32)[np.repeat(np.arange(4), [60, 20, 8, 2])]
+    experiment = BASE.override({"sampling.kind": "repeat_factor"})
+    epochs = contract._epochs_for(experiment, targets, steps)
+
+    def off(n: int) -> int:
+        return abs(optimiser_steps(experiment.override({"training.epochs": n}), targets) - steps)
+
+    assert all(off(epochs) <= off(n) for n in (epochs - 1, epochs + 1) if n >= 1)
+
+
 # -- a suite that has been run ----------------------------------------------------------------------------------------
 
 

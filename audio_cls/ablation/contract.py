@@ -7,8 +7,9 @@ recorded (`check_records`), since a run may be older than the declaration, or th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -199,11 +200,25 @@ def optimiser_steps(experiment: Experiment, targets: np.ndarray) -> int:
     """How many steps a run takes on training targets (n, n_classes): its epochs times batches, as its sampling deals them."""
     if experiment.model.closed_form:
         return 0
-    order = experiment.sampling.build(targets)
-    epochs, size = experiment.training.epochs, experiment.training.batch_size
+    return sum(islice(_steps(experiment, targets), experiment.training.epochs))
+
+
+def _steps(experiment: Experiment, targets: np.ndarray) -> Iterator[int]:
+    """The steps of epoch after epoch, without an end."""
+    order, size = experiment.sampling.build(targets), experiment.training.batch_size
     if experiment.sampling.kind in ("uniform", "balanced"):
-        return epochs * _batches(len(targets), size)
-    return sum(_batches(len(order(experiment.seed, epoch)), size) for epoch in range(epochs))
+        yield from repeat(_batches(len(targets), size))
+    yield from (_batches(len(order(experiment.seed, epoch)), size) for epoch in count())
+
+
+def _epochs_for(experiment: Experiment, targets: np.ndarray, steps: int) -> int:
+    """How many epochs come nearest to so many steps, at least one."""
+    done = 0
+    for epoch, more in enumerate(_steps(experiment, targets)):
+        if done + more >= steps:
+            return max(1, epoch + (steps - done > done + more - steps))
+        done += more
+    raise AssertionError("epochs do not end")
 
 
 def _batches(n_clips: int, size: int) -> int:
@@ -215,8 +230,8 @@ def _plan(ablation: Ablation, arm: str, seed: int, fold: int, corpus: Corpus, sp
     experiment = ablation.experiment(arm, seed, fold)
     targets = np.asarray(corpus.targets[split.train])
     if ablation.unit == "steps" and not experiment.model.closed_form:
-        one = optimiser_steps(experiment.override({"training.epochs": 1}), targets)
-        experiment = experiment.override({"training.epochs": max(1, round((ablation.budget or 0) / one))})
+        epochs = _epochs_for(experiment, targets, ablation.budget or 0)
+        experiment = experiment.override({"training.epochs": epochs})
     return Planned(arm, seed, fold, experiment, split.digest, optimiser_steps(experiment, targets))
 
 
