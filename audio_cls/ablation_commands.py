@@ -145,7 +145,7 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
     if first.done:
         path = suite.workspace.reports / f"suite-{ablation.name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        suite_report(build_report(first, tracker, suite.corpus, scores, intervals, test), path)
+        suite_report(build_report(first, tracker, suite.corpus, scores, intervals, test, summed[1:]), path)
         if suite.state.run_id and not suite.state.run_id.startswith("local-"):
             run = tracker.reopen(suite.state.run_id)
             run.artifact_text("report.html", path.read_text(encoding="utf-8"))

@@ -45,7 +45,8 @@ def save_suite_views(
     """
     figures, keys = arm_figures(metric), list(keys)[:12]
     mine = f"params.`ablation.suite` = '{suite}'"
-    columns = [f"metrics.`{figures[k]}`" for k in figures]
+    # No more than fit beside the verdict, which says the interval and p as well; the others are in the column picker.
+    columns = {f"metrics.`{figures[k]}`": w for k, w in (("mean", 120), ("std", 105), ("n", 85), ("difference", 175))}
     arms = ["params.`ablation.arm`", *columns, "tags.`verdict`", *(f"params.`{k}`" for k in keys), "tags.`state`"]
     names = [f"{suite}: arms", f"{suite}: by arm", f"{suite}: runs"]
     save_view(
@@ -57,7 +58,7 @@ def save_suite_views(
         orderByAsc=ascending,
         selectedColumns=arms,
         columnOrder=arms,
-        columnWidths={"tags.`verdict`": 420, **dict.fromkeys(columns, 115)},
+        columnWidths={"tags.`verdict`": 560, **columns},
     )
     judged = f"{select}/{metric}"
     cells = [f"metrics.`{judged}`", "params.`ablation.arm`", "params.`seed`", *(f"params.`{k}`" for k in keys), "tags.`state`"]  # fmt: skip

@@ -123,6 +123,8 @@ def suite(task: str = "multiclass") -> SuiteReport:
         predictions={n: Predictions(scores, targets) for n in names[:2]},
         notes=["about 24 more pairs for 1 point"],
         openings=["opened once, mixup chosen by val/macro_f1: test macro_f1 0.69"],
+        others=[["val/uar", "mixup", 0.7, 0.1, 0.0215, 0.01, 0.03, 0.04, "helps"]],
+        test_rows=[["mixup", "val/macro_f1", 0.6912, 0.64, 0.73, 0.02, -0.01, 0.05, 0.2]],
     )
 
 
@@ -131,7 +133,7 @@ def test_suite_page_says_everything(task: str, tmp_path: Path) -> None:
     report = suite(task)
     page = suite_report(report, tmp_path / "suite.html")
     assert (tmp_path / "suite.html").read_text(encoding="utf-8") == page
-    wanted = ["Verdicts", "Contract", "Runs", "Classes", "Curves", "Cost", "Confusion", "ROC", "Precision and recall", "Calibration"]  # fmt: skip
+    wanted = ["Verdicts", "Test split", "Contract", "Runs", "Classes", "Curves", "Cost", "Confusion", "ROC", "Precision and recall", "Calibration"]  # fmt: skip
     assert headings(page) == wanted + (["Thresholds"] if task == "multilabel" else [])
     for words in (
         "half-way: 9 of 16",
@@ -139,6 +141,9 @@ def test_suite_page_says_everything(task: str, tmp_path: Path) -> None:
         "+2.1 points: helps",
         "24 more pairs",
         "opened once",
+        "Further metrics",
+        "Test split",
+        "0.691",
         "1234",
     ):
         assert words in page

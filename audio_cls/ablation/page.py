@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +48,9 @@ def build_report(
     scores: Mapping[str, Mapping[Cell, CellScores]],
     intervals: Mapping[str, Interval],
     test: TestResult | None = None,
+    others: Sequence[SuiteResult] = (),
 ) -> SuiteReport:
-    """All that the page of a suite shows; see `report.suite_data`."""
+    """All that the page of a suite shows; see `report.suite_data`. `others` is the suite by its further metrics."""
     ablation = result.ablation
     return SuiteReport(
         title=f"Ablation {ablation.name}",
@@ -72,8 +73,20 @@ def build_report(
         predictions=_pooled(scores, corpus),
         notes=[f"{words}: {reason}" for arm in result.arms for words, reason in arm.failed],
         openings=[*(test.lines() if test else ()), *result.openings],
+        others=[row for other in others for row in _rows_of(other)],
         test_rows=test.rows() if test else (),
     )
+
+
+def _rows_of(result: SuiteResult) -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    for arm in result.arms:
+        c, verdict = arm.comparison, arm.verdict
+        rest: list[Any] = [None, None, None, None, "reference"]
+        if c is not None and verdict is not None:
+            rest = [c.mean, c.low, c.high, verdict.p, verdict.word]
+        rows.append([result.metric, arm.name, arm.mean.mean, arm.mean.sd, *rest])
+    return rows
 
 
 def more_lines(arm: ArmResult, interval: Interval | None, points: bool) -> list[str]:

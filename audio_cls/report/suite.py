@@ -100,6 +100,10 @@ def _verdicts(report: SuiteReport, points: bool) -> Section:
         content.append(forest(report.arms, report.metric, report.direction, points))
     caption = f"{report.metric} ({report.direction}) against {report.reference or 'the reference'}, 95 % intervals"
     content.append(Table(columns, rows, caption, max(digits, 2), ("p (Holm)",)))
+    if report.others:
+        columns = ["metric", "arm", "mean", "sd", "difference", "low", "high", "p (Holm)", "verdict"]
+        caption = "Further metrics, in their own units; Holm over the arms of each metric by itself"
+        content.append(Table(columns, report.others, caption, 3, ("p (Holm)",)))
     content += report.notes
     return Section("Verdicts", content)
 

@@ -130,6 +130,7 @@ class SuiteReport:
     confusion: arm -> (n_classes, n_classes) counts; taken from the predictions where it is not given.
     notes: prose: hints of power, what the correction assumes, what a failure cost.
     openings: a line for each opening of the test split: who chose what by which metric, and the figures.
+    others: (metric, arm, mean, sd, difference, low, high, p, verdict) of the suite's further metrics, in their own units.
     test_rows: (arm, metric, value, low, high, difference, low, high, p) on the test split, once it has been opened.
     """
 
@@ -149,6 +150,7 @@ class SuiteReport:
     confusion: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     openings: Sequence[str] = ()
+    others: Sequence[Sequence[Any]] = ()
     test_rows: Sequence[Sequence[Any]] = ()
 
     @property
