@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from audio_cls.errors import UserError
-from audio_cls.experiment import Experiment
 from audio_cls.study_commands import PARENT
 from audio_cls.workspace import Workspace, atomic_write
 
@@ -143,37 +140,20 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
     Raises:
         UserError: for a run that is not complete, or whose corpus has changed.
     """
-    from audio_cls.checkpoint import read
     from audio_cls.device import choose_device, tune_process
-    from audio_cls.objective import Runtime, prepare_run
+    from audio_cls.evaluation import score_run
+    from audio_cls.objective import Runtime
     from audio_cls.report.audit import audit_sections
     from audio_cls.report.calibration import calibration_section
     from audio_cls.report.run import RunReport, run_report
-    from audio_cls.training import predict, probabilities
 
     kind = info.tags.get("kind", "")
     if kind in OF_OUR_OWN:
         raise UserError(f"{info.name} ({info.run_id[:8]}) is a {kind}: {OF_OUR_OWN[kind]}{_below(tracker, info)}")
-    if info.state != "COMPLETE":
-        raise UserError(
-            f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run has weights to report on"
-        )
     tune_process()
-    experiment = Experiment.from_json(_text(tracker, info, "experiment.json"))
-    prepared = prepare_run(experiment, Runtime(workspace, tracker, choose_device(device)))
-    corpus, clips = prepared.corpus, prepared.split.validation
-    trained_on = str(info.tags.get("data.digest"))
-    if corpus.digest != trained_on:
-        raise UserError(
-            f"corpus {corpus.name!r} has digest {corpus.digest[:12]}, but the run was trained on {trained_on[:12]}"
-        )
-    prepared.chain.classifier.load_state_dict(read(tracker.download(info.run_id, "weights/best.safetensors")).tensors)
-    scores = probabilities(predict(prepared.chain, prepared.batches, clips), corpus.task)
-    targets = np.asarray(corpus.targets[clips])
-    thresholds = None
-    if corpus.task == "multilabel":
-        fitted = json.loads(_text(tracker, info, "thresholds.json"))
-        thresholds = np.array([fitted[c] for c in corpus.classes])
+    scored = score_run(Runtime(workspace, tracker, choose_device(device)), info, "validation")
+    corpus, clips, scores, targets = scored.corpus, scored.clips, scored.scores, scored.targets
+    experiment, thresholds = scored.experiment, scored.thresholds
     clip_ids = [corpus.clips[int(i)].id for i in clips]
     audit = audit_sections(
         scores,

@@ -154,6 +154,7 @@ def save_views(
         f"metrics.`{best}`",
         *(f"params.`{p}`" for p in params),
         "tags.`state`",
+        "tags.`revived`",
         "tags.`reason`",
         "attributes.`Dataset`",
     ]
@@ -163,7 +164,13 @@ def save_views(
         "orderByAsc": ascending,
         "selectedColumns": columns,
         "columnOrder": [*columns, "duration"],
-        "columnWidths": {columns[0]: 130, "tags.`state`": 110, "tags.`reason`": 220, "attributes.`Dataset`": 180},
+        "columnWidths": {
+            columns[0]: 130,
+            "tags.`state`": 110,
+            "tags.`revived`": 80,
+            "tags.`reason`": 220,
+            "attributes.`Dataset`": 180,
+        },
     }
     curves = list(dict.fromkeys([over_epochs, "val/loss", "train/loss"]))
     save_view(client, experiment_id, "Trials (table)", **common)
