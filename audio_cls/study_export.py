@@ -21,7 +21,7 @@ from audio_cls.study.archive import ArchiveWriter
 from audio_cls.study.portable import study_to_json
 from audio_cls.study.storage import IDENTITY, load_study, open_storage
 from audio_cls.tracking import Tracker
-from audio_cls.tracking_copy import run_artifacts, run_record
+from audio_cls.tracking.copy import run_artifacts, run_record
 from audio_cls.workspace import Workspace
 
 __all__ = ["PLAIN_NAME", "RUN", "export_command", "export_study", "runs_of"]

@@ -22,7 +22,7 @@ from audio_cls.study.storage import IDENTITY, StudyStorage, load_study, open_sto
 from audio_cls.study.versions import VERSION
 from audio_cls.study_export import PLAIN_NAME, RUN, runs_of
 from audio_cls.tracking import Tracker
-from audio_cls.tracking_copy import discard, make_run, purge, settle, supersede
+from audio_cls.tracking.copy import discard, make_run, purge, settle, supersede
 from audio_cls.workspace import Workspace, atomic_write
 
 __all__ = ["import_command", "import_study"]

@@ -18,7 +18,7 @@ from audio_cls.errors import UserError
 from audio_cls.masking import hide_addresses, mask
 from audio_cls.study.storage import Heartbeat, open_storage
 from audio_cls.tracking import Tracker
-from audio_cls.tracking_environment import environment_tags
+from audio_cls.tracking.environment import environment_tags
 from audio_cls.workspace import Workspace
 from tests.servers import PostgreSQL, mlflow_server
 

@@ -34,7 +34,7 @@ from audio_cls.study.stopping import StopRequest
 from audio_cls.study.storage import load_study, open_storage
 from audio_cls.study.worker import RepeatedFailure, run_worker
 from audio_cls.tracking import Run, Tracker
-from audio_cls.tracking_outbox import Outbox
+from audio_cls.tracking.outbox import Outbox
 from audio_cls.workspace import Workspace
 from tests.servers import Missing, small_disk
 

@@ -21,10 +21,10 @@ import pytest
 
 from audio_cls.errors import UserError
 from audio_cls.tracking import DatasetInfo, Run, Tracker, environment_tags
-from audio_cls.tracking_outbox import Outbox
-from audio_cls.tracking_sender import Backend, clean_key, clean_value
-from audio_cls.tracking_store import open_client
-from audio_cls.tracking_views import ui_command
+from audio_cls.tracking.outbox import Outbox
+from audio_cls.tracking.sender import Backend, clean_key, clean_value
+from audio_cls.tracking.store import open_client
+from audio_cls.tracking.views import ui_command
 from audio_cls.workspace import Workspace
 
 DATA = DatasetInfo("esc10", "05b3abf2" * 8, "multiclass", 400, ("dog", "rain"), "corpora/esc10")
@@ -358,7 +358,7 @@ def test_a_kill_between_sending_and_noting_it_sends_nothing_twice(
         assert box is not None
         whole = box.pending
         box.pending = lambda whole=whole: whole()[:1]  # type: ignore[method-assign,misc]
-        from audio_cls.tracking_sender import Sender
+        from audio_cls.tracking.sender import Sender
 
         tracker = Tracker(workspace)
         assert tracker._link.drain(box, Sender(box.head["uid"], box.run_id, True), time.monotonic() + 9) == (1, True)

@@ -26,7 +26,7 @@ from audio_cls.errors import UserError
 from audio_cls.metrics import check_metric
 from audio_cls.runs import RunState, item_folder, read_state, run_grid
 from audio_cls.tracking import DatasetInfo, Run, Tracker
-from audio_cls.tracking_suites import arm_figures
+from audio_cls.tracking.suites import arm_figures
 from audio_cls.workspace import Workspace
 
 __all__ = ["Suite", "fill", "log_result", "open_suite", "reopen_suite", "results", "start_suite"]

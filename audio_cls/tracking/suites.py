@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from audio_cls.tracking_views import View, bar, line, parallel, save_view, section, view_links_of
+from audio_cls.tracking.views import View, bar, line, parallel, save_view, section, view_links_of
 
 __all__ = ["arm_figures", "save_suite_views"]
 

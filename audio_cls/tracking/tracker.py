@@ -8,7 +8,7 @@
 
 Every operation is tried at once, synchronously and with an explicit run id. One that fails is kept in the workspace's outbox,
 and so are the run's later ones, until the server takes them all in order; what may have arrived already is looked up first,
-so that each arrives once. Writing warns and never raises; reading raises `UserError`. See `tracking_store.Breaker` for what an
+so that each arrives once. Writing warns and never raises; reading raises `UserError`. See `tracking.store.Breaker` for what an
 outage costs at most.
 """
 
@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from audio_cls import tracking_reads as reads
 from audio_cls.errors import UserError
-from audio_cls.tracking_environment import environment_tags
-from audio_cls.tracking_outbox import Operation, Outbox
-from audio_cls.tracking_reads import RunInfo
-from audio_cls.tracking_run import TAG_LIMIT, Link, Run, State, now_ms
-from audio_cls.tracking_sender import LOCAL, Sender, clean_key, clean_value
+from audio_cls.tracking import reads as reads
+from audio_cls.tracking.environment import environment_tags
+from audio_cls.tracking.outbox import Operation, Outbox
+from audio_cls.tracking.reads import RunInfo
+from audio_cls.tracking.run import TAG_LIMIT, Link, Run, State, now_ms
+from audio_cls.tracking.sender import LOCAL, Sender, clean_key, clean_value
 from audio_cls.workspace import Workspace
 
 __all__ = ["DatasetInfo", "Run", "RunInfo", "State", "Tracker", "environment_tags"]
@@ -197,9 +197,9 @@ class Tracker:
         ascending: bool = False,
         address: str = LOOPBACK,
     ) -> dict[str, str]:
-        """Create or renew the experiment's views (see `tracking_views.save_views`); their links by name. Empty, with a
+        """Create or renew the experiment's views (see `tracking.views.save_views`); their links by name. Empty, with a
         warning, where it fails."""
-        from audio_cls.tracking_views import save_views
+        from audio_cls.tracking.views import save_views
 
         try:
             if not self._link.breaker.allows():
@@ -222,9 +222,9 @@ class Tracker:
         ascending: bool = False,
         address: str = LOOPBACK,
     ) -> dict[str, str]:
-        """Create or renew the views of an ablation suite (see `tracking_suites.save_suite_views`); their links by name.
+        """Create or renew the views of an ablation suite (see `tracking.suites.save_suite_views`); their links by name.
         Empty, with a warning, where it fails."""
-        from audio_cls.tracking_suites import save_suite_views
+        from audio_cls.tracking.suites import save_suite_views
 
         try:
             if not self._link.breaker.allows():
@@ -240,7 +240,7 @@ class Tracker:
 
     def view_links(self, address: str = LOOPBACK) -> list[tuple[str, str]]:
         """The saved views of all experiments, `("EXPERIMENT: VIEW", link)`."""
-        from audio_cls.tracking_views import view_links
+        from audio_cls.tracking.views import view_links
 
         return view_links(self._readable(), self._address(address))
 
@@ -250,7 +250,7 @@ class Tracker:
         Raises:
             UserError: where the port is taken, or the runs lie on a server, which has a UI of its own.
         """
-        from audio_cls.tracking_views import serve_ui
+        from audio_cls.tracking.views import serve_ui
 
         if self.uri is not None:
             raise UserError(f"the runs lie on the server {reads.without_password(self.uri)}: open that in a browser")

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audio_cls.disk import is_disk_full
-from audio_cls.tracking_outbox import Operation, Outbox
-from audio_cls.tracking_reads import without_password
-from audio_cls.tracking_sender import Backend, NotYet, Sender, clean_key, clean_value, finite
-from audio_cls.tracking_store import Breaker, Refused, is_conflict, is_final, open_client
+from audio_cls.tracking.outbox import Operation, Outbox
+from audio_cls.tracking.reads import without_password
+from audio_cls.tracking.sender import Backend, NotYet, Sender, clean_key, clean_value, finite
+from audio_cls.tracking.store import Breaker, Refused, is_conflict, is_final, open_client
 from audio_cls.workspace import Workspace
 
 __all__ = ["TAG_LIMIT", "Link", "Run", "State", "now_ms"]

@@ -13,8 +13,8 @@ from typing import Any
 
 from audio_cls.errors import UserError
 from audio_cls.tracking import Tracker
-from audio_cls.tracking_reads import readable
-from audio_cls.tracking_sender import BATCH, LOCAL
+from audio_cls.tracking.reads import readable
+from audio_cls.tracking.sender import BATCH, LOCAL
 
 __all__ = ["discard", "make_run", "purge", "run_artifacts", "run_record", "settle", "supersede"]
 

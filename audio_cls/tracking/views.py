@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from audio_cls.errors import UserError
-from audio_cls.tracking_store import database_uri, import_mlflow, open_client
+from audio_cls.tracking.store import database_uri, import_mlflow, open_client
 from audio_cls.workspace import Workspace
 
 __all__ = [
