@@ -117,7 +117,7 @@ def list_command(workspace: Workspace) -> None:
 def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
     """Print the tables, write the page, renew the views."""
     from audio_cls.ablation.opening import read_result
-    from audio_cls.ablation.page import arm_scores, build_report, more_lines
+    from audio_cls.ablation.page import arm_scores, audit_of_best, build_report, more_lines
     from audio_cls.ablation.running import ascending
     from audio_cls.ablation.suite import bootstrap_arms
     from audio_cls.ablation.verdict import in_points
@@ -145,7 +145,8 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
     if first.done:
         path = suite.workspace.reports / f"suite-{ablation.name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        suite_report(build_report(first, tracker, suite.corpus, scores, intervals, test, summed[1:]), path)
+        page = build_report(first, tracker, suite.corpus, scores, intervals, test, summed[1:])
+        suite_report(page, path, audit_of_best(first, scores, suite.corpus))
         if suite.state.run_id and not suite.state.run_id.startswith("local-"):
             run = tracker.reopen(suite.state.run_id)
             run.artifact_text("report.html", path.read_text(encoding="utf-8"))

@@ -338,7 +338,12 @@ def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
             rows.append(
                 [arm, of["value"], interval, mine["text"] if mine else "the reference" if found.reference else ""]
             )
-        columns = ["arm", metric, "95 % over clips", f"against {found.reference}" if found.reference else ""]
+        columns = [
+            "arm",
+            metric.rpartition("/")[2],
+            "95 % over clips",
+            f"against {found.reference}" if found.reference else "",
+        ]
         table(f"{found.name}: {found.clips} test clips", columns, rows)
     click.echo(f"chosen: {found.chosen}")
     click.echo(

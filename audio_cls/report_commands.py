@@ -14,6 +14,8 @@ from audio_cls.study_commands import PARENT
 from audio_cls.workspace import Workspace, atomic_write
 
 if TYPE_CHECKING:
+    from audio_cls.report.page import Section
+    from audio_cls.study.status import StudyStatus
     from audio_cls.tracking import RunInfo, Tracker
 
 __all__ = ["report_command", "run_page", "study_page"]
@@ -128,9 +130,33 @@ def study_page(
             attempts=status.attempts,
             states={t.number: t.state.name for t in study.get_trials(deepcopy=False)},
             links=links,
-        )
+        ),
+        more=_audit_of_best(workspace, tracker, status, identity) if tracker else (),
     )
     return parent, page
+
+
+def _audit_of_best(
+    workspace: Workspace, tracker: Tracker, status: StudyStatus, identity: Mapping[str, Any]
+) -> list[Section]:
+    """The listening audit of a study's best run, from its stored predictions; empty where they or the corpus are not at hand."""
+    from audio_cls.ablation.predictions import listening_audit, read_cell_scores
+    from audio_cls.objective import open_corpus
+
+    reference = str(status.best.attrs.get("mlflow_run_id", "")) if status.best else ""
+    try:
+        corpus = open_corpus(workspace, str(identity.get("base", {}).get("data", {}).get("corpus", "")))
+        if not reference or corpus.digest != identity.get("data"):
+            return []
+        info = tracker.resolve(reference)
+        scores = read_cell_scores(tracker, info.run_id, corpus, "best")
+    except UserError:
+        return []
+    return (
+        listening_audit(scores, corpus, f"By {info.name}, the best of the study, on its validation clips.")
+        if scores
+        else []
+    )
 
 
 def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str = "auto") -> str:

@@ -290,12 +290,15 @@ def test_one_pair_cannot_tell() -> None:
     assert "+2.0 points, 1 pair" in v.text
 
 
-def test_no_pair_and_identical_runs_cannot_tell() -> None:
+def test_no_pair_and_no_spread_cannot_tell() -> None:
     assert verdict(compare({}, {}, test_to_train=0.25)).word == "cannot tell"
     twins = dict.fromkeys(grid(3, 5), 0.8)
     c = compare(twins, twins, test_to_train=0.25)
     assert (c.mean, c.wilcoxon_p, c.decidable) == (0.0, 1.0, False)
-    assert verdict(c).word == "cannot tell"
+    assert verdict(c).word == "no difference"
+    assert verdict(c).text.startswith("equal in all 15 pairs")
+    few = dict.fromkeys(grid(2, 2), 0.8)
+    assert verdict(compare(few, few, test_to_train=0.25)).word == "cannot tell"
     # a constant difference: 0.1 in figures that rounding makes differ in the last bit
     above = {cell: 0.1 * (cell[1] + 1) + 0.1 for cell in grid(2, 5)}
     c = compare(above, {cell: 0.1 * (cell[1] + 1) for cell in grid(2, 5)}, test_to_train=0.25)

@@ -19,7 +19,7 @@ from audio_cls.ablation.bootstrap import FIGURES, Interval, bootstrap_interval, 
 from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.predictions import CellScores, pooled_by_seed
 from audio_cls.ablation.statistics import compare
-from audio_cls.ablation.verdict import in_points, verdicts
+from audio_cls.ablation.verdict import Verdict, in_points, verdicts
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.evaluation import Scored, score_run
@@ -85,7 +85,7 @@ class TestResult:
             f"Chosen: {self.chosen}"
         ]
         for arm, figures in self.arms.items():
-            words = f"{arm}: test {metric} {_words(figures[metric], metric)}"
+            words = f"{arm}: test {metric.rpartition('/')[2]} {_words(figures[metric], metric)}"
             if arm in self.differences:
                 words += f"; {self.differences[arm][metric]['text']}"
             out.append(words)
@@ -94,7 +94,7 @@ class TestResult:
     def rows(self) -> list[list[Any]]:
         """For a table: arm, metric, value, low, high, then the difference from the reference with its interval and p."""
         return [
-            [arm, metric, *(figures[metric][k] for k in ("value", "low", "high")),
+            [arm, metric.rpartition("/")[2], *(figures[metric][k] for k in ("value", "low", "high")),
              *(self.differences.get(arm, {}).get(metric, {}).get(k) for k in ("value", "low", "high", "p"))]
             for metric in self.metrics
             for arm, figures in self.arms.items()
@@ -307,9 +307,15 @@ def _differences(
             numbers = {"value": c.mean, "low": c.low, "high": c.high, "p": judged[arm].p}
             out.setdefault(arm, {})[metric] = {
                 **{k: float(v) if isfinite(v) else None for k, v in numbers.items()},
-                "text": judged[arm].text,
+                "text": _without_hint(judged[arm]),
             }
     return out
+
+
+def _without_hint(verdict: Verdict) -> str:
+    """A verdict without the word on further runs: there will be none once the test split is open."""
+    head, found, _ = verdict.text.partition(f": {verdict.word}")
+    return head + found
 
 
 def _training_clips(one: Scored) -> int:

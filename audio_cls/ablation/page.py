@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from audio_cls.ablation.bootstrap import Interval
 from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.opening import TestResult
-from audio_cls.ablation.predictions import CellScores, read_cell_scores
+from audio_cls.ablation.predictions import CellScores, listening_audit, pooled_by_seed, read_cell_scores
 from audio_cls.ablation.statistics import compare
 from audio_cls.ablation.suite import ArmResult, SuiteResult
 from audio_cls.ablation.verdict import in_points
@@ -23,9 +23,10 @@ from audio_cls.report.suite import ArmCurve, ArmSummary, ClassDifferences, Predi
 from audio_cls.report.suite import Cell as ReportCell
 
 if TYPE_CHECKING:
+    from audio_cls.report.page import Section
     from audio_cls.tracking import Tracker
 
-__all__ = ["arm_scores", "build_report", "more_lines"]
+__all__ = ["arm_scores", "audit_of_best", "build_report", "more_lines"]
 
 SEEDS_SHOWN = 3  # of pooled predictions: ranking curves of more say no more and make the page heavy
 
@@ -78,6 +79,20 @@ def build_report(
     )
 
 
+def audit_of_best(
+    result: SuiteResult, scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus
+) -> list[Section]:
+    """The listening audit of the arm with the best mean: its first seed that has run all folds, each clip by the run that held
+    it out. Empty while there is none."""
+    sign = 1 if check_metric(result.metric) == "maximize" else -1
+    known = [arm for arm in result.arms if isfinite(arm.mean.mean) and scores.get(arm.name)]
+    for arm in sorted(known, key=lambda a: -sign * a.mean.mean):
+        for seed, pooled in pooled_by_seed(scores[arm.name], result.plan.folds).items():
+            which = f"By the arm {arm.name!r}, the best so far by {result.metric}, seed {seed}: each clip by the run that held it out."
+            return listening_audit(pooled, corpus, which)
+    return []
+
+
 def _rows_of(result: SuiteResult) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for arm in result.arms:
@@ -116,10 +131,11 @@ def more_lines(arm: ArmResult, interval: Interval | None, points: bool) -> list[
             if hint.pairs is None
             else f"{about if hint.pairs else ''}{hint.pairs} more pairs"
         )
-        told.setdefault(words, []).append(f"{amount(hint.difference).lstrip('+')}{' points' if points else ''}")
+        told.setdefault(words, []).append(amount(hint.difference).lstrip("+"))
     if told:
-        parts = [f"{' or '.join(differences)}: {words}" for words, differences in told.items()]
-        lines.append(f"to settle a difference of {'; of '.join(parts)}")
+        unit = " points" if points else ""
+        parts = [f"of {' or '.join(differences)}{unit}: {words}" for words, differences in told.items()]
+        lines.append(f"to settle a difference {'; '.join(parts)}")
     lines.append(c.method)
     return lines
 

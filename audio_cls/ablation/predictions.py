@@ -14,13 +14,23 @@ from numpy.typing import NDArray
 from audio_cls.ablation.declaration import Cell
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
-from audio_cls.metrics import evaluate, predict
+from audio_cls.metrics import evaluate, fit_thresholds, predict
 from audio_cls.scores import LAST_SCORES, SCORES, read_scores
 
 if TYPE_CHECKING:
+    from audio_cls.report.page import Section
     from audio_cls.tracking import Run, Tracker
 
-__all__ = ["CellScores", "Pair", "log_out_of_fold", "pool", "pooled_by_seed", "read_cell_scores", "stacked"]
+__all__ = [
+    "CellScores",
+    "Pair",
+    "listening_audit",
+    "log_out_of_fold",
+    "pool",
+    "pooled_by_seed",
+    "read_cell_scores",
+    "stacked",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +101,26 @@ def stacked(
     if any(not np.array_equal(side[s].clips, clips) for side in (a, b) for s in seeds):
         return None  # folds that overlap otherwise for each seed
     return Pair(clips, np.stack([a[s].values for s in seeds]), np.stack([b[s].values for s in seeds]))
+
+
+def listening_audit(scores: CellScores, corpus: Corpus, whose: str) -> list[Section]:
+    """The sections of a page on which the surest mistakes and the least sure hits can be heard, from stored predictions."""
+    from audio_cls.report.audit import audit_sections
+    from audio_cls.report.page import Section
+
+    targets = corpus.targets[scores.clips]
+    rows = scores.clips.tolist()
+    sections = audit_sections(
+        scores.values,
+        targets,
+        corpus.task,
+        corpus.classes,
+        [corpus.ids[row] for row in rows],
+        lambda row: corpus.waveform(rows[row]),
+        corpus.sample_rate,
+        fit_thresholds(scores.values, targets) if corpus.task == "multilabel" else None,
+    )
+    return [Section(section.heading, [whose, *section.content]) for section in sections]
 
 
 def log_out_of_fold(run: Run, tracker: Tracker, runs: Mapping[Cell, str], corpus: Corpus) -> dict[str, float]:

@@ -27,6 +27,9 @@ DIFFERENCES = (0.01, 0.02, 0.03)
 OWN_UNITS = ("loss", "d_prime")
 
 
+ENOUGH = 5  # pairs that are all equal, to say so and not that they tell nothing
+
+
 @dataclass(frozen=True)
 class Verdict:
     """word: one of four. text: figures and word in a line. p: after Holm where there are several arms, else as it is.
@@ -84,6 +87,9 @@ def _judge(c: Comparison, p: float, p_equivalence: float, tests: int, points: bo
         return Verdict("cannot tell", f"no pair of runs yet{broken}: cannot tell", p, p_equivalence, ())
     pairs = "1 pair" if c.n == 1 else f"{c.n} pairs"
     difference = _amount(c.mean, points, signed=True)
+    if c.n >= ENOUGH and c.ties == c.n:
+        found = f"equal in all {pairs}: no difference (the arm changes nothing here, or nothing that these clips show)"
+        return Verdict("no difference", found, p, p_equivalence, ())
     if not c.decidable:
         return Verdict("cannot tell", f"{difference}, {pairs}: cannot tell, {_why_not(c)}", p, p_equivalence, ())
     corrected = " after Holm" if tests > 1 else ""

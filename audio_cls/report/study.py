@@ -64,8 +64,8 @@ class StudyReport:
     links: Sequence[str] = ()
 
 
-def study_report(report: StudyReport, path: str | Path | None = None) -> str:
-    """The page of a study as text; also written to `path` when one is given."""
+def study_report(report: StudyReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
+    """The page of a study as text; also written to `path` when one is given. `more` sections stand at its end."""
     maximize = report.direction == "maximize"
     best = next((row for row in report.rows if row.state == "COMPLETE"), None)
     states = report.states or {row.number: {"FAILED": "FAIL"}.get(row.state, row.state) for row in report.rows}
@@ -88,7 +88,7 @@ def study_report(report: StudyReport, path: str | Path | None = None) -> str:
         declared += ["The space that is searched:", Html(f'<div class="scroll"><pre style="margin:8px">{html.escape(report.space)}</pre></div>')]  # fmt: skip
     if declared:
         sections.append(Section("Declaration", declared))
-    return render_page(report.title, sections, path)
+    return render_page(report.title, [*sections, *more], path)
 
 
 def pruning_cost(rows: Sequence[TrialRow], maximize: bool = True) -> str:

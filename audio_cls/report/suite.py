@@ -39,8 +39,9 @@ STYLE = """<style>
 </style>"""
 
 
-def suite_report(report: SuiteReport, path: str | Path | None = None) -> str:
-    """The page of a suite as text; also written to `path` when one is given. What the report leaves empty is left out.
+def suite_report(report: SuiteReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
+    """The page of a suite as text; also written to `path` when one is given. What the report leaves empty is left out; `more`
+    sections stand at its end.
 
     Raises:
         ValueError: for a cell, curve or class difference of an arm that is not among `report.arms`.
@@ -64,7 +65,7 @@ def suite_report(report: SuiteReport, path: str | Path | None = None) -> str:
     if cost := _cost(report):
         sections.append(cost)
     sections += _predictions(report)
-    return render_page(report.title, sections, path)
+    return render_page(report.title, [*sections, *more], path)
 
 
 def _check(report: SuiteReport) -> None:
