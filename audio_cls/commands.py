@@ -275,13 +275,10 @@ def summarise(states: Sequence[RunState]) -> dict[str, tuple[float, float]]:
 
 def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again: bool, device: str) -> None:
     """Figures of a run on its validation clips; or the test split of a run, a suite, a cross-validation or a confirmation."""
-    from audio_cls.ablation.opening import of_parent, of_suite
     from audio_cls.ablation.record import suite_names
-    from audio_cls.ablation.running import reopen_suite
     from audio_cls.device import choose_device, tune_process
     from audio_cls.evaluation import evaluate_run
     from audio_cls.objective import Runtime
-    from audio_cls.openings import open_run
     from audio_cls.tracking import Tracker
 
     tune_process()
@@ -311,12 +308,18 @@ def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again:
             raise UserError(
                 f"{reference} is a {kind}: its validation figures are recorded already ({hint}); --test opens its test split"
             )
+        from audio_cls.ablation.opening import of_parent, of_suite
+
         if info is None or kind == "suite":
+            from audio_cls.ablation.running import reopen_suite
+
             group = of_suite(reopen_suite(name, workspace, tracker))
         else:
             group = of_parent(tracker, info)
         _open_group(runtime, group, again)
     elif info is not None and test:
+        from audio_cls.openings import open_run
+
         open_run(runtime, info, again=again)
     elif info is not None:
         evaluate_run(runtime, info)

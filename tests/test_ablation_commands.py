@@ -20,6 +20,7 @@ from audio_cls.ablation.running import reopen_suite, results
 from audio_cls.data.corpus import Corpus
 from audio_cls.tracking import Tracker
 from audio_cls.workspace import Workspace
+from tests.commands import call, run
 from tests.test_ablation import ARMS, BASE, SMALL
 
 # -- from the command line --------------------------------------------------------------------------------------------
@@ -33,21 +34,8 @@ ABLATION = Ablation("lines", base=BASE, reference="plain", folds=(1, 2), seeds=(
 
 
 def command(workspace: Path, *words: str, code: int | None = 0) -> str:
-    env = {**os.environ, "AUDIO_CLS_WORKSPACE": str(workspace), "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-m", "audio_cls.cli", *words]
-    done = subprocess.run(line, capture_output=True, text=True, env=env, timeout=280)
-    assert code is None or done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    done = run(workspace, *words, code=code)
     return done.stdout + done.stderr
-
-
-def call(capsys: pytest.CaptureFixture[str], workspace: Path, *words: str, code: int = 0) -> str:
-    """A command in this process: for those that install no signal handlers."""
-    from audio_cls.cli import main
-
-    capsys.readouterr()
-    assert main(["--workspace", str(workspace), *words]) == code
-    shown = capsys.readouterr()
-    return shown.out + shown.err
 
 
 @pytest.mark.slow

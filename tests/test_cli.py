@@ -13,25 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import call, run
 from tests.conftest import write_tones
 
 SMALL = ["--set", "data.corpus=tones", "--set", "data.sample_rate=8000", "--set", "data.clip_seconds=1", "--set", "features.n_fft=256",
          "--set", "features.hop_length=128", "--set", "features.n_mels=32", "--set", "training.batch_size=8"]  # fmt: skip
-
-
-def run(workspace: Path, *words: str, code: int | None = 0, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "AUDIO_CLS_WORKSPACE": str(workspace), "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "audio_cls.cli", *words],
-        capture_output=True,
-        text=True,
-        env=env,
-        timeout=280,
-        **kwargs,  # type: ignore[call-overload]
-    )
-    if code is not None:
-        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +68,31 @@ def test_help_loads_nothing_heavy() -> None:
     ],
     ids=lambda w: " ".join(w)[-40:] if isinstance(w, list) else "",
 )
-def test_a_mistake_is_one_message_and_exit_code_2(workspace: Path, words: list[str], said: list[str]) -> None:
-    done = run(workspace, *words, code=2)
+def test_a_mistake_is_one_message_and_exit_code_2(
+    workspace: Path,
+    words: list[str],
+    said: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = call(capsys, workspace, *words, code=2)
     for word in said:
-        assert word in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+        assert word in shown
+    assert "Traceback" not in shown
 
 
-def test_train_evaluate_predict(workspace: Path, trained: str, tmp_path: Path) -> None:
-    shown = run(workspace, "evaluate", trained[:8]).stdout
+def test_a_mistake_as_a_process(workspace: Path) -> None:
+    done = run(workspace, "train", "--set", "optimizer.lrr=1", code=2)
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_train_evaluate_predict(
+    workspace: Path, trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = call(capsys, workspace, "evaluate", trained[:8])
     assert "validation" in shown
     states = [json.loads(path.read_text()) for path in (workspace / "checkpoints" / "runs").glob("*/run.json")]
     accuracy = next(state["metrics"]["accuracy"] for state in states if state["run_id"] == trained)
@@ -110,12 +112,12 @@ def test_the_same_run_is_not_trained_twice(workspace: Path, trained: str) -> Non
     assert "--again" in again.stdout
 
 
-def test_the_test_split_opens_once_unless_asked_again(workspace: Path, trained: str) -> None:
-    first = run(workspace, "evaluate", trained, "--test").stdout
-    assert "opened 1 time" in first
-    refused = run(workspace, "evaluate", trained, "--test", code=2)
-    assert "opened before" in refused.stderr
-    assert "opened 2 time" in run(workspace, "evaluate", trained, "--test", "--again").stdout
+def test_the_test_split_opens_once_unless_asked_again(
+    workspace: Path, trained: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "opened 1 time" in call(capsys, workspace, "evaluate", trained, "--test")
+    assert "opened before" in call(capsys, workspace, "evaluate", trained, "--test", code=2)
+    assert "opened 2 time" in call(capsys, workspace, "evaluate", trained, "--test", "--again")
 
 
 def test_interrupted_training_goes_on(workspace: Path) -> None:

@@ -17,8 +17,8 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "faults.py"
 @pytest.mark.parametrize(
     "words",
     [
-        ["--faults", "3", "--workers", "1", "--trials", "6", "--epochs", "6", "--longest", "10"],
-        ["--faults", "4", "--workers", "2", "--trials", "6", "--epochs", "6", "--longest", "8", "--kinds", "kill,kill-worker,term,stop", "--seed", "1"],
+        ["--faults", "2", "--workers", "1", "--trials", "5", "--epochs", "6", "--longest", "9"],
+        ["--faults", "4", "--workers", "2", "--trials", "5", "--epochs", "6", "--longest", "8", "--kinds", "kill,kill-worker,term,stop", "--seed", "1"],
     ],
     ids=["one worker", "two workers"],
 )  # fmt: skip

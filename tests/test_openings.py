@@ -27,6 +27,7 @@ from audio_cls.runs import GridItem, run_item
 from audio_cls.scores import read_scores
 from audio_cls.tracking import Tracker
 from audio_cls.workspace import Workspace
+from tests.commands import call
 from tests.test_ablation import ablation
 
 
@@ -163,28 +164,23 @@ def test_the_last_epochs_weights_are_needed_where_runs_are_judged_by_them(worksp
 
 
 def test_a_cross_validation_is_opened_as_a_whole(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    def call(*words: str, code: int = 0) -> str:
-        from audio_cls.cli import main
+    def said(*words: str, code: int = 0) -> str:
+        return " ".join(call(capsys, workspace.root, *words, code=code).split())
 
-        capsys.readouterr()
-        assert main(["--workspace", str(workspace.root), *words]) == code
-        shown = capsys.readouterr()
-        return " ".join((shown.out + shown.err).split())
-
-    assert "name one of the runs below it" in call("evaluate", "cv", code=2)
-    shown = call("evaluate", "cv", "--test")
+    assert "name one of the runs below it" in said("evaluate", "cv", code=2)
+    shown = said("evaluate", "cv", "--test")
     assert "12 test clips" in shown
     assert "has been opened 1 time(s)" in shown
     assert "one configuration, given by its user; the epoch of each run by val/macro_f1" in shown
-    assert "opened before" in call("evaluate", "cv", "--test", code=2)
+    assert "opened before" in said("evaluate", "cv", "--test", code=2)
     # A run below it was opened along with it; another run on the same clips is told of that.
-    assert "opened before" in call("evaluate", "cv fold 1", "--test", code=2)
-    shown = call("evaluate", "plain seed 0 fold 1", "--test")
+    assert "opened before" in said("evaluate", "cv fold 1", "--test", code=2)
+    shown = said("evaluate", "plain seed 0 fold 1", "--test")
     assert "chosen: plain, seed 0, fold 1 of suite; epoch" in shown
     assert "the same test clips were opened by 1 other run(s): cv fold 1" in shown
     assert "[0." in shown
-    assert "the test split is opened for its whole suite" in call("evaluate", "mixup", "--test", code=2)
-    assert "Suites: suite" in call("evaluate", "suit", "--test", code=2)
+    assert "the test split is opened for its whole suite" in said("evaluate", "mixup", "--test", code=2)
+    assert "Suites: suite" in said("evaluate", "suit", "--test", code=2)
     runtime = runtime_of(workspace)
     group = of_parent(runtime.tracker, next(r for r in runtime.tracker.runs() if r.name == "cv"))
     assert {arm: sorted(cells) for arm, cells in group.runs.items()} == {"cv": [(0, 1), (0, 2)]}
@@ -193,8 +189,6 @@ def test_a_cross_validation_is_opened_as_a_whole(workspace: Workspace, capsys: p
 def test_several_labels_a_clip_are_called_by_thresholds_fitted_on_validation_clips(
     tones_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from audio_cls.cli import main
-
     source = tones_corpus.parent.parent / "source" / "clips.csv"
     lines = source.read_text().splitlines()
     also = {"hum": "hum;low", "hiss": "hiss", "beep": "beep;low"}
@@ -214,9 +208,7 @@ def test_several_labels_a_clip_are_called_by_thresholds_fitted_on_validation_cli
         {"data.corpus": "several", "loss": "bce", "training.epochs": 4, "data.split.test_fold": 1}
     )
     train(runtime, [GridItem("several", experiment.to_dict(), "several", {})], None, "run")
-    assert main(["--workspace", str(tmp_path), "evaluate", "several", "--test"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "6 test clips" in shown
+    assert "6 test clips" in " ".join(call(capsys, tmp_path, "evaluate", "several", "--test").split())
     [run] = runtime.tracker.runs()
     stored = read_scores(runtime.tracker.download(run.run_id, TEST_SCORES))
     rows_of = [corpus.ids.index(c) for c in stored.clips]

@@ -52,8 +52,12 @@ class Outbox:
             while (box := cls._lock(path, create=True)) is None and time.monotonic() < deadline:
                 time.sleep(0.05)
             if box is not None:
-                if not box.head:
-                    box._start({**head, "uid": uid, "time": time.time()})
+                try:
+                    if not box.head:
+                        box._start({**head, "uid": uid, "time": time.time()})
+                except BaseException:  # a full disk: the file must not stay locked by a box that nobody has
+                    os.close(box._fd)
+                    raise
                 return box
         raise OSError(f"no free outbox for {uid} in {folder}")
 

@@ -189,11 +189,12 @@ class Run:
         """Leave the run as it is (it can be taken up again): what is kept is left to `Tracker.flush`."""
         try:
             self._catch_up(30.0)
+        except Exception as error:
+            self._link.warn(error)
+        finally:  # also on a full disk: whoever takes the run up waits for it otherwise
             if self._outbox is not None:
                 self._outbox.close()
                 self._outbox = None
-        except Exception as error:
-            self._link.warn(error)
 
     # -- the parts of the above ---------------------------------------------------------------------------------------
 
