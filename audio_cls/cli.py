@@ -173,7 +173,7 @@ def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
     """Class and fold counts, durations, sample rates, baselines."""
     from audio_cls.console import table
     from audio_cls.data.describe import describe
-    from audio_cls.objective import open_corpus
+    from audio_cls.preparation import open_corpus
 
     corpus = open_corpus(workspace_of(ctx), name)
     for part in describe(corpus).tables():
@@ -191,7 +191,7 @@ def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
 @click.pass_context
 def data_verify(ctx: click.Context, name: str) -> None:
     """Check a corpus against its checksums."""
-    from audio_cls.objective import open_corpus
+    from audio_cls.preparation import open_corpus
 
     open_corpus(workspace_of(ctx), name).verify()
     click.echo(f"{name}: every clip matches its checksum")

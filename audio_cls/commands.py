@@ -34,7 +34,7 @@ from audio_cls.workspace import Workspace
 
 if TYPE_CHECKING:
     from audio_cls.ablation.opening import Group
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
 
 
 def load_experiment(file: Path | None, assignments: Sequence[str]) -> Experiment:
@@ -69,7 +69,7 @@ def train_command(
     grace: float = GRACE_SECONDS,
 ) -> None:
     """Train one run, or a grid of folds x seeds below one parent run."""
-    from audio_cls.objective import open_corpus
+    from audio_cls.preparation import open_corpus
 
     experiment = load_experiment(file, assignments).check()
     corpus = open_corpus(workspace, experiment.data.corpus)
@@ -135,7 +135,7 @@ def _forget(workspace: Workspace, items: Sequence[GridItem]) -> None:
 
 def _train_one(workspace: Workspace, item: GridItem, file: Path | None, device: str, grace: float) -> None:
     from audio_cls.device import choose_device, tune_process
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
     from audio_cls.tracking import Tracker
 
     tune_process()
@@ -196,7 +196,7 @@ def _train_grid(
     grace: float,
 ) -> None:
     from audio_cls.console import progress
-    from audio_cls.objective import mlflow_experiment
+    from audio_cls.preparation import mlflow_experiment
     from audio_cls.tracking import DatasetInfo, Tracker
 
     tracker = Tracker(workspace)
@@ -278,7 +278,7 @@ def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again:
     from audio_cls.ablation.record import suite_names
     from audio_cls.device import choose_device, tune_process
     from audio_cls.evaluation import evaluate_run
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
     from audio_cls.tracking import Tracker
 
     tune_process()

@@ -15,7 +15,7 @@ from audio_cls.console import table
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
-from audio_cls.objective import open_corpus
+from audio_cls.preparation import open_corpus
 from audio_cls.tracking import RunInfo, Tracker
 from audio_cls.workspace import Workspace
 

@@ -24,7 +24,7 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import check_metric
-from audio_cls.objective import mlflow_experiment, open_corpus
+from audio_cls.preparation import mlflow_experiment, open_corpus
 from audio_cls.runs import GridItem, RunState, item_folder, read_state, run_grid, run_key, write_state
 from audio_cls.search import dataset_info
 from audio_cls.study.status import Row, StudyStatus, study_status

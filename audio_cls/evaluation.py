@@ -15,7 +15,7 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import Evaluation, evaluate, fit_thresholds
-from audio_cls.objective import Runtime, prepare_run
+from audio_cls.preparation import Runtime, prepare_run
 from audio_cls.training import predict, probabilities
 
 if TYPE_CHECKING:

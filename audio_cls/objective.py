@@ -7,10 +7,6 @@ asked goes on with the next one. Only a user's mistake that no later run could e
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
-import shutil
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -18,28 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 
-from audio_cls.batches import Batches, FeatureCache
 from audio_cls.checkpoint import CheckpointStore
-from audio_cls.config import ConfigError
-from audio_cls.data.corpus import Corpus
-from audio_cls.data.splits import Split
-from audio_cls.device import choose_device, choose_precision, describe_device
+from audio_cls.device import describe_device
 from audio_cls.disk import DiskFull, is_disk_full
-from audio_cls.errors import UserError, choices
-from audio_cls.experiment import Chain, Experiment, assemble
+from audio_cls.errors import UserError
+from audio_cls.experiment import Experiment
 from audio_cls.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
-from audio_cls.metrics import VERSION, confusion_matrix, evaluate, fit_thresholds
-from audio_cls.scores import LAST_SCORES, SCORES, scores_csv
-from audio_cls.training import FINISHED_AT, Diverged, Fit, fit, predict, probabilities
-from audio_cls.workspace import Workspace
+from audio_cls.preparation import Prepared, Runtime, mlflow_experiment, prepare_run, run_facts
+from audio_cls.results import final_metrics, log_results
+from audio_cls.training import FINISHED_AT, Diverged, Fit, fit
 
 if TYPE_CHECKING:
-    from audio_cls.tracking import Run, Tracker
+    from audio_cls.tracking import Run
 
-__all__ = ["Outcome", "Record", "Runtime", "State", "open_corpus", "prepare_run", "run_experiment", "run_facts"]
+__all__ = ["Outcome", "Record", "State", "run_experiment"]
 
 State = Literal["COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 SMALLEST_PART = 4  # clips: batches are not split further than this for want of memory
@@ -60,23 +50,6 @@ class Outcome:
     attrs: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class Runtime:
-    """What a process keeps between runs: open corpora, packed features, the tracker, the device."""
-
-    workspace: Workspace
-    tracker: Tracker
-    device: torch.device = field(default_factory=lambda: choose_device("auto"))
-    features: FeatureCache = field(default_factory=FeatureCache)
-    corpora: dict[str, Corpus] = field(default_factory=dict)
-    disk_wait_seconds: float = 60.0  # for room on a full disk, before a run is interrupted
-
-    def corpus(self, name: str) -> Corpus:
-        if name not in self.corpora:
-            self.corpora[name] = open_corpus(self.workspace, name)
-        return self.corpora[name]
-
-
 @dataclass(frozen=True)
 class Record:
     """Where and under what name a run is recorded in MLflow. `run_id` goes on with an earlier run; `on_run_id` is told the id
@@ -95,80 +68,6 @@ class Record:
     on_run_id: Callable[[str], None] | None = None
     params: dict[str, str] = field(default_factory=dict)
     on_facts: Callable[[dict[str, str]], None] | None = None
-
-
-def open_corpus(workspace: Workspace, name: str) -> Corpus:
-    """A prepared corpus by its name in the workspace, or by the path of its folder."""
-    folder = workspace.corpora / name
-    if not folder.exists() and Path(name).is_dir():
-        folder = Path(name)
-    if not folder.exists():
-        known = [p.name for p in workspace.corpora.iterdir() if p.is_dir()] if workspace.corpora.exists() else []
-        raise UserError(
-            f"no corpus {name!r} in {workspace.corpora}. {choices(name, known)} Make one with: audio-cls data prepare SOURCE --name {name}"
-        )
-    return Corpus.open(folder)
-
-
-def mlflow_experiment(corpus: Corpus) -> str:
-    """One MLflow experiment for each data set and task."""
-    return f"{corpus.name}/{corpus.task}"
-
-
-@dataclass
-class Prepared:
-    """An experiment with its data at hand, not yet trained."""
-
-    experiment: Experiment
-    corpus: Corpus
-    split: Split
-    batches: Batches
-    chain: Chain
-
-
-def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
-    """Open the corpus, split it, pack the features, build the chain.
-
-    Raises:
-        UserError: for a corpus, split or configuration that does not hold.
-    """
-    experiment.check()
-    corpus = runtime.corpus(experiment.data.corpus)
-    split = experiment.data.split.assign(corpus)
-    features = experiment.features.build(experiment.data.sample_rate)
-    if corpus.sample_rate != experiment.data.sample_rate:
-        raise ConfigError(
-            f"data.sample_rate={experiment.data.sample_rate}, but the corpus {corpus.name!r} is packed at {corpus.sample_rate} Hz: "
-            f"set data.sample_rate={corpus.sample_rate}, or prepare it again with --sample-rate {experiment.data.sample_rate}"
-        )
-    packed = runtime.features.packed(experiment, corpus, features, runtime.device)
-    normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device)
-    chain = assemble(experiment, corpus, split, normaliser, runtime.device)
-    return Prepared(
-        experiment, corpus, split, Batches(experiment, corpus, split, chain.features, packed, runtime.device), chain
-    )
-
-
-def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
-    """What two runs must share to be compared, of a chain that has not been trained yet: digests of data, split, initial
-    weights and the first epoch's clip order; the code of the metrics; kind of device and precision."""
-    experiment, split = prepared.experiment, prepared.split
-    weights = hashlib.sha256()
-    for name, value in sorted(prepared.chain.classifier.model.state_dict().items()):
-        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    rows = experiment.sampling.build(np.asarray(prepared.corpus.targets[split.train]))(experiment.seed, 0)
-    order = split.train[rows].astype("<i8")
-    return {
-        "data.digest": prepared.corpus.digest,
-        "split.digest": split.digest,
-        "experiment.digest": experiment.digest(),
-        "init.digest": weights.hexdigest(),
-        "order.digest": hashlib.sha256(order.tobytes()).hexdigest(),
-        "metric.version": str(VERSION),
-        "device.kind": device.type,
-        "precision": choose_precision(experiment.training.precision, device),
-    }
 
 
 def run_experiment(
@@ -289,11 +188,11 @@ def _train(
         outcome.attrs["accumulate"] = accumulate
     told.check_mine()
     if outcome.state in ("COMPLETE", "PRUNED"):
-        figures = _final_metrics(result, best, prepared, time.perf_counter() - began)
+        figures = final_metrics(result, best, prepared, time.perf_counter() - began)
         outcome.attrs["cost"] = {k.split("/", 1)[1]: v for k, v in figures.items() if k.startswith("final/")}
         run.final(figures)
     if outcome.state == "COMPLETE":
-        _log_results(run, name, experiment, prepared.corpus, prepared.split, prepared, result, store)
+        log_results(run, name, prepared, result, store)
     return outcome
 
 
@@ -366,102 +265,6 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
     for source in record.sources:
         run.artifact(source, "source")
     return run
-
-
-def _final_metrics(result: Fit, best: dict[str, float], prepared: Prepared, seconds: float) -> dict[str, float]:
-    train_seconds = sum(row["time/train_seconds"] for row in result.history)
-    seen = sum(row["time/train_seconds"] * row["time/samples_per_second"] for row in result.history)
-    out = {f"best/{k}": v for k, v in best.items()}
-    out |= {"best/epoch": float(result.best_epoch), "final/epochs": float(len(result.history))}
-    out |= {f"last/{k.split('/', 1)[1]}": v for k, v in result.history[-1].items() if k.startswith("val/")}
-    out |= {"final/parameters": float(prepared.chain.n_parameters), "final/seconds": seconds}
-    out |= {"final/train_seconds": train_seconds, "final/samples_per_second": seen / max(train_seconds, 1e-9)}
-    if "train/loss" in result.history[-1] and "val/loss" in result.history[-1]:
-        out["final/loss_gap"] = result.history[-1]["val/loss"] - result.history[-1]["train/loss"]
-    return out
-
-
-def _log_results(
-    run: Run,
-    name: str,
-    experiment: Experiment,
-    corpus: Corpus,
-    split: Split,
-    prepared: Prepared,
-    result: Fit,
-    store: CheckpointStore,
-) -> None:
-    """The artifacts of a complete run: weights, predictions of the validation clips, tables and the report."""
-    from audio_cls.report.run import RunReport, run_report
-    from audio_cls.report.tables import confusion_csv, per_class_csv, predictions_csv
-
-    logits = predict(prepared.chain, prepared.batches, split.validation)
-    scores = probabilities(logits, corpus.task)
-    targets = np.asarray(corpus.targets[split.validation])
-    thresholds = fit_thresholds(scores, targets) if corpus.task == "multilabel" else None
-    clip_ids = [corpus.clips[int(i)].id for i in split.validation]
-    evaluation = evaluate(scores, targets, corpus.task, classes=corpus.classes, thresholds=thresholds)
-    if thresholds is not None:
-        run.final({f"best/{k}_tuned": v for k, v in evaluation.overall.items() if k in ("macro_f1", "micro_f1")})
-        run.artifact_text(
-            "thresholds.json", json.dumps(dict(zip(corpus.classes, thresholds.tolist(), strict=True)), indent=2)
-        )
-    run.artifact_text("classes.json", json.dumps({"classes": list(corpus.classes), "task": corpus.task}, indent=2))
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "best.safetensors"
-        shutil.copyfile(store.best_path(result.best_epoch), weights)
-        run.artifact(weights, "weights")
-    run.artifact_text(
-        "predictions.csv", predictions_csv(clip_ids, targets, scores, corpus.classes, corpus.task, thresholds)
-    )
-    run.artifact_text(SCORES, scores_csv(clip_ids, scores, corpus.classes))
-    run.artifact_text(LAST_SCORES, scores_csv(clip_ids, _last_scores(prepared, result, store, scores), corpus.classes))
-    run.artifact_text("per_class.csv", per_class_csv(evaluation, corpus.classes))
-    if corpus.task == "multiclass":
-        run.artifact_text(
-            "confusion.csv",
-            confusion_csv(confusion_matrix(targets.argmax(1), scores.argmax(1), len(corpus.classes)), corpus.classes),
-        )
-    curves = [{"epoch": float(i), **row} for i, row in enumerate(result.history)]
-    for row in curves:
-        row.pop(FINISHED_AT, None)
-    facts = {
-        "best epoch": result.best_epoch,
-        "parameters": prepared.chain.n_parameters,
-        "data": f"{corpus.name} {corpus.digest[:12]}",
-        "split": f"{len(split.train)} training, {len(split.validation)} validation clips",
-        "device": describe_device(prepared.batches.device),
-    }
-    page = run_report(
-        RunReport(
-            title=name,
-            task=corpus.task,
-            classes=list(corpus.classes),
-            scores=scores,
-            targets=targets,
-            clip_ids=clip_ids,
-            curves=curves,
-            config=experiment.flatten(),
-            facts=facts,
-            thresholds=thresholds,
-            metric=experiment.training.metric,
-        )
-    )
-    run.artifact_text("report.html", page)
-
-
-def _last_scores(prepared: Prepared, result: Fit, store: CheckpointStore, best: np.ndarray) -> np.ndarray:
-    """Validation probabilities of the last epoch's weights, which nobody chose; the chain is left with the best epoch's."""
-    found = store.load()
-    if result.best_epoch == len(result.history) - 1 or found is None:
-        return best
-    classifier, averaged = prepared.chain.classifier, found[0].part("ema")
-    chosen = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
-    classifier.load_state_dict(averaged or found[0].part("model"))
-    try:
-        return probabilities(predict(prepared.chain, prepared.batches, prepared.split.validation), prepared.corpus.task)
-    finally:
-        classifier.load_state_dict(chosen)
 
 
 def _fail(run: Run, reason: str, detail: str) -> Outcome:

@@ -21,7 +21,7 @@ from audio_cls.scores import scores_csv
 
 if TYPE_CHECKING:
     from audio_cls.data.corpus import Corpus
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
     from audio_cls.tracking import RunInfo, Tracker
 
 __all__ = [

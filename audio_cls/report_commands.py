@@ -141,7 +141,7 @@ def _audit_of_best(
 ) -> list[Section]:
     """The listening audit of a study's best run, from its stored predictions; empty where they or the corpus are not at hand."""
     from audio_cls.ablation.predictions import listening_audit, read_cell_scores
-    from audio_cls.objective import open_corpus
+    from audio_cls.preparation import open_corpus
 
     reference = str(status.best.attrs.get("mlflow_run_id", "")) if status.best else ""
     try:
@@ -168,7 +168,7 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
     """
     from audio_cls.device import choose_device, tune_process
     from audio_cls.evaluation import score_run
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
     from audio_cls.report.audit import audit_sections
     from audio_cls.report.calibration import calibration_section
     from audio_cls.report.run import RunReport, run_report

@@ -277,7 +277,7 @@ def worker_main(plan: Path, threads: int) -> int:
     """One worker of a grid: claims cells in order until none is left."""
     from audio_cls.device import choose_device, tune_process
     from audio_cls.loading import load_files
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
     from audio_cls.tracking import Tracker
 
     todo = json.loads(plan.read_text(encoding="utf-8"))

@@ -12,7 +12,8 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import VERSION, check_metric
-from audio_cls.objective import Outcome, Record, Runtime, State, mlflow_experiment, run_experiment
+from audio_cls.objective import Outcome, Record, State, run_experiment
+from audio_cls.preparation import Runtime, mlflow_experiment
 from audio_cls.study.declaration import Study
 from audio_cls.study.seam import Objective, TrialContext
 from audio_cls.tracking import DatasetInfo, Run, Tracker

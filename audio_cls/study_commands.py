@@ -44,7 +44,7 @@ def open_parts(
     Raises:
         UserError: when the study was begun by another declaration, unless a `new_version` shall be begun then.
     """
-    from audio_cls.objective import open_corpus
+    from audio_cls.preparation import open_corpus
     from audio_cls.search import check_study, study_identity
     from audio_cls.study.storage import open_storage, open_study
     from audio_cls.study.versions import begin_version, resolve_version
@@ -79,7 +79,7 @@ def run_command(
 
     `reference` is the study's file, or the name of a study that was run before. With `only`, run these configurations alone.
     """
-    from audio_cls.objective import mlflow_experiment
+    from audio_cls.preparation import mlflow_experiment
     from audio_cls.search import open_parent, settle_runs, study_identity
     from audio_cls.study.status import leaderboard, summary
     from audio_cls.study.supervisor import run_study
@@ -193,7 +193,7 @@ def worker_command(
     """One worker: kept warm over its trials."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     from audio_cls.device import choose_device, tune_process
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
     from audio_cls.search import study_identity, trial_objective
     from audio_cls.study.worker import run_worker
     from audio_cls.tracking import Tracker

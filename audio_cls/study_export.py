@@ -138,7 +138,7 @@ def _export_checkpoint(archive: ArchiveWriter, folders: list[Path], prefix: str)
 
 
 def _export_corpus(archive: ArchiveWriter, workspace: Workspace, name: str) -> None:
-    from audio_cls.objective import open_corpus
+    from audio_cls.preparation import open_corpus
 
     if not re.fullmatch(PLAIN_NAME, name):
         raise UserError(f"--with-data: the corpus {name!r} lies outside the workspace's corpora/")

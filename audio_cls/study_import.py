@@ -202,7 +202,7 @@ class _Import:
 
     def _corpus(self) -> str:
         """See to the data: take it from the archive where it is missing here; what is said of it."""
-        from audio_cls.objective import open_corpus
+        from audio_cls.preparation import open_corpus
 
         name, digest = (str(self.manifest.get("data", {}).get(k, "")) for k in ("corpus", "digest"))
         if not re.fullmatch(PLAIN_NAME, name):

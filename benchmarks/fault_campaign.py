@@ -130,7 +130,7 @@ def work(site: Site, total: int, log: Path) -> None:
     import torch
 
     from audio_cls.disk import DiskFull
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
     from audio_cls.search import study_identity, trial_objective
     from audio_cls.study.declaration import load_study_file
     from audio_cls.study.storage import Heartbeat
@@ -303,7 +303,7 @@ def audit(site: Site, asked: int) -> dict[str, list[str]]:
     from audio_cls.checkpoint import read
     from audio_cls.data.corpus import Corpus
     from audio_cls.experiment import Experiment
-    from audio_cls.objective import mlflow_experiment
+    from audio_cls.preparation import mlflow_experiment
     from audio_cls.search import settle_runs
     from audio_cls.study.queue import Tally, is_finished
     from audio_cls.study.storage import load_study, open_storage
@@ -373,7 +373,8 @@ def warm_up(workspace: Path) -> None:
     import torch
 
     from audio_cls.checkpoint import CheckpointStore
-    from audio_cls.objective import Record, Runtime, run_experiment
+    from audio_cls.objective import Record, run_experiment
+    from audio_cls.preparation import Runtime
     from audio_cls.study.declaration import load_study_file
     from audio_cls.tracking import Tracker
     from audio_cls.workspace import Workspace

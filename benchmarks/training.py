@@ -72,7 +72,7 @@ def ours(corpus: Path, epochs: int) -> None:
     from audio_cls.checkpoint import CheckpointStore
     from audio_cls.device import tune_process
     from audio_cls.experiment import Experiment
-    from audio_cls.objective import Runtime, prepare_run
+    from audio_cls.preparation import Runtime, prepare_run
     from audio_cls.training import fit
     from audio_cls.workspace import Workspace
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from audio_cls.launches import Launch, record_launch
-from audio_cls.objective import Runtime
+from audio_cls.preparation import Runtime
 from audio_cls.search import open_parent, study_identity, trial_objective
 from audio_cls.study.lease import worker_identity
 from audio_cls.study.queue import Queue

@@ -23,7 +23,7 @@ from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import evaluate
 from audio_cls.models.cnn4 import Cnn4
-from audio_cls.objective import Runtime
+from audio_cls.preparation import Runtime
 from audio_cls.runs import read_state, run_item, write_state
 from audio_cls.scores import read_scores, scores_csv
 from audio_cls.tracking import Tracker

@@ -197,7 +197,7 @@ def test_a_study_whose_tracking_server_goes_away_and_comes_back(root: Path, tmp_
     import torch
 
     from audio_cls.loading import declaration
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
     from audio_cls.search import trial_objective
     from audio_cls.study import Study
     from audio_cls.study.storage import load_study

@@ -26,7 +26,8 @@ from audio_cls.checkpoint import CheckpointStore, read
 from audio_cls.disk import DiskFull, is_disk_full
 from audio_cls.experiment import Experiment
 from audio_cls.models.small_cnn import SmallCnn
-from audio_cls.objective import Outcome, Record, Runtime, run_experiment
+from audio_cls.objective import Outcome, Record, run_experiment
+from audio_cls.preparation import Runtime
 from audio_cls.runs import Stopper
 from audio_cls.search import settle_runs, trial_objective
 from audio_cls.study import TPE, Study

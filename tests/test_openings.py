@@ -20,8 +20,8 @@ from audio_cls.data.packing import prepare
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import evaluate, fit_thresholds
-from audio_cls.objective import Runtime
 from audio_cls.openings import TEST_SCORES
+from audio_cls.preparation import Runtime
 from audio_cls.report.suite import suite_report
 from audio_cls.runs import GridItem, run_item
 from audio_cls.scores import read_scores

@@ -465,7 +465,8 @@ def trained(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
     from audio_cls.checkpoint import CheckpointStore
     from audio_cls.experiment import Experiment
-    from audio_cls.objective import Record, Runtime, run_experiment
+    from audio_cls.objective import Record, run_experiment
+    from audio_cls.preparation import Runtime
     from audio_cls.tracking import Tracker
     from audio_cls.workspace import Workspace
 

@@ -14,8 +14,9 @@ import torch
 from audio_cls.checkpoint import CheckpointStore, read
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
-from audio_cls.objective import Record, Runtime, run_experiment
+from audio_cls.objective import Record, run_experiment
 from audio_cls.optim import Schedule
+from audio_cls.preparation import Runtime
 from audio_cls.revival import larger_budget
 from audio_cls.search import trial_folder
 from audio_cls.study.status import study_status, summary

@@ -12,7 +12,7 @@ import torch
 from audio_cls.checkpoint import CheckpointStore, read
 from audio_cls.config import ConfigError
 from audio_cls.experiment import Experiment
-from audio_cls.objective import Prepared, Runtime, prepare_run
+from audio_cls.preparation import Prepared, Runtime, prepare_run
 from audio_cls.training import Diverged, Fit, fit
 from audio_cls.workspace import Workspace
 

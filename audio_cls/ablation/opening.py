@@ -28,7 +28,7 @@ from audio_cls.openings import Opened, clip_groups, now_and_who, record_opening,
 
 if TYPE_CHECKING:
     from audio_cls.ablation.running import Suite
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
     from audio_cls.tracking import RunInfo, Tracker
 
 __all__ = ["ARTIFACT", "Group", "TestResult", "of_parent", "of_suite", "open_group", "read_result"]

@@ -59,7 +59,7 @@ class SuiteState:
 
 @dataclass(frozen=True)
 class Recorded:
-    """One cell as it was recorded. `facts` are those of `objective.run_facts` (empty before it has begun); `params` and `tracked`
+    """One cell as it was recorded. `facts` are those of `preparation.run_facts` (empty before it has begun); `params` and `tracked`
     (tags) are what MLflow says, empty where it cannot be asked."""
 
     arm: str

@@ -45,7 +45,7 @@ class Suite:
 
     @property
     def experiment_name(self) -> str:
-        from audio_cls.objective import mlflow_experiment
+        from audio_cls.preparation import mlflow_experiment
 
         return mlflow_experiment(self.corpus)
 
@@ -57,7 +57,7 @@ def open_suite(ablation: Ablation, workspace: Workspace, tracker: Tracker, file:
         UserError: for a declaration, plan or record that breaks the contract, naming the difference.
     """
     from audio_cls.device import choose_device
-    from audio_cls.objective import open_corpus
+    from audio_cls.preparation import open_corpus
 
     corpus = open_corpus(workspace, ablation.base.data.corpus)
     state = join_suite(ablation, workspace, corpus, file)
@@ -82,7 +82,7 @@ def reopen_suite(name: str, workspace: Workspace, tracker: Tracker) -> Suite:
         UserError: for a suite that is not there, or whose corpus has gone or changed.
     """
     from audio_cls.loading import load_files
-    from audio_cls.objective import open_corpus
+    from audio_cls.preparation import open_corpus
 
     state = read_suite(workspace, name)
     if state.file and Path(state.file).exists():

@@ -30,7 +30,7 @@ def tune_arms(suite: Suite, file: Path, *, device: str) -> Suite:
     """
     from audio_cls.device import choose_device, tune_process
     from audio_cls.metrics import check_metric
-    from audio_cls.objective import Runtime
+    from audio_cls.preparation import Runtime
     from audio_cls.search import open_parent, study_identity, trial_objective
     from audio_cls.study.declaration import TPE, NoPruning, Study
     from audio_cls.study.status import study_status

@@ -1,0 +1,120 @@
+"""An experiment made ready to train: its corpus opened and split, its features packed, its network built.
+
+`Runtime` is what a process keeps from one run to the next, so that this costs little after the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from audio_cls.batches import Batches, FeatureCache
+from audio_cls.config import ConfigError
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.splits import Split
+from audio_cls.device import choose_device, choose_precision
+from audio_cls.errors import UserError, choices
+from audio_cls.experiment import Chain, Experiment, assemble
+from audio_cls.metrics import VERSION
+from audio_cls.workspace import Workspace
+
+if TYPE_CHECKING:
+    from audio_cls.tracking import Tracker
+
+__all__ = ["Prepared", "Runtime", "mlflow_experiment", "open_corpus", "prepare_run", "run_facts"]
+
+
+@dataclass
+class Runtime:
+    """What a process keeps between runs: open corpora, packed features, the tracker, the device."""
+
+    workspace: Workspace
+    tracker: Tracker
+    device: torch.device = field(default_factory=lambda: choose_device("auto"))
+    features: FeatureCache = field(default_factory=FeatureCache)
+    corpora: dict[str, Corpus] = field(default_factory=dict)
+    disk_wait_seconds: float = 60.0  # for room on a full disk, before a run is interrupted
+
+    def corpus(self, name: str) -> Corpus:
+        if name not in self.corpora:
+            self.corpora[name] = open_corpus(self.workspace, name)
+        return self.corpora[name]
+
+
+def open_corpus(workspace: Workspace, name: str) -> Corpus:
+    """A prepared corpus by its name in the workspace, or by the path of its folder."""
+    folder = workspace.corpora / name
+    if not folder.exists() and Path(name).is_dir():
+        folder = Path(name)
+    if not folder.exists():
+        known = [p.name for p in workspace.corpora.iterdir() if p.is_dir()] if workspace.corpora.exists() else []
+        raise UserError(
+            f"no corpus {name!r} in {workspace.corpora}. {choices(name, known)} Make one with: audio-cls data prepare SOURCE --name {name}"
+        )
+    return Corpus.open(folder)
+
+
+def mlflow_experiment(corpus: Corpus) -> str:
+    """One MLflow experiment for each data set and task."""
+    return f"{corpus.name}/{corpus.task}"
+
+
+@dataclass
+class Prepared:
+    """An experiment with its data at hand, not yet trained."""
+
+    experiment: Experiment
+    corpus: Corpus
+    split: Split
+    batches: Batches
+    chain: Chain
+
+
+def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
+    """Open the corpus, split it, pack the features, build the chain.
+
+    Raises:
+        UserError: for a corpus, split or configuration that does not hold.
+    """
+    experiment.check()
+    corpus = runtime.corpus(experiment.data.corpus)
+    split = experiment.data.split.assign(corpus)
+    features = experiment.features.build(experiment.data.sample_rate)
+    if corpus.sample_rate != experiment.data.sample_rate:
+        raise ConfigError(
+            f"data.sample_rate={experiment.data.sample_rate}, but the corpus {corpus.name!r} is packed at {corpus.sample_rate} Hz: "
+            f"set data.sample_rate={corpus.sample_rate}, or prepare it again with --sample-rate {experiment.data.sample_rate}"
+        )
+    packed = runtime.features.packed(experiment, corpus, features, runtime.device)
+    normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device)
+    chain = assemble(experiment, corpus, split, normaliser, runtime.device)
+    return Prepared(
+        experiment, corpus, split, Batches(experiment, corpus, split, chain.features, packed, runtime.device), chain
+    )
+
+
+def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
+    """What two runs must share to be compared, of a chain that has not been trained yet: digests of data, split, initial
+    weights and the first epoch's clip order; the code of the metrics; kind of device and precision."""
+    experiment, split = prepared.experiment, prepared.split
+    weights = hashlib.sha256()
+    for name, value in sorted(prepared.chain.classifier.model.state_dict().items()):
+        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    rows = experiment.sampling.build(np.asarray(prepared.corpus.targets[split.train]))(experiment.seed, 0)
+    order = split.train[rows].astype("<i8")
+    return {
+        "data.digest": prepared.corpus.digest,
+        "split.digest": split.digest,
+        "experiment.digest": experiment.digest(),
+        "init.digest": weights.hexdigest(),
+        "order.digest": hashlib.sha256(order.tobytes()).hexdigest(),
+        "metric.version": str(VERSION),
+        "device.kind": device.type,
+        "precision": choose_precision(experiment.training.precision, device),
+    }
