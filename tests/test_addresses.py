@@ -13,7 +13,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from audio_cls import cli as command_line
+from audio_cls.cli import app as command_line
 from audio_cls.errors import UserError
 from audio_cls.masking import hide_addresses, mask
 from audio_cls.study.storage import Heartbeat, open_storage

@@ -1,0 +1,49 @@
+"""`audio-cls ablate`: suites run, reported on, listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from audio_cls.cli.options import DEVICE, Commands, workspace_of
+
+
+@click.group(cls=Commands)
+def ablate() -> None:
+    """Compare arms that differ in declared keys: run, report, list."""
+
+
+@ablate.command("run")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--seeds", type=click.IntRange(1), default=None, help="How many, in place of the file's; more extend a suite."
+)
+@click.option("--retry-failed", "retry", is_flag=True, help="Train failed runs anew.")
+@DEVICE
+@click.pass_context
+def ablate_run(ctx: click.Context, file: Path, workers: int, seeds: int | None, retry: bool, device: str) -> None:
+    """Run the suite that FILE declares (ABLATION); run again, it fills only what is missing."""
+    from audio_cls.ablation_commands import run_command
+
+    run_command(workspace_of(ctx), file, workers=workers, seeds=seeds, retry=retry, device=device)
+
+
+@ablate.command("report")
+@click.argument("name_or_file")
+@click.pass_context
+def ablate_report(ctx: click.Context, name_or_file: str) -> None:
+    """What a suite says so far: arms, differences, verdicts; the HTML page; MLflow's views."""
+    from audio_cls.ablation_commands import report_command
+
+    report_command(workspace_of(ctx), name_or_file)
+
+
+@ablate.command("list")
+@click.pass_context
+def ablate_list(ctx: click.Context) -> None:
+    """The suites of this workspace and how far they are."""
+    from audio_cls.ablation_commands import list_command
+
+    list_command(workspace_of(ctx))

@@ -1,0 +1,99 @@
+"""The root command, and what becomes of an error. Everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from audio_cls import __version__
+from audio_cls.cli import ablations, data, experiments, studies
+from audio_cls.cli.options import ADDRESSES, TRACKING_HELP, Commands, workspace_of
+from audio_cls.disk import is_disk_full
+from audio_cls.errors import UserError
+from audio_cls.masking import hide_addresses
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="audio-cls")
+@click.option(
+    "--workspace",
+    type=click.Path(path_type=Path),
+    envvar="AUDIO_CLS_WORKSPACE",
+    help="Folder of mlflow.db, optuna.db, mlruns/ and corpora/. Default: here.",
+)
+@click.option("--tracking", metavar="URL", help=TRACKING_HELP)
+def cli(workspace: Path | None, tracking: str | None) -> None:
+    """Search, train, track and compare audio classifiers: Optuna searches, MLflow records, PyTorch trains."""
+
+
+@cli.command("ui")
+@click.option("--port", type=int, default=5000, show_default=True)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Loopback unless told otherwise: MLflow has no password."
+)
+@click.pass_context
+def ui(ctx: click.Context, port: int, host: str) -> None:
+    """Open MLflow's UI on this workspace and print the links of the saved views."""
+    from audio_cls.commands import ui_command
+
+    ui_command(workspace_of(ctx), port=port, host=host)
+
+
+for command in (
+    data.data,
+    experiments.keys,
+    experiments.train,
+    experiments.evaluate,
+    experiments.predict,
+    studies.study,
+    ablations.ablate,
+    experiments.compare,
+    experiments.report,
+):
+    cli.add_command(command)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point: a user's error is one message and exit code 2, an interrupt exit code 130."""
+    run: Callable[..., Any] = cli.main
+    if argv is None:
+        _hide_passwords()
+    try:
+        run(args=argv, prog_name="audio-cls", standalone_mode=False)
+    except UserError as error:
+        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(str(error), err=True)
+        return 2
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(f"disk full: {error}. Make room and run the same command again.", err=True)
+        return 2
+    return 0
+
+
+def _hide_passwords() -> None:
+    """Where an address on the command line holds a password, start again with it in the environment: a command line can be
+    read by every user of the machine, for as long as a search runs."""
+    words, environment = hide_addresses(sys.orig_argv, ADDRESSES)
+    if environment:
+        os.execve(sys.executable, [sys.executable, *words[1:]], {**os.environ, **environment})

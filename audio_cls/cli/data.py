@@ -1,0 +1,122 @@
+"""`audio-cls data`: generate, prepare, describe, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from audio_cls.cli.options import Commands, workspace_of
+
+
+@click.group(cls=Commands)
+def data() -> None:
+    """Generate, prepare and look at data sets."""
+
+
+@data.command("generate")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the generator, for example n_clips=2000, imbalance=10, task=multilabel.",
+)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
+def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | None) -> None:
+    """Make a data set of procedurally generated sounds in DIRECTORY (WAV files and a CSV)."""
+    from audio_cls.config import parse_assignment
+    from audio_cls.console import progress
+    from audio_cls.data.sources.synthetic import Synthetic, generate
+
+    config = Synthetic().override(dict(parse_assignment(a) for a in assignments))
+    with progress("generating") as tell:
+        generate(config, directory, workers=workers, progress=tell)
+    click.echo(
+        f"{directory}: {config.n_clips} clips of {config.clip_seconds:g} s, {config.task}. Next: audio-cls data prepare {directory} --name NAME"
+    )
+
+
+@data.command("prepare")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="The corpus's name: corpora/NAME.")
+@click.option(
+    "--layout", default=None, help="esc50, audio_folder, csv, synthetic. Default: recognised by what is there."
+)
+@click.option("--subset", default=None, help="esc10: only the clips that ESC-50's table flags so.")
+@click.option(
+    "--task", type=click.Choice(["multiclass", "multilabel"]), default=None, help="Default: as the labels are."
+)
+@click.option("--sample-rate", type=click.IntRange(1000), default=16000, show_default=True, help="Hz.")
+@click.option("--max-seconds", type=float, default=None, help="Keep at most so much of each clip.")
+@click.option(
+    "--on-bad",
+    type=click.Choice(["skip", "refuse"]),
+    default="refuse",
+    show_default=True,
+    help="What a broken, empty, silent or mislabelled clip does.",
+)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
+@click.pass_context
+def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None, subset: str | None, task: str | None, sample_rate: int, max_seconds: float | None, on_bad: str, workers: int | None) -> None:  # fmt: skip
+    """Decode, mix to mono, resample and pack SOURCE once. Interrupted, it goes on."""
+    from dataclasses import replace
+
+    from audio_cls.console import progress, table
+    from audio_cls.data import sources
+    from audio_cls.data.packing import prepare
+
+    options = {k: v for k, v in {"subset": subset, "task": task}.items() if v is not None}
+    manifest = replace(sources.read(source, layout, **options), name=name)
+    with progress(f"preparing {name}") as tell:
+        report = prepare(
+            manifest,
+            workspace_of(ctx).corpora / name,
+            sample_rate=sample_rate,
+            workers=workers,
+            on_bad=on_bad,
+            max_seconds=max_seconds,
+            progress=tell,
+        )
+    made = report.corpus
+    if report.bad:
+        table("left out", ["clip", "row", "reason"], [[b.id, b.row or "", b.reason] for b in report.bad[:20]])
+        if len(report.bad) > 20:
+            click.echo(f"... and {len(report.bad) - 20} more")
+    click.echo(
+        f"{name}: {len(made)} clips, {len(made.classes)} classes, {made.task}, {made.sample_rate} Hz, digest {made.digest[:12]}"
+        f" ({report.seconds:.1f} s). Next: audio-cls data describe {name}"
+    )
+
+
+@data.command("describe")
+@click.argument("name")
+@click.option("--html", type=click.Path(path_type=Path), default=None, help="Also write a page with plots.")
+@click.pass_context
+def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
+    """Class and fold counts, durations, sample rates, baselines."""
+    from audio_cls.console import table
+    from audio_cls.data.describe import describe
+    from audio_cls.preparation import open_corpus
+
+    corpus = open_corpus(workspace_of(ctx), name)
+    for part in describe(corpus).tables():
+        table(part.title, part.columns, part.rows)
+    if html:
+        from audio_cls.report.data import data_report
+
+        html.parent.mkdir(parents=True, exist_ok=True)
+        data_report(corpus, html)
+        click.echo(f"wrote {html}")
+
+
+@data.command("verify")
+@click.argument("name")
+@click.pass_context
+def data_verify(ctx: click.Context, name: str) -> None:
+    """Check a corpus against its checksums."""
+    from audio_cls.preparation import open_corpus
+
+    open_corpus(workspace_of(ctx), name).verify()
+    click.echo(f"{name}: every clip matches its checksum")

@@ -1,0 +1,125 @@
+"""Commands on single experiments and runs: keys, train, evaluate, predict, compare, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, workspace_of
+from audio_cls.errors import UserError, did_you_mean
+
+
+@click.command("keys")
+@click.argument("prefix", default="")
+def keys(prefix: str) -> None:
+    """The keys of an experiment, with their defaults; PREFIX narrows them (optimizer, augment.mixup, ...)."""
+    from audio_cls.console import table
+    from audio_cls.experiment import Experiment
+
+    everything = Experiment.catalogue()
+    rows = [[key, kind, default, kinds] for key, kind, default, kinds in everything if key.startswith(prefix)]
+    if not rows:
+        raise UserError(f"no key begins with {prefix!r}.{did_you_mean(prefix, [row[0] for row in everything])}")
+    table("keys of an experiment", ["key", "of kind", "default", "type or choices"], rows)
+
+
+@click.command("train")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@SET
+@click.option("--name", default=None, help="The run's name in MLflow. Default: from the model.")
+@click.option("--folds", default=None, help="all, or a list such as 1,2,3: one run for each fold.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs for each fold, seeds counted up from the experiment's.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes, when there is more than one run.",
+)
+@click.option("--again", is_flag=True, help="Train anew although the same run is there.")
+@DEVICE
+@GRACE
+@TRACKING
+@click.pass_context
+def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], name: str | None, folds: str | None, seeds: int, workers: int, again: bool, device: str, grace: float) -> None:  # fmt: skip
+    """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it goes on."""
+    from audio_cls.commands import train_command
+
+    train_command(
+        workspace_of(ctx),
+        file,
+        assignments,
+        name=name,
+        folds=folds,
+        seeds=seeds,
+        workers=workers,
+        again=again,
+        device=device,
+        grace=grace,
+    )
+
+
+@click.command("evaluate")
+@click.argument("run", metavar="RUN-OR-SUITE")
+@click.option("--test", is_flag=True, help="Open the test split. Who chose what is recorded.")
+@click.option("--again", is_flag=True, help="Open it once more; counted.")
+@DEVICE
+@TRACKING
+@click.pass_context
+def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str) -> None:
+    """Figures of a run's best weights on its validation clips.
+
+    With --test, on its test clips, with intervals: of a run, or of all runs of a suite, cross-validation or confirmation."""
+    from audio_cls.commands import evaluate_command
+
+    evaluate_command(workspace_of(ctx), run, test=test, again=again, device=device)
+
+
+@click.command("predict")
+@click.argument("run")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@DEVICE
+@TRACKING
+@click.pass_context
+def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_json: bool, device: str) -> None:
+    """Label audio files or folders of them with a run's best weights."""
+    from audio_cls.commands import predict_command
+
+    predict_command(workspace_of(ctx), run, list(paths), top=top, as_json=as_json, device=device)
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN [RUN...]")
+@click.pass_context
+def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
+    """What differs between runs: configuration, data, code, environment, figures; paired where they pair."""
+    from audio_cls.comparison import compare_command
+
+    compare_command(workspace_of(ctx), list(runs))
+
+
+@click.command("report")
+@click.argument("run_or_study")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="The file. Default: reports/NAME.html.",
+)
+@STORAGE
+@DEVICE
+@click.pass_context
+def report(ctx: click.Context, run_or_study: str, html: Path | None, storage: str | None, device: str) -> None:
+    """One HTML page of a run (with clips to hear) or a study, also logged to MLflow."""
+    from audio_cls.report_commands import report_command
+
+    report_command(workspace_of(ctx), run_or_study, html=html, storage=storage, device=device)

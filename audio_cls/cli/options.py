@@ -1,0 +1,68 @@
+"""What the commands share: options, the workspace, a group that names the nearest command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from audio_cls.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from audio_cls.workspace import Workspace
+
+
+class Commands(click.Group):
+    """A group that names the nearest command when one is unknown."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        known = [n for n in self.list_commands(ctx) if not self.commands[n].hidden]
+        if name and not name.startswith("-") and name not in self.commands:
+            raise click.UsageError(f"no command {name!r}. Allowed: {', '.join(known)}.{did_you_mean(name, known)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def workspace_of(ctx: click.Context) -> Workspace:
+    from audio_cls.workspace import Workspace
+
+    root = ctx.find_root()
+    return Workspace.find(root.params.get("workspace"), root.params.get("tracking"))
+
+
+def _remember_tracking(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    """`--tracking` after a command's name means what it means before it."""
+    if value is not None:
+        ctx.find_root().params["tracking"] = value
+
+
+# The options that may hold a password, and the variables by which they reach other processes.
+ADDRESSES = {"--storage": "AUDIO_CLS_STORAGE", "--tracking": "AUDIO_CLS_TRACKING"}
+TRACKING_HELP = "MLflow server that runs are recorded on, http://HOST:PORT. Default: AUDIO_CLS_TRACKING, else the workspace's mlflow.db."
+TRACKING = click.option(
+    "--tracking", metavar="URL", expose_value=False, callback=_remember_tracking, help=TRACKING_HELP
+)
+GRACE = click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="Seconds to finish an epoch in when asked to leave (SIGTERM, Ctrl-C); a longer one is given up and run again.",
+)
+SET = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one key of the experiment, for example optimizer.lr=1e-3. Repeatable; `audio-cls keys` lists them.",
+)
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+STORAGE = click.option(
+    "--storage",
+    default=None,
+    metavar="URL",
+    envvar=ADDRESSES["--storage"],
+    help="Optuna's storage, a file or postgresql://USER@HOST/NAME. Default: AUDIO_CLS_STORAGE, else optuna.db in the workspace.",
+)
