@@ -228,3 +228,23 @@ def test_bf16_is_close_to_fp32(runtime: Runtime, tmp_path: Path) -> None:
     trained, _ = train(plain.override({"training.precision": "bf16"}), runtime, tmp_path / "bf16")
     assert trained.history[-1]["train/loss"] == pytest.approx(full.history[-1]["train/loss"], abs=0.1)
     assert trained.best_value > 0.9
+
+
+OTHERS = [
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")),
+    pytest.param("mps", marks=pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS")),
+]
+
+
+@pytest.mark.parametrize("device", OTHERS)
+def test_what_began_on_the_cpu_goes_on_on_another_device(device: str, runtime: Runtime, tmp_path: Path) -> None:
+    """And back. The same randomness, other arithmetic: the curve stays close to the one that never left the CPU."""
+    e = experiment(optimizer__lr=0.003, training__epochs=6)
+    whole = curve(train(e, runtime, tmp_path / "whole")[0])
+    there = Runtime(runtime.workspace, runtime.tracker, torch.device(device))
+    for where, epochs in ((runtime, 2), (there, 4), (runtime, 6)):
+        moved = curve(train(e, where, tmp_path / "moved", epochs=epochs)[0])
+    assert len(moved) == len(whole) == 6
+    assert moved[:2] == whole[:2]
+    for here, other in zip(whole, moved, strict=True):
+        assert other["train/loss"] == pytest.approx(here["train/loss"], rel=0.05)
