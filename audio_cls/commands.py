@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -31,10 +31,6 @@ from audio_cls.runs import (
     write_state,
 )
 from audio_cls.workspace import Workspace
-
-if TYPE_CHECKING:
-    from audio_cls.ablation.opening import Group
-    from audio_cls.preparation import Runtime
 
 
 def load_experiment(file: Path | None, assignments: Sequence[str]) -> Experiment:
@@ -270,88 +266,7 @@ def summarise(states: Sequence[RunState]) -> dict[str, tuple[float, float]]:
     return out
 
 
-# -- evaluate and predict -----------------------------------------------------------------------------------------
-
-
-def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again: bool, device: str) -> None:
-    """Figures of a run on its validation clips; or the test split of a run, a suite, a cross-validation or a confirmation."""
-    from audio_cls.ablation.record import suite_names
-    from audio_cls.device import choose_device, tune_process
-    from audio_cls.evaluation import evaluate_run
-    from audio_cls.preparation import Runtime
-    from audio_cls.tracking import Tracker
-
-    tune_process()
-    tracker = Tracker(workspace)
-    tracker.flush()
-    runtime = Runtime(workspace, tracker, choose_device(device))
-    suites = suite_names(workspace)
-    info = None
-    if reference not in suites:
-        try:
-            info = tracker.resolve(reference)
-        except UserError as error:
-            raise UserError(f"{error} Suites: {', '.join(suites) or 'none'}.") from None
-    kind = info.tags.get("kind", "") if info else "suite"
-    name = info.tags.get("ablation.suite", reference) if info else reference
-    if kind == "arm":
-        raise UserError(
-            f"{reference} is an arm: the test split is opened for its whole suite, audio-cls evaluate --test {name}"
-        )
-    if kind == "study":
-        raise UserError(
-            f"{reference} is a study: name one of its trials, such as the best (audio-cls study best {reference})"
-        )
-    if kind in ("suite", "cross-validation", "confirmation"):
-        if not test:
-            hint = f"audio-cls ablate report {name}" if kind == "suite" else "name one of the runs below it"
-            raise UserError(
-                f"{reference} is a {kind}: its validation figures are recorded already ({hint}); --test opens its test split"
-            )
-        from audio_cls.ablation.opening import of_parent, of_suite
-
-        if info is None or kind == "suite":
-            from audio_cls.ablation.running import reopen_suite
-
-            group = of_suite(reopen_suite(name, workspace, tracker))
-        else:
-            group = of_parent(tracker, info)
-        _open_group(runtime, group, again)
-    elif info is not None and test:
-        from audio_cls.openings import open_run
-
-        open_run(runtime, info, again=again)
-    elif info is not None:
-        evaluate_run(runtime, info)
-
-
-def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
-    from audio_cls.ablation.opening import open_group
-    from audio_cls.console import progress
-
-    with progress(f"{group.name}: test") as tell:
-        found = open_group(runtime, group, again=again, on_run=tell)
-    runtime.tracker.flush()
-    for metric in found.metrics:
-        rows = []
-        for arm, figures in found.arms.items():
-            of = figures[metric]
-            mine = found.differences.get(arm, {}).get(metric)
-            interval = "" if of["low"] is None else f"[{of['low']:.3f}, {of['high']:.3f}]"
-            rows.append(
-                [arm, of["value"], interval, mine["text"] if mine else "the reference" if found.reference else ""]
-            )
-        columns = [
-            "arm",
-            metric.rpartition("/")[2],
-            "95 % over clips",
-            f"against {found.reference}" if found.reference else "",
-        ]
-        table(f"{found.name}: {found.clips} test clips", columns, rows)
-    click.echo(f"chosen: {found.chosen}")
-    click.echo(
-        f"the test split of {found.name} has been opened {found.openings} time(s); recorded ({found.who}, {found.last})"
-    )
+# -- predict -----------------------------------------------------------------------------------------
 
 
 def predict_command(

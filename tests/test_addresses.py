@@ -86,7 +86,9 @@ def test_tracking_is_an_option_before_and_after_the_command(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Workspace] = []
-    monkeypatch.setattr("audio_cls.commands.evaluate_command", lambda workspace, run, **options: seen.append(workspace))
+    monkeypatch.setattr(
+        "audio_cls.evaluation_commands.evaluate_command", lambda workspace, run, **options: seen.append(workspace)
+    )
     done = CliRunner().invoke(command_line.cli, ["--workspace", str(tmp_path), *words])
     assert done.exit_code == 0, done.output
     assert seen == [Workspace(tmp_path, "http://given:2")]

@@ -77,7 +77,7 @@ def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str)
     """Figures of a run's best weights on its validation clips.
 
     With --test, on its test clips, with intervals: of a run, or of all runs of a suite, cross-validation or confirmation."""
-    from audio_cls.commands import evaluate_command
+    from audio_cls.evaluation_commands import evaluate_command
 
     evaluate_command(workspace_of(ctx), run, test=test, again=again, device=device)
 
