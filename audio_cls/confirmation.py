@@ -202,13 +202,14 @@ def show(status: StudyStatus, chosen: list[Candidate], ranked: list[Confirmed]) 
 
     rows = []
     for c in ranked:
-        interval = f"[{number(c.mean.low)}, {number(c.mean.high)}]" if isfinite(c.mean.low) else ""
+        low, high = (min(max(v, 0.0), 1.0) if points and isfinite(v) else v for v in (c.mean.low, c.mean.high))
+        interval = f"[{number(low)}, {number(high)}]" if isfinite(low) else ""
         was = chosen.index(c.candidate) + 1
         rows.append(
             [c.rank, was, c.candidate.trial, number(c.candidate.searched), c.mean.n, number(c.mean.mean), interval,
              number(c.same_split), number(c.mean.mean - c.candidate.searched, signed=True)]
         )  # fmt: skip
-    columns = ["rank", "was", "trial", "searched", "runs", "confirmed", "95 %", "same split", "change"]
+    columns = ["rank", "was", "trial", "found", "runs", "anew", "95 %", "same split", "change"]
     table(f"{status.name}: {status.metric}{' (points)' if points else ''}, confirmed", columns, rows, right=range(9))
     judged = verdicts({str(c.candidate.trial): c.comparison for c in ranked if c.comparison is not None}, points=points)
     lines = [

@@ -46,12 +46,13 @@ def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
     out = console()
     if not out.is_terminal:
         began = time.monotonic()
-        said = [began]
+        said: tuple[float, tuple[int, int, str] | None] = (began, None)
 
         def plain(done: int, total: int, text: str = "") -> None:
+            nonlocal said
             now = time.monotonic()
-            if done >= total > 0 or now - said[0] >= PLAIN_EVERY:
-                said[0] = now
+            if (done >= total > 0 or now - said[0] >= PLAIN_EVERY) and said[1] != (done, total, text):
+                said = now, (done, total, text)
                 print(f"{what}: {done}/{total} {text} ({now - began:.0f} s)".replace("  ", " "), flush=True)
 
         yield plain
