@@ -12,17 +12,20 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from audio_cls.errors import UserError
+from audio_cls.trust import ensure_trusted
 
-__all__ = ["declaration", "load_file", "load_files"]
+__all__ = ["declaration", "ensure_trusted", "load_file", "load_files"]
 
 T = TypeVar("T")
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a Python file by its path, once per process; its folder is importable, so that it can use a neighbour.
+    """Import a Python file by its path, once per process. Its folder is importable, so that it can use a neighbour, but is
+    searched last: a neighbour never takes the place of an installed package or of a module of the standard library.
 
     Raises:
-        UserError: when there is no such file, or it fails: with the error, its line and what was on it.
+        UserError: when there is no such file, it came with an archive and is not trusted (`ensure_trusted`), or it fails: with
+            the error, its line and what was on it.
     """
     path = Path(path)
     if not path.is_file():
@@ -32,11 +35,12 @@ def load_file(path: Path) -> ModuleType:
     if path.suffix != ".py":
         raise UserError(f"{path}: expected a Python file (.py)")
     path = path.resolve()
+    ensure_trusted(path)
     name = f"audio_cls_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
+        sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path}: cannot be imported")
