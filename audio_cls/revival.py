@@ -39,6 +39,7 @@ def revive_command(
     assignments: Sequence[str],
     device: str,
     grace: float = 60.0,
+    trust: bool = False,
 ) -> None:
     """Queue the pruned trials that are meant and run them, and nothing else, to the end of their budget."""
     from audio_cls.launches import find_launch
@@ -49,7 +50,7 @@ def revive_command(
 
     if top is not None and numbers:
         raise UserError("--top and --trial: give one of them")
-    launch = find_launch(workspace, reference, storage, assignments)
+    launch = find_launch(workspace, reference, storage, assignments, trust=trust)
     study, corpus, opened = open_parts(workspace, launch, storage)
     where = open_storage(storage or workspace.optuna_db)
     queue = Queue(opened, where, worker_identity())

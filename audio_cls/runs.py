@@ -23,6 +23,7 @@ from typing import Any
 
 from audio_cls.disk import DiskFull
 from audio_cls.errors import UserError
+from audio_cls.interpreter import python_command, safe_environment
 from audio_cls.workspace import Workspace, atomic_write
 
 __all__ = ["GridItem", "RunState", "Stopper", "item_folder", "read_state", "run_grid", "run_item", "worker_main"]
@@ -226,8 +227,8 @@ def run_grid(
     atomic_write(plan, json.dumps(todo))
     cores = os.cpu_count() or 1
     threads = max(1, cores // workers)
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads), **workspace.environment()}
-    command = [sys.executable, "-m", "audio_cls.runs", str(plan), str(threads)]
+    env = {**safe_environment(), "OMP_NUM_THREADS": str(threads), **workspace.environment()}
+    command = python_command("audio_cls.runs", str(plan), str(threads))
     stop = Stopper().install()
     processes: list[subprocess.Popen[bytes]] = []
     logs = workspace.checkpoints / "logs"

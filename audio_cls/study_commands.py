@@ -17,6 +17,7 @@ import click
 from audio_cls.config import parse_assignment
 from audio_cls.console import console, table
 from audio_cls.errors import UserError
+from audio_cls.interpreter import python_command
 from audio_cls.launches import Launch, find_launch, record_launch
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.workspace import Workspace, atomic_write
@@ -74,6 +75,7 @@ def run_command(
     name: str | None = None,
     new_version: bool = False,
     only: Collection[int] | None = None,
+    trust: bool = False,
 ) -> None:
     """Run the study until `trials` configurations are finished; the display, then the leaderboard and the links.
 
@@ -85,7 +87,7 @@ def run_command(
     from audio_cls.study.supervisor import run_study
     from audio_cls.tracking import Tracker
 
-    launch = find_launch(workspace, str(reference), storage, assignments)
+    launch = find_launch(workspace, str(reference), storage, assignments, trust=trust)
     launch = replace(launch, name=name or launch.name)
     file, assignments = launch.file, launch.assignments
     study, corpus, opened = open_parts(workspace, launch, storage, new_version)
@@ -96,7 +98,7 @@ def run_command(
         parent = open_parent(tracker, study, corpus, file, opened.user_attrs.get(PARENT))
         if opened.user_attrs.get(PARENT) != parent.id:
             opened.set_user_attr(PARENT, parent.id)
-    command = [sys.executable, "-m", "audio_cls.cli", "--workspace", str(workspace.root), "study", "worker", str(file)]
+    command = python_command("audio_cls.cli", "--workspace", str(workspace.root), "study", "worker", str(file))
     command += ["--trials", str(trials), "--device", device, "--supervisor", "{supervisor}", "--since", "{since}"]
     command += [word for a in assignments for word in ("--set", a)]
     command += ["--grace", str(grace), "--name", study.name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,37 +13,53 @@ import click
 
 from audio_cls.errors import UserError
 from audio_cls.launches import LAUNCH
+from audio_cls.names import check_name
 from audio_cls.search import trial_folder
 from audio_cls.study.archive import read_archive
 from audio_cls.study.merge import Joined, identity_difference, join
-from audio_cls.study.portable import study_from_json, study_to_json, tidy_leftovers, write_study
+from audio_cls.study.portable import study_to_json, tidy_leftovers, write_study
 from audio_cls.study.storage import IDENTITY, StudyStorage, load_study, open_storage, study_names
 from audio_cls.study.versions import VERSION
+from audio_cls.study_contents import read_contents
 from audio_cls.study_export import PLAIN_NAME, RUN, runs_of
 from audio_cls.tracking import Tracker
 from audio_cls.tracking.copy import discard, make_run, purge, settle, supersede
-from audio_cls.workspace import Workspace, atomic_write
+from audio_cls.trust import ensure_trusted, imported_folder, write_imported
+from audio_cls.workspace import Workspace
 
 __all__ = ["import_command", "import_study"]
 
-STUDY_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-SOURCE_NAME = r"(\w[\w -]*/)*\w[\w .-]*\.py"  # relative, and nothing that leads out of its folder
 
-
-def import_command(workspace: Workspace, file: Path, *, name: str | None, merge: bool, storage: str | None) -> None:
+def import_command(
+    workspace: Workspace, file: Path, *, name: str | None, merge: bool, storage: str | None, trust: bool = False
+) -> None:
     """Import, and say what was done."""
-    for line in import_study(workspace, file, name=name, merge=merge, storage=storage):
+    for line in import_study(workspace, file, name=name, merge=merge, storage=storage, trust=trust):
         click.echo(line)
 
 
 def import_study(
-    workspace: Workspace, file: Path, *, name: str | None = None, merge: bool = False, storage: str | None = None
+    workspace: Workspace,
+    file: Path,
+    *,
+    name: str | None = None,
+    merge: bool = False,
+    storage: str | None = None,
+    trust: bool = False,
 ) -> list[str]:
-    """Take a study in; what was done, in lines. On an error, or a kill and the same command again, nothing stays half done.
+    """Import a study. On an error, or after a kill and the same command again, nothing stays half done.
+
+    Args:
+        trust: let the Python files that it brings be run (`trust.ensure_trusted`).
+
+    Returns:
+        What was done, in lines.
 
     Raises:
         UserError: for an archive that is damaged or not ours; a study of that name (without `merge`); copies that cannot be merged.
     """
+    if name is not None:
+        check_name(name, "a study")
     workspace.root.mkdir(parents=True, exist_ok=True)
     with workspace.lock("import"):
         for left in workspace.root.glob(".import-*"):
@@ -52,7 +67,7 @@ def import_study(
         staging = Path(tempfile.mkdtemp(prefix=".import-", dir=workspace.root))
         try:
             manifest = read_archive(file, staging)
-            return _Import(workspace, file, staging, manifest, name, storage).run(merge)
+            return _Import(workspace, file, staging, manifest, name, storage, trust).run(merge)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -68,14 +83,14 @@ class _Import:
         manifest: dict[str, Any],
         name: str | None,
         storage: str | None,
+        trust: bool = False,
     ) -> None:
-        self.workspace, self.file, self.staging, self.manifest = workspace, file, staging, manifest
-        self.study = json.loads((staging / "study.json").read_text(encoding="utf-8"))
-        self.trials = study_from_json(self.study, str(file))
-        self.name = name or self.study["name"]
-        if not re.fullmatch(STUDY_NAME, self.name):
-            raise UserError(f"{self.name!r} is no name for a study: letters, digits, dots, dashes and underscores")
+        self.workspace, self.file = workspace, file
+        self.contents = read_contents(file, staging, manifest)
+        self.study, self.trials = self.contents.study, self.contents.trials
+        self.name = check_name(name or self.study["name"], "a study")
         self.storage = storage
+        self.trust = trust
         self.tracker = Tracker(workspace)
         self.runs: list[str] = []
         self.placed: list[Path] = []
@@ -155,14 +170,13 @@ class _Import:
         return attrs
 
     def _make_run(self, run_id: str | None, parent: str | None) -> str | None:
-        folder = self.staging / "mlflow" / str(run_id)
-        if not re.fullmatch(r"[\w-]+", str(run_id)) or not (folder / "run.json").is_file():
+        if run_id not in self.contents.runs:
             return None
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record, artifacts = self.contents.runs[run_id]
         tags = {"study": self.name} if "study" in record["tags"] else {}
         if self.name != self.study["name"]:
-            record["name"] = record["name"].replace(self.study["name"], self.name, 1)
-        run = make_run(self.tracker, record, folder / "artifacts", parent, self.name, tags)
+            record = {**record, "name": record["name"].replace(self.study["name"], self.name, 1)}
+        run = make_run(self.tracker, record, artifacts, parent, self.name, tags)
         self.runs.append(run)
         return run
 
@@ -184,12 +198,7 @@ class _Import:
             base.mkdir(parents=True)
             self._mark.touch()
             self.placed.append(base)
-        for folder in sorted((self.staging / "checkpoints").glob("*/*")):
-            if not (folder.name.isdecimal() and folder.parent.name.isdecimal()):
-                raise UserError(
-                    f"{self.file}: checkpoints/{folder.parent.name}/{folder.name} is no place of a checkpoint"
-                )
-            root, number = int(folder.parent.name), int(folder.name)
+        for root, number, folder in self.contents.checkpoints:
             if exists:
                 if root not in joined.place:
                     continue
@@ -204,10 +213,9 @@ class _Import:
         """See to the data: take it from the archive where it is missing here; what is said of it."""
         from audio_cls.preparation import open_corpus
 
-        name, digest = (str(self.manifest.get("data", {}).get(k, "")) for k in ("corpus", "digest"))
+        name, digest, packed = self.contents.corpus, self.contents.digest, self.contents.packed
         if not re.fullmatch(PLAIN_NAME, name):
             return f"its corpus lies outside a workspace ({name!r}): the same path must hold the same data here"
-        packed = self.staging / "corpora" / name
         if (self.workspace.corpora / name).exists():
             found = open_corpus(self.workspace, name).digest
             if found == digest:
@@ -216,7 +224,7 @@ class _Import:
                 f"the corpus {name!r} here has other content (digest {found[:12]}) than the study was begun on ({digest[:12]}): it "
                 "can be looked at, not continued, until that corpus is here"
             )
-        if packed.is_dir():
+        if packed is not None:
             self.workspace.corpora.mkdir(parents=True, exist_ok=True)
             os.rename(packed, self.workspace.corpora / name)
             self.placed.append(self.workspace.corpora / name)
@@ -227,20 +235,21 @@ class _Import:
         )
 
     def _sources(self, attrs: dict[str, Any]) -> None:
-        """The study's file and its neighbours into studies/, beside what is there."""
-        launch = attrs.get(LAUNCH)
-        if not launch or not launch.get("sources"):
+        """Put the study's file and its neighbours into a folder of their own, where they wait to be trusted."""
+        launch: dict[str, Any] = attrs.get(LAUNCH) or {}
+        if not self.contents.sources:
             self.said.append("its file is not in the archive: give it to `study run`")
             return
-        main = PurePosixPath(str(launch["file"]).replace("\\", "/")).name
-        sources = {k: str(v) for k, v in launch["sources"].items() if re.fullmatch(SOURCE_NAME, k)}
-        folder = self.workspace.root / "studies"
-        if any((folder / k).exists() and (folder / k).read_text(encoding="utf-8") != v for k, v in sources.items()):
-            folder = folder / self.name
-        for relative, text in sources.items():
-            atomic_write(folder / relative, text)
-        attrs[LAUNCH] = {**launch, "file": (folder / main).relative_to(self.workspace.root).as_posix()}
-        self.said.append(f"its file: {folder / main}")
+        self.placed.append(imported_folder(self.workspace, self.name))
+        files = write_imported(self.workspace, self.name, self.contents.sources)
+        main = imported_folder(self.workspace, self.name) / PurePosixPath(launch["file"].replace("\\", "/")).name
+        attrs[LAUNCH] = {**launch, "file": main.relative_to(self.workspace.root).as_posix()}
+        if self.trust:
+            ensure_trusted(main, trust=True)
+            self.said.append("its Python files, which you agreed to run:")
+        else:
+            self.said.append("its Python files, to read before `study run --trust` runs them:")
+        self.said += [f"  {file}" for file in files]
 
     def _run_after(self, joined: Joined, trial: Any) -> str | None:
         after = [

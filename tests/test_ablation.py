@@ -61,8 +61,8 @@ def corpus(tones_corpus: Path) -> Corpus:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"name": "a/b"}, "'a/b' names a suite"),
-        ({"arms": {"plain": {}, "x y": {"seed": 3}}}, "'x y' names an arm"),
+        ({"name": "a/b"}, "'a/b' cannot name a suite"),
+        ({"arms": {"plain": {}, "x y": {"seed": 3}}}, "'x y' cannot name an arm"),
         ({"arms": {"plain": {}}}, "two arms"),
         ({"reference": "plane"}, "Did you mean 'plain'"),
         ({"arms": {"plain": {}, "b": {"augment.mixupp": "on"}}}, "arm 'b'.*Did you mean 'mixup'"),

@@ -94,9 +94,9 @@ def check_runs(place: Place, name: str = "tones") -> None:
 
 
 def test_a_study_that_goes_on_elsewhere_is_the_one_that_stayed(here: Place, there: Place, archive: Path) -> None:
-    said = import_study(there.workspace, archive)
+    said = import_study(there.workspace, archive, trust=True)
     assert "audio-cls study run tones" in said[-1]
-    launch = Launch(there.workspace.root / "studies" / "tones.py", (), "tones")
+    launch = Launch(there.workspace.root / "imported" / "tones" / "tones.py", (), "tones")
     assert launch.file.read_text() == here.file.read_text()
     before = load_study("tones", there.storage).trials
     assert [t.state.name for t in before] == ["COMPLETE", "PRUNED", "FAIL"]
@@ -144,10 +144,10 @@ def test_the_folder_moves(begun: Path, tmp_path: Path) -> None:
 
 def test_another_name(there: Place, archive: Path) -> None:
     import_study(there.workspace, archive)
-    import_study(there.workspace, archive, name="again")
+    import_study(there.workspace, archive, name="again", trust=True)
     assert study_names(there.storage) == ["again", "tones"]
     assert outcomes(there, "again") == outcomes(there)
-    launch = Launch(there.workspace.root / "studies" / "tones.py", (), "again")
+    launch = Launch(there.workspace.root / "imported" / "again" / "tones.py", (), "again")
     there.run(3, launch=launch)
     check_runs(there, "again")
     check_runs(there)
@@ -166,8 +166,8 @@ def test_data(begun: Path, there: Place, archive: Path, tmp_path: Path) -> None:
     forget_artifact_places()
     full = tmp_path / "full.tar"
     export_study(Place(begun, None).workspace, "tones", full, with_data=True)
-    assert "taken from the archive" in import_study(there.workspace, full, name="two")[-1]
-    there.run(3, launch=Launch(there.workspace.root / "studies" / "tones.py", (), "two"))
+    assert "taken from the archive" in import_study(there.workspace, full, name="two", trust=True)[-1]
+    there.run(3, launch=Launch(there.workspace.root / "imported" / "two" / "tones.py", (), "two"))
     index = there.workspace.corpora / "tones" / "index.json"
     content = json.loads(index.read_text())
     index.write_text(json.dumps({**content, "digest": "f" * 64}))
@@ -294,9 +294,9 @@ def test_an_import_that_fails_half_way(
         assert len(Tracker(there.workspace).runs()) == 4
     else:
         untouched(there)
-    import_study(there.workspace, archive)
+    import_study(there.workspace, archive, trust=True)
     assert len(Tracker(there.workspace).runs()) == 4
-    there.run(3, launch=Launch(there.workspace.root / "studies" / "tones.py", (), "tones"))
+    there.run(3, launch=Launch(there.workspace.root / "imported" / "tones" / "tones.py", (), "tones"))
     check_runs(there)
 
 
@@ -325,8 +325,8 @@ def test_exports_while_a_worker_runs_are_whole(here: Place, there: Place, tmp_pa
             )
         trials = json.loads((into / "study.json").read_text())["trials"]
         assert all(t["state"] != "RUNNING" for t in trials)
-    import_study(there.workspace, files[len(files) // 2])
-    there.run(5, launch=Launch(there.workspace.root / "studies" / "tones.py", (), "tones"))
+    import_study(there.workspace, files[len(files) // 2], trust=True)
+    there.run(5, launch=Launch(there.workspace.root / "imported" / "tones" / "tones.py", (), "tones"))
     check_runs(there)
     one, two = outcomes(here), outcomes(there)
     assert one.keys() == two.keys()

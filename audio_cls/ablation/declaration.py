@@ -6,7 +6,6 @@ ABLATION = Ablation("esc10-augmentation", base=BASE, reference="plain", metric="
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Experiment
 from audio_cls.loading import declaration
 from audio_cls.metrics import check_metric
+from audio_cls.names import check_name
 
 __all__ = ["FOLD_KEYS", "Ablation", "Cell", "Tune", "identity_changes", "load_ablation"]
 
@@ -87,11 +87,9 @@ class Ablation:
 
     def __post_init__(self) -> None:
         where = f"ablation {self.name!r}"
-        for what, text in (("a suite", self.name), *(("an arm", arm) for arm in self.arms)):
-            if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}", text):
-                raise UserError(
-                    f"{where}: {text!r} names {what}: expected 1 to 60 letters, digits or any of . _ + -, a letter or digit first"
-                )
+        check_name(self.name, "a suite")
+        for arm in self.arms:
+            check_name(arm, f"an arm of {where}")
         if not isinstance(self.base, Experiment):
             raise UserError(f"{where}: base must be an Experiment, found {type(self.base).__name__}")
         if len(self.arms) < 2:

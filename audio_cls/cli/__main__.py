@@ -2,7 +2,7 @@
 
 import sys
 
-from audio_cls.cli.app import main
+from audio_cls.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

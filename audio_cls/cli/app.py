@@ -15,6 +15,7 @@ from audio_cls.cli import ablations, data, experiments, studies
 from audio_cls.cli.options import ADDRESSES, TRACKING_HELP, Commands, workspace_of
 from audio_cls.disk import is_disk_full
 from audio_cls.errors import UserError
+from audio_cls.interpreter import safe_environment
 from audio_cls.masking import hide_addresses
 
 
@@ -96,4 +97,4 @@ def _hide_passwords() -> None:
     read by every user of the machine, for as long as a search runs."""
     words, environment = hide_addresses(sys.orig_argv, ADDRESSES)
     if environment:
-        os.execve(sys.executable, [sys.executable, *words[1:]], {**os.environ, **environment})
+        os.execve(sys.executable, [sys.executable, "-P", *words[1:]], {**safe_environment(), **environment})

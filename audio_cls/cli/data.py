@@ -66,7 +66,9 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
     from audio_cls.console import progress, table
     from audio_cls.data import sources
     from audio_cls.data.packing import prepare
+    from audio_cls.names import check_name
 
+    check_name(name, "a corpus")
     options = {k: v for k, v in {"subset": subset, "task": task}.items() if v is not None}
     manifest = replace(sources.read(source, layout, **options), name=name)
     with progress(f"preparing {name}") as tell:

@@ -58,6 +58,11 @@ SET = click.option(
     metavar="KEY=VALUE",
     help="Change one key of the experiment, for example optimizer.lr=1e-3. Repeatable; `audio-cls keys` lists them.",
 )
+TRUST = click.option(
+    "--trust",
+    is_flag=True,
+    help="Run the Python files that came with an imported study, from now on until one of them changes. Read them first.",
+)
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 STORAGE = click.option(
     "--storage",

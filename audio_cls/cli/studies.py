@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, Commands, workspace_of
+from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, TRUST, Commands, workspace_of
 
 
 @click.group(cls=Commands)
@@ -34,8 +34,9 @@ def study() -> None:
 @DEVICE
 @GRACE
 @TRACKING
+@TRUST
 @click.pass_context
-def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_version: bool, storage: str | None, assignments: tuple[str, ...], device: str, grace: float) -> None:  # fmt: skip
+def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_version: bool, storage: str | None, assignments: tuple[str, ...], device: str, grace: float, trust: bool) -> None:  # fmt: skip
     """Run the study that FILE declares (or that was run under the name FILE) until --trials configurations have finished."""
     from audio_cls.study_commands import run_command
 
@@ -49,6 +50,7 @@ def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_ver
         device=device,
         grace=grace,
         new_version=new_version,
+        trust=trust,
     )
 
 
@@ -67,6 +69,7 @@ def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_ver
 @DEVICE
 @GRACE
 @TRACKING
+@TRUST
 @click.pass_context
 def study_revive(ctx: click.Context, study_ref: str, **options: Any) -> None:
     """Take pruned trials up from their checkpoints and train them to the end. STUDY is a name or a file.
@@ -94,13 +97,18 @@ def study_export(ctx: click.Context, name: str, file: Path, with_data: bool, sto
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--name", default=None, help="Take it in under another name.")
 @click.option("--merge", is_flag=True, help="Join it with the study of this name here: two copies that both went on.")
+@TRUST
 @STORAGE
 @click.pass_context
-def study_import(ctx: click.Context, file: Path, name: str | None, merge: bool, storage: str | None) -> None:
-    """Take in a study that `study export` wrote, here or on another machine; then `study run` goes on."""
+def study_import(
+    ctx: click.Context, file: Path, name: str | None, merge: bool, trust: bool, storage: str | None
+) -> None:
+    """Take in a study that `study export` wrote, here or on another machine; then `study run` goes on.
+
+    Its Python files are written to imported/NAME and listed; they are not run before you agree (--trust, here or later)."""
     from audio_cls.study_import import import_command
 
-    import_command(workspace_of(ctx), file, name=name, merge=merge, storage=storage)
+    import_command(workspace_of(ctx), file, name=name, merge=merge, storage=storage, trust=trust)
 
 
 @study.command("worker", hidden=True)

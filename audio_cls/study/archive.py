@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import secrets
 import shutil
 import tarfile
@@ -25,9 +24,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from audio_cls.disk import is_disk_full
 from audio_cls.errors import UserError
+from audio_cls.study.archive_schema import check_manifest
 
-__all__ = ["FORMAT", "ArchiveWriter", "read_archive"]
+__all__ = ["FORMAT", "ArchiveWriter", "read_archive", "read_json"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -125,19 +126,23 @@ def read_archive(path: Path, into: Path) -> dict[str, Any]:
                 assert source is not None
                 found[name] = [member.size, _write(source, into / name, member.size)]
                 last = name
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, OSError) as error:
+        if is_disk_full(error):
+            raise
         if not found:
             raise UserError(f"{path}: no archive of a study, or its beginning is damaged ({error})") from None
         raise UserError(f"{path}: damaged or cut short after {last} ({error}); nothing was imported") from None
     if last != MANIFEST:
         raise UserError(f"{path}: cut short: its manifest, the last part, is missing; nothing was imported")
-    manifest = _json(into / MANIFEST, path)
+    manifest = read_json(into / MANIFEST, path)
     if manifest.get("audio_cls") != "study archive":
         raise UserError(f"{path}: a tar file, but no archive of a study")
-    if manifest.get("format", 0) > FORMAT:
-        raise UserError(
-            f"{path}: written by a newer version of audio_cls (format {manifest['format']}, known: {FORMAT})"
-        )
+    version = manifest.get("format")
+    if not isinstance(version, int) or version < 1:
+        raise UserError(f"{path}: manifest.json is damaged (format {version!r}); nothing was imported")
+    if version > FORMAT:
+        raise UserError(f"{path}: written by a newer version of audio_cls (format {version}, known: {FORMAT})")
+    check_manifest(manifest, f"{path}: manifest.json")
     found.pop(MANIFEST)
     listed = manifest.get("files", {})
     for name in sorted(found.keys() | listed.keys()):
@@ -155,8 +160,9 @@ def _checked(path: Path, member: tarfile.TarInfo, found: Mapping[str, Any]) -> s
     parts = name.split("/")
     if (
         len(name) > 1000
-        or not re.fullmatch(r"[^\x00-\x1f\\]+", name)
-        or any(part in ("", ".", "..") for part in parts)
+        or not name.isprintable()  # no control characters, no bytes that are not UTF-8
+        or "\\" in name
+        or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts)
         or parts[0] not in PARTS
     ):
         raise UserError(f"{path}: refused: it holds {name!r}, which no archive of a study does; nothing was imported")
@@ -183,9 +189,16 @@ def _write(source: Any, target: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def _json(file: Path, archive: Path) -> dict[str, Any]:
+def read_json(file: Path, archive: Path) -> dict[str, Any]:
+    """Read one JSON file of an unpacked archive.
+
+    Raises:
+        UserError: for what is no JSON object.
+    """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise UserError(f"{archive}: {file.name} is nested too deep; nothing was imported") from None
     except ValueError as error:
         raise UserError(f"{archive}: {file.name} is damaged ({error}); nothing was imported") from None
     if not isinstance(value, dict):

@@ -6,7 +6,6 @@ import ast
 import difflib
 import hashlib
 import inspect
-import re
 import textwrap
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from pydantic import Field
 from audio_cls.config import Component, ConfigError
 from audio_cls.errors import UserError, choices
 from audio_cls.loading import declaration
+from audio_cls.names import check_name
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -158,10 +158,7 @@ class Study:
 
     def __post_init__(self) -> None:
         where = f"study {self.name!r}"
-        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
-            raise UserError(
-                f"{where}: a name has 1 to 100 letters, digits, dots, dashes or underscores, and begins with a letter or digit"
-            )
+        check_name(self.name, "a study")
         if self.direction not in ("maximize", "minimize"):
             raise UserError(
                 f"{where}: direction={self.direction!r}. {choices(str(self.direction), ('maximize', 'minimize'))}"

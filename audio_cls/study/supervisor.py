@@ -17,6 +17,7 @@ import psutil
 from optuna.exceptions import StorageInternalError
 
 from audio_cls.errors import UserError
+from audio_cls.interpreter import safe_environment
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.study.lease import worker_identity
 from audio_cls.study.progress import Progress
@@ -102,7 +103,7 @@ def run_study(
     team = [_Worker(i, logs / f"worker-{i}.log") for i in range(workers)]
 
     def start(worker: _Worker, finished: int) -> None:
-        env = dict(os.environ)
+        env = safe_environment()
         env["OMP_NUM_THREADS"] = str(share)
         env |= environment or {}
         if slots:

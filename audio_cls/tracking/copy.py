@@ -88,43 +88,55 @@ def make_run(
     marker: str,
     tags: Mapping[str, str],
 ) -> str:
-    """Make a run from its record and its folder of artifacts; its id. Until `settle` it carries the tag `importing`."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+    """Make a run from its record and its folder of artifacts, or none when that fails. Until `settle` it has the tag `importing`.
 
+    Returns:
+        The new run's id.
+    """
     with readable(tracker.uri):
         tracker._readable()
         backend = tracker._link.connected()
         client = backend.client
-        labels = {**record["tags"], **tags, IMPORTING: marker}
+        experiment = backend.experiment(record["experiment"], record["note"])
+        run = client.create_run(
+            experiment, start_time=record["start"], tags={IMPORTING: marker}, run_name=record["name"]
+        )
+        run_id = str(run.info.run_id)
+        labels = {k: v for k, v in record["tags"].items() if k not in _NOT_COPIED} | {**tags, IMPORTING: marker}
         labels.setdefault(ORIGINAL, record["run_id"])
         if parent:
             labels["mlflow.parentRunId"] = parent
-        experiment = backend.experiment(record["experiment"], record["note"])
-        first = {IMPORTING: marker}
-        run_id = str(
-            client.create_run(experiment, start_time=record["start"], tags=first, run_name=record["name"]).info.run_id
-        )
-        texts = [RunTag(k, v) for k, v in labels.items()]
-        values = [Param(k, v) for k, v in record["params"].items()]
-        points = [Metric(k, float(v), t, s) for k, history in record["metrics"].items() for s, v, t in history]
-        for start in range(0, len(texts), BATCH):
-            client.log_batch(run_id, tags=texts[start : start + BATCH], synchronous=True)
-        for start in range(0, len(values), BATCH):
-            client.log_batch(run_id, params=values[start : start + BATCH], synchronous=True)
-        for start in range(0, len(points), 1000):
-            client.log_batch(run_id, metrics=points[start : start + 1000], synchronous=True)
-        inputs = [
-            DatasetInput(
-                Dataset(**{k: v for k, v in d.items() if k != "tags"}), [InputTag(k, v) for k, v in d["tags"].items()]
-            )
-            for d in record["data"]
-        ]
-        if inputs:
-            client.log_inputs(run_id, datasets=inputs)
-        if artifacts.is_dir():
-            client.log_artifacts(run_id, str(artifacts))
-        client.set_terminated(run_id, record["status"], record["end"])
+        try:
+            _fill(client, run_id, {**record, "tags": labels}, artifacts)
+        except BaseException:
+            discard(tracker, [run_id])
+            raise
     return run_id
+
+
+def _fill(client: Any, run_id: str, record: Mapping[str, Any], artifacts: Path) -> None:
+    """Log what a record holds to a run, and end it."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+    texts = [RunTag(k, v) for k, v in record["tags"].items()]
+    values = [Param(k, v) for k, v in record["params"].items()]
+    points = [Metric(k, float(v), t, s) for k, history in record["metrics"].items() for s, v, t in history]
+    for start in range(0, len(texts), BATCH):
+        client.log_batch(run_id, tags=texts[start : start + BATCH], synchronous=True)
+    for start in range(0, len(values), BATCH):
+        client.log_batch(run_id, params=values[start : start + BATCH], synchronous=True)
+    for start in range(0, len(points), 1000):
+        client.log_batch(run_id, metrics=points[start : start + 1000], synchronous=True)
+    fields = ("name", "digest", "source_type", "source", "schema", "profile")
+    inputs = [
+        DatasetInput(Dataset(**{k: d[k] for k in fields}), [InputTag(k, v) for k, v in d["tags"].items()])
+        for d in record["data"]
+    ]
+    if inputs:
+        client.log_inputs(run_id, datasets=inputs)
+    if artifacts.is_dir():
+        client.log_artifacts(run_id, str(artifacts))
+    client.set_terminated(run_id, record["status"], record["end"])
 
 
 def settle(tracker: Tracker, run_ids: list[str]) -> None:
@@ -144,9 +156,9 @@ def supersede(tracker: Tracker, run_id: str, by: str) -> None:
 
 def discard(tracker: Tracker, run_ids: list[str]) -> None:
     """Take back runs of an import that failed, with their artifacts where these lie here."""
-    with contextlib.suppress(Exception):
-        client = tracker._readable()
-        for run_id in run_ids:
+    for run_id in run_ids:
+        with contextlib.suppress(Exception):
+            client = tracker._readable()
             root = str(client.get_run(run_id).info.artifact_uri).removeprefix("file://")
             client.delete_run(run_id)
             if root.startswith(str(tracker.workspace.artifacts)):

@@ -62,7 +62,7 @@ def _command() -> str:
 def _git(folder: Path) -> tuple[str, str]:
     def run(*words: str) -> str:
         done = subprocess.run(
-            ["git", "-C", str(folder), *words],
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *words],
             capture_output=True,
             text=True,
             timeout=10,

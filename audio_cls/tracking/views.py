@@ -11,13 +11,13 @@ import hashlib
 import json
 import os
 import socket
-import sys
 import time
 import zlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from audio_cls.errors import UserError
+from audio_cls.interpreter import python_command, safe_environment
 from audio_cls.tracking.store import database_uri, import_mlflow, open_client
 from audio_cls.workspace import Workspace
 
@@ -252,10 +252,9 @@ def _state(value: str) -> View:
 def ui_command(workspace: Workspace, port: int = 5000, host: str = "127.0.0.1") -> list[str]:
     """The command that serves MLflow's UI on the workspace."""
     return [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
+        *python_command("mlflow", "server"),
+        "--uvicorn-opts",
+        f"--app-dir {os.devnull}",  # uvicorn puts it, the current folder by default, at the front of the search path
         "--backend-store-uri",
         database_uri(workspace.mlflow_db),
         "--default-artifact-root",
@@ -288,5 +287,5 @@ def serve_ui(workspace: Workspace, port: int = 5000, host: str = "127.0.0.1") ->
     os.chdir(workspace.root)
     command = ui_command(workspace, port, host)
     # MLflow would start a dozen job consumers for its GenAI features: nothing here uses them, and they keep a core busy.
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    os.execv(command[0], command)  # not a child of ours, which a signal to us would leave behind
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **safe_environment()}
+    os.execve(command[0], command, environment)  # not a child of ours, which a signal to us would leave behind
