@@ -20,7 +20,7 @@ import click
 from audio_cls.errors import UserError
 from audio_cls.workspace import Workspace, atomic_write
 
-__all__ = ["ensure_trusted", "ensure_trusted_copy", "imported_folder", "remove_imported", "write_imported"]
+__all__ = ["ensure_trusted", "imported_folder", "remove_imported", "write_imported"]
 
 RECORD = ".trusted.json"  # in the workspace's imported/: {folder: {file: SHA-256}}
 
@@ -83,20 +83,6 @@ def ensure_trusted(file: Path, *, trust: bool = False) -> None:
         )
     trusted[folder.name] = found
     atomic_write(folder.parent / RECORD, json.dumps(trusted, indent=1))
-
-
-def ensure_trusted_copy(file: Path, workspace: Workspace, study: str) -> None:
-    """Refuse to run a source that MLflow keeps with a run of an imported study, unless it equals a trusted file of that study.
-
-    Raises:
-        UserError: for a file that differs from all files of the study that the user has agreed to run.
-    """
-    trusted = _read(workspace.root / "imported").get(study, {})
-    if _sha256(file) not in trusted.values():
-        raise UserError(
-            f"{file} came with the archive of the study {study!r}, and you have not agreed to run it. Read it, then agree with "
-            f"`audio-cls study run {study} --trust`, or give a file of your own"
-        )
 
 
 def _imported_folder_of(file: Path) -> Path | None:

@@ -12,7 +12,9 @@ import fcntl
 import hashlib
 import math
 import os
+import sqlite3
 import time
+import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -217,7 +219,11 @@ def _open_sqlite(path: Path, heartbeat: Heartbeat, must_exist: bool) -> StudySto
         raise UserError(f"no study database {str(path)!r}: nothing was searched here yet")
     if not path.parent.is_dir():
         raise UserError(f"--storage: no folder {str(path.parent)!r} for the study database {path.name!r}")
-    lock_file = path.with_name(path.name + ".lock")
+    _check_sqlite_file(path)
+    # Where it lies depends on the database alone, so that two workspaces that share one exclude each other. It is in a folder of
+    # its own, not FILE.lock: programs take a file of that name for a lock of theirs.
+    lock_file = path.parent / ".locks" / f"{path.name}.lock"
+    lock_file.parent.mkdir(exist_ok=True)
     with _file_lock(lock_file, SQLITE_TIMEOUT):
         try:
             backend = _storage(f"sqlite:///{path}", {"connect_args": {"timeout": SQLITE_TIMEOUT}}, heartbeat)
@@ -236,6 +242,45 @@ def _open_sqlite(path: Path, heartbeat: Heartbeat, must_exist: bool) -> StudySto
 
     backend.engine.dispose()  # connections made before the listeners stood
     return StudyStorage(backend, f"sqlite:///{path}", heartbeat, lock_file)
+
+
+def _check_sqlite_file(path: Path) -> None:
+    """Look whether a file is a database of studies, or can become one, before anything is written in its folder.
+
+    Raises:
+        UserError: for a folder, a file of another kind, a database of something else, or a place that cannot be written to.
+    """
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        raise UserError(f"--storage: {path} is no file: expected the study database, or a name for a new one")
+    header = b""
+    try:
+        if path.exists():
+            with open(path, "rb") as file:
+                header = file.read(16)
+    except OSError as error:
+        raise UserError(f"--storage: {path} cannot be read: {error.strerror}") from None
+    if header and header != b"SQLite format 3\0":
+        raise UserError(
+            f"{path} is no usable study database: it is no SQLite file. Name one that `study run` made, or a new file"
+        )
+    if not header and not os.access(path.parent, os.W_OK):
+        raise UserError(f"--storage: {path.parent} cannot be written to: no study database can be made there")
+    tables = _tables(path) if header else []
+    if tables and not any(name.startswith(("studies", "study_", "trial", "version_info")) for name in tables):
+        raise UserError(
+            f"{path} is no usable study database: it holds the tables of something else ({', '.join(tables[:3])}, ...). "
+            "Name one that `study run` made, or a new file"
+        )
+
+
+def _tables(path: Path) -> list[str]:
+    """The tables of an SQLite file, read without writing anything beside it; none where that does not tell."""
+    uri = f"file:{urllib.parse.quote(str(path))}?mode=ro&immutable=1"
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        return [
+            name for (name,) in connection.execute("select name from sqlite_master where type = 'table' order by name")
+        ]
+    return []
 
 
 @contextlib.contextmanager
