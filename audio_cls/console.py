@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["console", "progress", "table"]
+__all__ = ["console", "is_interactive", "progress", "table"]
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+def is_interactive() -> bool:
+    """Whether somebody can be asked: standard input and error are a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def console() -> Any:

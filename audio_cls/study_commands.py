@@ -222,40 +222,48 @@ def worker_command(
 
 def status_command(workspace: Workspace, reference: str | None, *, top: int, storage: str | None) -> None:
     """One study, or a table of all."""
-    from audio_cls.study.status import leaderboard, study_status, summary
-    from audio_cls.study.storage import open_storage, study_names
+    from audio_cls.study.status import leaderboard, stored_status, summary
+    from audio_cls.study.storage import open_storage
 
     where = open_storage(storage or workspace.optuna_db, must_exist=True)
     if reference is None:
-        rows = []
-        for name in study_names(where):
-            status = study_status(open_by_name(name, where))
-            best = None if status.best is None else status.best.value
-            rows.append(
-                [
-                    name,
-                    f"{status.finished}/{status.total or '?'}",
-                    status.running,
-                    status.pruned,
-                    sum(status.failed.values()),
-                    best,
-                ]
-            )
-        table("studies", ["study", "finished", "running", "pruned", "failed", "best"], rows)
+        _table_of_all(where)
         return
-    status = study_status(open_by_name(reference, where))
+    status = stored_status(study_name(reference, where), where)
     show = console()
     show.print(leaderboard(status, top, show.width))
     for line in summary(status):
         click.echo(line)
 
 
+def _table_of_all(where: Any) -> None:
+    """A row for each study; a damaged one is told below, and hides no other."""
+    from audio_cls.study.status import stored_status
+    from audio_cls.study.storage import study_names
+
+    rows: list[list[Any]] = []
+    damaged: list[str] = []
+    for name in study_names(where):
+        try:
+            s = stored_status(name, where)
+        except UserError as error:
+            damaged.append(str(error))
+            rows.append([name, "damaged", None, None, None, None])
+            continue
+        best = None if s.best is None else s.best.value
+        rows.append([name, f"{s.finished}/{s.total or '?'}", s.running, s.pruned, sum(s.failed.values()), best])
+    table("studies", ["study", "finished", "running", "pruned", "failed", "best"], rows)
+    for line in damaged:
+        click.echo(line)
+
+
 def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage: str | None) -> None:
     """The best trial of a study."""
-    from audio_cls.study.status import study_status
+    from audio_cls.study.status import stored_status
     from audio_cls.study.storage import open_storage
 
-    status = study_status(open_by_name(reference, open_storage(storage or workspace.optuna_db, must_exist=True)))
+    where = open_storage(storage or workspace.optuna_db, must_exist=True)
+    status = stored_status(study_name(reference, where), where)
     best = status.best
     if best is None:
         raise UserError(
@@ -288,10 +296,14 @@ def best_experiment(workspace: Workspace, status: Any) -> dict[str, Any]:
 
 
 def open_by_name(reference: str, storage: Any) -> Any:
+    """The Optuna study that is given by its name or its file."""
     from audio_cls.study.storage import load_study
+
+    return load_study(study_name(reference, storage), storage)
+
+
+def study_name(reference: str, storage: Any) -> str:
+    """The name of a study that is given by it, or by its file: of its newest version then."""
     from audio_cls.study.versions import newest_version
 
-    name = reference
-    if reference.endswith(".py"):
-        name = newest_version(load_study_file(Path(reference))[0].name, storage)
-    return load_study(name, storage)
+    return newest_version(load_study_file(Path(reference))[0].name, storage) if reference.endswith(".py") else reference

@@ -11,12 +11,12 @@ import contextlib
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
+from audio_cls.console import is_interactive
 from audio_cls.errors import UserError
 from audio_cls.workspace import Workspace, atomic_write
 
@@ -75,7 +75,7 @@ def ensure_trusted(file: Path, *, trust: bool = False) -> None:
     changed = " and have changed since you last agreed to run them" if folder.name in trusted else ""
     what = f"these Python files came with the archive of the study {folder.name!r}{changed}:\n{listed}\n"
     if not trust:
-        trust = _interactive() and click.confirm(f"{what}Run them?", default=False, err=True)
+        trust = is_interactive() and click.confirm(f"{what}Run them?", default=False, err=True)
     if not trust:
         raise UserError(
             f"{what}They are not run before you agree. Read them, then add --trust to `audio-cls study run {folder.name}`: it "
@@ -109,7 +109,3 @@ def _read(imported: Path) -> dict[str, dict[str, str]]:
         if isinstance(stored, dict):
             return {k: v for k, v in stored.items() if isinstance(v, dict)}
     return {}
-
-
-def _interactive() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()

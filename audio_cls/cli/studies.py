@@ -111,6 +111,20 @@ def study_import(
     import_command(workspace_of(ctx), file, name=name, merge=merge, storage=storage, trust=trust)
 
 
+@study.command("remove")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--with-runs", is_flag=True, help="Delete its MLflow runs and its checkpoints as well.")
+@STORAGE
+@TRACKING
+@click.pass_context
+def study_remove(ctx: click.Context, name: str, yes: bool, with_runs: bool, storage: str | None) -> None:
+    """Take a study out of the database; its MLflow runs and checkpoints stay. Refused while workers run it."""
+    from audio_cls.study_removal import remove_command
+
+    remove_command(workspace_of(ctx), name, yes=yes, with_runs=with_runs, storage=storage)
+
+
 @study.command("worker", hidden=True)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--trials", type=int, required=True)

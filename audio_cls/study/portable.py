@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from audio_cls.errors import UserError
 from audio_cls.study.queue import ABANDONED, FAILED, INTERRUPTED
-from audio_cls.study.storage import StudyStorage
+from audio_cls.study.storage import StudyStorage, study_ids
 
 __all__ = ["study_from_json", "study_to_json", "tidy_leftovers", "with_attrs", "write_study"]
 
@@ -81,9 +81,9 @@ def write_study(
 
 def tidy_leftovers(storage: StudyStorage, name: str) -> None:
     """Remove what a killed `write_study` left. Call it under the storage's lock."""
-    for left in storage.backend.get_all_studies():
-        if re.fullmatch(re.escape(name) + r"~(new|old)-[0-9a-f]{8}", left.study_name):
-            storage.backend.delete_study(left._study_id)
+    for left, study_id in study_ids(storage).items():
+        if re.fullmatch(re.escape(name) + r"~(new|old)-[0-9a-f]{8}", left):
+            storage.backend.delete_study(study_id)
 
 
 def with_attrs(

@@ -14,13 +14,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from audio_cls.study.queue import Tally, is_finished
 from audio_cls.study.samplers import root_of
-from audio_cls.study.storage import IDENTITY
+from audio_cls.study.storage import IDENTITY, StudyStorage, damage_told, load_study
 from audio_cls.study.worker import TOTAL, reason_kind
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Row", "StudyStatus", "leaderboard", "study_status", "summary"]
+__all__ = ["Row", "StudyStatus", "leaderboard", "stored_status", "study_status", "summary"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,17 @@ class StudyStatus:
     @property
     def finished(self) -> int:
         return self.complete + self.pruned + sum(self.failed.values())
+
+
+def stored_status(name: str, storage: StudyStorage) -> StudyStatus:
+    """The status of a study that is given by its name.
+
+    Raises:
+        UserError: when there is no such study, or it is damaged.
+    """
+    study = load_study(name, storage)
+    with damage_told(name):
+        return study_status(study)
 
 
 def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:

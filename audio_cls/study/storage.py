@@ -37,10 +37,12 @@ __all__ = [
     "Heartbeat",
     "LockBusy",
     "StudyStorage",
+    "damage_told",
     "load_study",
     "open_storage",
     "open_study",
     "patiently",
+    "study_ids",
     "study_names",
 ]
 
@@ -187,13 +189,29 @@ def load_study(name: str, storage: StudyStorage) -> optuna.Study:
     try:
         study = optuna.load_study(study_name=name, storage=storage.backend, sampler=optuna.samplers.RandomSampler())
     except KeyError:
-        known = optuna.get_all_study_names(storage.backend)
-        raise UserError(f"no study {name!r} in {storage.shown}. {choices(name, known)}") from None
-    identity = study.user_attrs.get(IDENTITY)
-    if identity is not None:
-        study.sampler = build_sampler(SamplerConfig.parse(identity["sampler"], f"study {name!r}: sampler"))
-        study.pruner = build_pruner(PrunerConfig.parse(identity["pruner"], f"study {name!r}: pruner"))
+        raise UserError(f"no study {name!r} in {storage.shown}. {choices(name, study_names(storage))}") from None
+    with damage_told(name):
+        identity = study.user_attrs.get(IDENTITY)
+        if identity is not None:
+            study.sampler = build_sampler(SamplerConfig.parse(identity["sampler"], f"study {name!r}: sampler"))
+            study.pruner = build_pruner(PrunerConfig.parse(identity["pruner"], f"study {name!r}: pruner"))
     return study
+
+
+@contextlib.contextmanager
+def damage_told(name: str) -> Iterator[None]:
+    """Say of whatever the stored values of a study lead to that the study is damaged, and what to do.
+
+    Raises:
+        UserError: in the place of a `KeyError`, `TypeError`, ... raised within.
+    """
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"study {name!r} is damaged: its stored values do not hold together ({type(error).__name__}: {error}). "
+            f"`audio-cls study remove {name}` takes it out of the database; its runs and checkpoints stay"
+        ) from error
 
 
 def patiently(call: Callable[[], T], *, seconds: float = 60.0, give_up: Callable[[], bool] = lambda: False) -> T:
@@ -354,6 +372,16 @@ def _storage(url: str, engine_kwargs: dict[str, Any], heartbeat: Heartbeat) -> R
         )
 
 
+def study_ids(storage: StudyStorage) -> dict[str, int]:
+    """Return the database's id of each study by name, those that are being written (`portable.write_study`) among them.
+
+    Nothing that a study holds is read, so that a damaged one hides no other.
+    """
+    with storage.backend.engine.connect() as connection:
+        rows = connection.execute(sa.text("select study_name, study_id from studies order by study_id"))
+        return {str(row.study_name): int(row.study_id) for row in rows}
+
+
 def study_names(storage: StudyStorage) -> list[str]:
-    """The studies in a storage, in order of their names; without those that are being written (`archive.write_study`)."""
-    return sorted(n for n in optuna.get_all_study_names(storage.backend) if "~" not in n)
+    """Return the studies in a storage, in order of their names; without those that are being written."""
+    return sorted(n for n in study_ids(storage) if "~" not in n)

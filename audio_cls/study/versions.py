@@ -26,7 +26,7 @@ from audio_cls.study.declaration import Study, identity_changes
 from audio_cls.study.portable import tidy_leftovers, with_attrs, write_study
 from audio_cls.study.queue import Tally
 from audio_cls.study.samplers import root_of
-from audio_cls.study.storage import IDENTITY, StudyStorage, load_study
+from audio_cls.study.storage import IDENTITY, StudyStorage, load_study, study_ids, study_names
 
 __all__ = ["VERSION", "NewVersion", "begin_version", "newest_version", "resolve_version", "versions"]
 
@@ -54,8 +54,8 @@ class NewVersion:
 
 def versions(name: str, storage: StudyStorage) -> list[str]:
     """The studies that a declaration of this name has begun, oldest first."""
-    found = {s.study_name: s.user_attrs for s in storage.backend.get_all_studies()}
-    later = [n for n, attrs in found.items() if attrs.get(VERSION) == name and "~" not in n]
+    found = study_names(storage)
+    later = [n for n in found if _version_of(n, storage) == name]
     return ([name] if name in found else []) + sorted(later, key=lambda n: (len(n), n))
 
 
@@ -96,7 +96,7 @@ def begin_version(
         stored = _attrs(current.name, storage).get(IDENTITY)
         if stored is None or not (changes := identity_changes(stored, declared, extra)):
             return None
-        taken = {s.study_name for s in storage.backend.get_all_studies()}
+        taken = study_ids(storage)
         number = len(found) + 1
         while f"{declared.name}.v{number}" in taken:
             number += 1
@@ -108,6 +108,13 @@ def begin_version(
         attrs = {IDENTITY: identity, VERSION: declared.name, "version_before": current.name}
         write_study(storage, made.study.name, declared.direction.upper(), attrs, trials)
     return made
+
+
+def _version_of(name: str, storage: StudyStorage) -> Any:
+    try:
+        return _attrs(name, storage).get(VERSION)
+    except ValueError:  # a damaged study is no version of another
+        return None
 
 
 def _attrs(name: str, storage: StudyStorage) -> dict[str, Any]:
