@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_cls.errors import UserError
-from audio_cls.masking import mask
+from audio_cls.masking import mask_address
 
 __all__ = ["TRACKING_VARIABLE", "WORKSPACE_VARIABLE", "Workspace", "atomic_write", "fsync_folder"]
 
@@ -47,7 +47,7 @@ class Workspace:
         object.__setattr__(self, "tracking", self.tracking or None)
         if self.tracking and not re.match(r"https?://[^/\s]", self.tracking):
             raise UserError(
-                f"--tracking {mask(self.tracking)!r} is no MLflow server. Allowed: http://HOST:PORT, https://HOST, or "
+                f"--tracking {mask_address(self.tracking)!r} is no MLflow server. Allowed: http://HOST:PORT, https://HOST, or "
                 "nothing for the workspace's own mlflow.db"
             )
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from audio_cls.cli import app as command_line
 from audio_cls.errors import UserError
-from audio_cls.masking import hide_addresses, mask
+from audio_cls.masking import encode_user, hide_addresses, mask, mask_address
 from audio_cls.study.storage import Heartbeat, open_storage
 from audio_cls.tracking import Tracker
 from audio_cls.tracking.environment import environment_tags
@@ -40,6 +40,14 @@ AUDIO_CLS = [sys.executable, "-m", "audio_cls.cli"]
 def test_what_is_masked(text: str, shown: str) -> None:
     assert mask(text) == shown
     assert mask(shown) == shown
+
+
+def test_an_address_with_more_than_one_at_sign() -> None:
+    assert encode_user("postgresql://me:p@ss@host/db?x=a@b") == "postgresql://me:p%40ss@host/db?x=a@b"
+    for plain in ("postgresql://me:pass@host/db", "postgresql://host/db", "sqlite:///a@b.db", "://", "x"):
+        assert encode_user(plain) == plain
+    assert mask_address("http://me:p@ss 'w\"x@h") == "http://***@h"
+    assert hide_addresses(["--storage", "postgresql://a:b 'c@h/d"], {"--storage": "S"})[0] == []
 
 
 def test_a_command_line_without_its_passwords() -> None:
@@ -107,6 +115,10 @@ def test_what_is_no_mlflow_server_is_refused(address: str, tmp_path: Path) -> No
         "postgresql://me:s3cret@127.0.0.1:1/db",
         "mysql://me:s3cret@h/db",
         "postgresql://me:s3cret@h:port/db",
+        "postgresql://me:pa@s3cret@127.0.0.1:1/db",
+        "postgresql://me:pa@s3cret@127.0.0.1:1/db?connect_timeout=1",
+        "postgresql://me:pa 's3cret@127.0.0.1:1/db",
+        "://me:pa 's3cret@h",
         "postgresql://me@127.0.0.1:1/db?password=s3cret",
     ],
 )

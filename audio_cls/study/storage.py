@@ -28,7 +28,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 
 from audio_cls.errors import UserError, choices
-from audio_cls.masking import mask
+from audio_cls.masking import encode_user, mask, mask_address
 from audio_cls.study.declaration import PrunerConfig, SamplerConfig, Study, identity_changes
 from audio_cls.study.pruners import build_pruner
 from audio_cls.study.samplers import build_sampler
@@ -116,16 +116,16 @@ def open_storage(where: str | Path, *, heartbeat: Heartbeat | None = None, must_
     if "://" not in text:
         return _open_sqlite(Path(text), heartbeat, must_exist)
     try:
-        url = sa.engine.make_url(text)
+        url = sa.engine.make_url(encode_user(text))
     except (sa.exc.ArgumentError, ValueError):
         raise UserError(
-            f"--storage {mask(text)!r} is no database URL. Allowed: a file's path, sqlite:///FILE, postgresql://USER@HOST/NAME"
+            f"--storage {mask_address(text)!r} is no database URL. Allowed: a file's path, sqlite:///FILE, postgresql://USER@HOST/NAME"
         ) from None
     dialect = url.get_backend_name()
     if dialect == "sqlite":
         if not url.database or url.database == ":memory:":
             raise UserError(
-                f"--storage {mask(text)!r}: a study needs a file that its workers share, such as sqlite:///optuna.db"
+                f"--storage {mask_address(text)!r}: a study needs a file that its workers share, such as sqlite:///optuna.db"
             )
         return _open_sqlite(Path(url.database), heartbeat, must_exist)
     if dialect != "postgresql":

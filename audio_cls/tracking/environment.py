@@ -11,7 +11,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from audio_cls.masking import mask
+from audio_cls.masking import mask_address
 
 __all__ = ["environment_tags"]
 
@@ -55,7 +55,7 @@ def environment_tags(folder: Path | None = None) -> dict[str, str]:
 def _command() -> str:
     words = [Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python", *sys.argv[1:]]
     home = str(Path.home())
-    line = shlex.join(mask(word) for word in words)
+    line = shlex.join(mask_address(word) for word in words)
     return line.replace(home, "~") if len(home) > 1 else line
 
 
