@@ -37,6 +37,9 @@ class Component(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     kind: ClassVar[str] = ""
+    added_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that joined a class after experiments had been recorded. `to_dict` leaves them out at their defaults, so that the
+    digests of those experiments stay as they were."""
     _family: ClassVar[type[Component] | None] = None
     _members: ClassVar[dict[str, type[Component]]] = {}
 
@@ -133,8 +136,10 @@ class Component(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings, numbers, booleans and None; `parse` takes it back."""
         out: dict[str, Any] = {"kind": self.kind} if self.kind else {}
-        for name in type(self).model_fields:
-            out[name] = _plain(getattr(self, name))
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name not in self.added_fields or value != field.default:
+                out[name] = _plain(value)
         return out
 
     def to_json(self, indent: int | None = 2) -> str:
