@@ -220,8 +220,9 @@ def worker_command(
 
 def status_command(workspace: Workspace, reference: str | None, *, top: int, storage: str | None) -> None:
     """One study, or a table of all."""
+    from audio_cls.data.groups import shared_groups_declared
     from audio_cls.study.status import leaderboard, study_status, summary
-    from audio_cls.study.storage import open_storage, study_names
+    from audio_cls.study.storage import IDENTITY, open_storage, study_names
 
     where = open_storage(storage or workspace.optuna_db, must_exist=True)
     if reference is None:
@@ -241,11 +242,14 @@ def status_command(workspace: Workspace, reference: str | None, *, top: int, sto
             )
         table("studies", ["study", "finished", "running", "pruned", "failed", "best"], rows)
         return
-    status = study_status(open_by_name(reference, where))
+    opened = open_by_name(reference, where)
+    status = study_status(opened)
     show = console()
     show.print(leaderboard(status, top, show.width))
     for line in summary(status):
         click.echo(line)
+    if shared := shared_groups_declared(opened.user_attrs.get(IDENTITY, {}).get("base", {})):
+        click.echo(f"note: {shared}")
 
 
 def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage: str | None) -> None:

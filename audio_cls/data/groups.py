@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from audio_cls.errors import UserError
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from audio_cls.data.corpus import Corpus
     from audio_cls.data.splits import Split
 
-__all__ = ["check_leak", "group_names", "natural_key", "shared_groups", "shared_groups_text"]
+__all__ = ["check_leak", "group_names", "natural_key", "shared_groups", "shared_groups_declared", "shared_groups_text"]
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
@@ -45,6 +46,15 @@ def shared_groups_text(n: int) -> str:
     return (
         f"{subject} on more than one side of the split (data.split.allow_shared_groups=true): figures may be optimistic"
     )
+
+
+def shared_groups_declared(experiment: Mapping[str, Any]) -> str:
+    """The remark on an experiment (as `to_dict` gives it) that allows shared groups, where the corpus is not at hand to count
+    them; empty for one that does not."""
+    split = experiment.get("data", {}).get("split") or {}
+    if not split.get("allow_shared_groups"):
+        return ""
+    return "groups may stand on more than one side of the split (data.split.allow_shared_groups=true): figures may be optimistic"
 
 
 def check_leak(corpus: Corpus, split: Split, allow_shared_groups: bool | None = None) -> None:

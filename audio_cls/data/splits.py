@@ -66,6 +66,8 @@ class SplitScheme(Component, family=True):
 
     fold_key: ClassVar[str] = ""
     """The field that says at which fold the scheme stands; empty for a scheme without folds."""
+    any_fold: ClassVar[bool] = False
+    """Whether any number is a fold, so that they cannot be listed."""
 
     def assign(self, corpus: Corpus) -> Split:
         """Split a corpus.
@@ -90,17 +92,19 @@ class SplitScheme(Component, family=True):
 
     def folds(self, corpus: Corpus) -> dict[int, str]:
         """The folds that a corpus has in this scheme: number -> name (of the group left out, else the number). Empty where
-        there are none, and where any number draws a split (`grouped`)."""
+        there are none, and where any number is a fold."""
         return {}
 
     def fold_number(self, corpus: Corpus) -> int:
-        """At which fold the scheme stands; 0 for a scheme without folds."""
-        return int(getattr(self, self.fold_key)) if self.fold_key else 0
+        """At which fold the scheme stands; 0 for a scheme without folds that can be listed."""
+        return int(getattr(self, self.fold_key)) if self.fold_key and not self.any_fold else 0
 
     def fold_name(self, corpus: Corpus) -> str:
-        """The name of the fold at which the scheme stands; empty for a scheme without folds."""
+        """The name of the fold at which the scheme stands; empty for a scheme without folds that can be listed."""
+        if not self.fold_key or self.any_fold:
+            return ""
         number = self.fold_number(corpus)
-        return self.folds(corpus).get(number, str(number)) if self.fold_key else ""
+        return self.folds(corpus).get(number, str(number))
 
 
 class Published(SplitScheme):
@@ -179,7 +183,8 @@ class Official(Published, kind="official"):
 class Grouped(SplitScheme, kind="grouped"):
     """A seeded random split, stratified by class, groups kept whole (a clip without a group is its own)."""
 
-    fold_key = "seed"  # a fold of a suite is another random split
+    fold_key = "seed"  # a fold is another random split
+    any_fold = True
 
     val_fraction: Fraction = 0.2
     test_fraction: Fraction = 0.2
