@@ -113,6 +113,7 @@ class Published(SplitScheme):
     added_fields = frozenset({"allow_shared_groups"})
 
     allow_shared_groups: bool = False
+    """Whether groups (speakers, recordings) may stand on more than one side; recorded and shown with every figure."""
 
 
 class Folds(Published, kind="folds"):
@@ -121,7 +122,9 @@ class Folds(Published, kind="folds"):
     fold_key = "test_fold"
 
     test_fold: int = 1
+    """The published fold that tests."""
     validation_fold: int | None = None
+    """The published fold that validates; none takes the one after test_fold."""
 
     def sides(self, corpus: Corpus) -> Index:
         existing = _folds(corpus, self.test_fold)
@@ -153,6 +156,7 @@ class CrossValidation(Published, kind="cross_validation"):
     fold_key = "fold"
 
     fold: int = 1
+    """The published fold that validates."""
 
     def sides(self, corpus: Corpus) -> Index:
         _folds(corpus, self.fold)
@@ -167,7 +171,9 @@ class Official(Published, kind="official"):
     """The published split. Where it names no validation set, a stratified, grouped part of training is held out."""
 
     val_fraction: Fraction = 0.2
+    """Share of the training clips that validates where the published split names no validation clips."""
     seed: int = 0
+    """Of the drawn validation clips."""
 
     def sides(self, corpus: Corpus) -> Index:
         number = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
@@ -187,8 +193,11 @@ class Grouped(SplitScheme, kind="grouped"):
     any_fold = True
 
     val_fraction: Fraction = 0.2
+    """Share of the clips that validates."""
     test_fraction: Fraction = 0.2
+    """Share of the clips that tests."""
     seed: int = 0
+    """Draws another split."""
 
     def sides(self, corpus: Corpus) -> Index:
         train = 1 - self.val_fraction - self.test_fraction
@@ -209,9 +218,13 @@ class KFold(SplitScheme, kind="k_fold"):
     fold_key = "fold"
 
     k: int = Field(default=5, ge=2, le=1000)
+    """Number of folds."""
     fold: int = Field(default=1, ge=1)
+    """The fold that is held out, 1 to k."""
     held_out: Literal["validation", "test"] = "validation"
+    """What the fold is held out for; with test, the next fold validates."""
     seed: int = Field(default=0, ge=0)
+    """Draws other folds."""
 
     def sides(self, corpus: Corpus) -> Index:
         if self.fold > self.k:
@@ -244,9 +257,13 @@ class LeaveOneGroupOut(SplitScheme, kind="leave_one_group_out"):
     fold_key = "fold"
 
     fold: Annotated[int, Field(ge=1)] | str = 1
+    """The group that is held out: its name, or its number from 1 on in the order of names."""
     held_out: Literal["validation", "test"] = "validation"
+    """What the group is held out for; with test, a part of the other groups validates."""
     val_fraction: Fraction = 0.2
+    """With held_out=test, the share of the other clips that validates."""
     seed: int = Field(default=0, ge=0)
+    """With held_out=test, draws other validation clips."""
 
     def sides(self, corpus: Corpus) -> Index:
         held_out = self.fold_name(corpus)
