@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from audio_cls.ablation.running import Suite
     from audio_cls.ablation.suite import SuiteResult
 
+FOLDS_SHOWN = 20  # in the terminal
+
 __all__ = ["list_command", "report_command", "run_command"]
 
 
@@ -126,6 +128,10 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
     first, ablation, tracker = summed[0], suite.ablation, suite.tracker
     for result in summed:
         print_arms(result)
+    print_folds(first)
+    for what, text in first.terms:
+        if what == "groups":
+            click.echo(f"note: {text}")
     scores = arm_scores(first, tracker, suite.corpus)
     intervals = bootstrap_arms(first, scores, suite.corpus)
     click.echo(
@@ -190,6 +196,19 @@ def print_arms(result: SuiteResult) -> None:
     unit = " (points)" if points else ""
     columns = ["arm", "runs", "mean ± sd", "difference [95 %]", "p Holm", "verdict"]
     table(f"{result.ablation.name}: {result.metric}{unit}", columns, rows, right=(1, 2, 3, 4))
+
+
+def print_folds(result: SuiteResult) -> None:
+    """The table with a row for each fold, the first `FOLDS_SHOWN`; nothing for a suite on one fold."""
+    from audio_cls.ablation.suite import fold_rows
+    from audio_cls.ablation.verdict import in_points
+
+    columns, rows = fold_rows(result)
+    if len(rows) > 1 and result.done:
+        unit = " (points)" if in_points(result.metric) else ""
+        table(f"{result.ablation.name}: {result.metric}{unit} by fold, mean over seeds", columns, rows[:FOLDS_SHOWN])
+        if len(rows) > FOLDS_SHOWN:
+            click.echo(f"... and {len(rows) - FOLDS_SHOWN} more folds: on the page")
 
 
 def _set_failed_aside(suite: Suite) -> None:

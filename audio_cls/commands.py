@@ -18,6 +18,7 @@ from audio_cls.console import table
 from audio_cls.disk import DiskFull
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
+from audio_cls.folds import FOLDS_CSV, asked_folds, fold_csv, fold_figures, fold_label, fold_table, grid_text
 from audio_cls.runs import (
     GRACE_SECONDS,
     GridItem,
@@ -84,6 +85,7 @@ def _cells(
     experiment: Experiment, corpus: Any, folds: str | None, seeds: int, name: str
 ) -> list[tuple[str, Experiment, dict[str, str]]]:
     fold_key, values = asked_folds(experiment, corpus, folds)
+    names = experiment.data.split.folds(corpus) if fold_key else {}
     out = []
     for fold in values:
         for seed in range(experiment.seed, experiment.seed + seeds):
@@ -91,34 +93,11 @@ def _cells(
             label, tags = name, {"seed": str(seed)}
             if fold is not None:
                 changes[str(fold_key)] = fold
-                label, tags["fold"] = f"{label} fold {fold}", str(fold)
+                label, tags["fold"] = f"{label} {fold_label(fold, names[fold])}", str(fold)
             if seeds > 1:
                 label = f"{label} seed {seed}"
             out.append((label, experiment.override(changes), tags))
     return out
-
-
-def asked_folds(experiment: Experiment, corpus: Any, folds: str | None) -> tuple[str | None, list[int | None]]:
-    """The key that a fold sets, and the folds that `--folds` asks for; [None] for the split as it is.
-
-    Raises:
-        UserError: for a split without folds, or a fold that is not there.
-    """
-    scheme = experiment.data.split
-    fold_key = {"folds": "test_fold", "cross_validation": "fold"}.get(scheme.kind)
-    if folds is None:
-        return None, [None]
-    if fold_key is None:
-        raise UserError(f"--folds needs data.split.kind=folds or cross_validation, found {scheme.kind}")
-    have = sorted({int(f) for f in corpus.folds if f >= 0})
-    try:
-        values = list(have) if folds == "all" else [int(f) for f in folds.split(",")]
-    except ValueError:
-        raise UserError(f"--folds {folds}: expected all, or numbers such as 1,2,3") from None
-    missing = [v for v in values if v not in have]
-    if missing:
-        raise UserError(f"--folds {folds}: {corpus.name} has no fold {missing[0]}. It has: {', '.join(map(str, have))}")
-    return f"data.split.{fold_key}", list(values)
 
 
 def _forget(workspace: Workspace, items: Sequence[GridItem]) -> None:
@@ -169,6 +148,7 @@ def _say_outcome(item: GridItem, state: RunState, again: bool = False) -> None:
     if state.state == "COMPLETE":
         row = [[k, round(v, 4), round(state.last.get(k, float("nan")), 4)] for k, v in state.metrics.items()]
         table(f"{item.name}: validation", ["metric", "best epoch", "last epoch"], row)
+        _say_remarks([state])
         tail = " It was trained before; --again trains it anew." if again else ""
         click.echo(f"run {state.run_id}.{tail} Next: audio-cls evaluate {str(state.run_id)[:8]}")
     elif state.state == "INTERRUPTED" and state.reason.startswith("disk full"):
@@ -208,6 +188,7 @@ def _train_grid(
     )  # fmt: skip
     state.run_id = parent.run_id
     write_state(folder, state)
+    click.echo(f"{name}: {_grid_size(items)}")
     with progress(name) as tell:
 
         def poll(states: list[RunState]) -> None:
@@ -228,6 +209,19 @@ def _train_grid(
         rows = [[k, m, s] for k, (m, s) in summary.items()]
         table(f"{name}: {len(complete)} of {len(items)} runs", ["metric", "mean", "std"], rows)
     if complete and all("fold" in item.tags for item in items):
+        figures = fold_figures(
+            [
+                (int(i.tags["fold"]), s.facts.get("split.fold_name", i.tags["fold"]), s.metrics, s.last)
+                for i, s in zip(items, states, strict=True)
+                if s.state == "COMPLETE"
+            ]
+        )
+        plain = [experiment.training.metric.rpartition("/")[2], "mAP" if corpus.task == "multilabel" else "accuracy"]
+        table(
+            f"{name}: by fold, validation",
+            *fold_table(figures, [m for m in dict.fromkeys(plain) if m in figures[0].best]),
+        )
+        parent.artifact_text(FOLDS_CSV, fold_csv(figures))
         from audio_cls.ablation.predictions import log_out_of_fold
 
         cells = {
@@ -243,6 +237,9 @@ def _train_grid(
             table(
                 f"{name}: out-of-fold predictions, pooled over {len(folds)} folds", ["metric", "mean over seeds"], rows
             )
+    _say_remarks(complete)
+    if remarks := {s.facts["split.shared_groups"] for s in complete if "split.shared_groups" in s.facts}:
+        parent.tags({"split.shared_groups": "; ".join(sorted(remarks))})
     left = [i.name for i, s in zip(items, states, strict=True) if not s.done]
     failed = [(i.name, s.reason) for i, s in zip(items, states, strict=True) if s.state == "FAILED"]
     parent.finish("INTERRUPTED" if left else "FAILED" if failed and not complete else "COMPLETE")
@@ -252,6 +249,18 @@ def _train_grid(
     if left:
         click.echo(f"{len(left)} runs are left; the same command goes on with them")
         raise SystemExit(130)
+
+
+def _grid_size(items: Sequence[GridItem]) -> str:
+    n_folds, n_seeds = (len({item.tags.get(key, "") for item in items}) for key in ("fold", "seed"))
+    return grid_text(folds=n_folds, seeds=n_seeds) if "fold" in items[0].tags else grid_text(seeds=n_seeds)
+
+
+def _say_remarks(states: Sequence[RunState]) -> None:
+    """Print what a reader of these figures must know of their split."""
+    for remark in dict.fromkeys(s.facts.get("split.shared_groups", "") for s in states):
+        if remark:
+            click.echo(f"note: {remark}")
 
 
 def summarise(states: Sequence[RunState]) -> dict[str, tuple[float, float]]:

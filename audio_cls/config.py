@@ -13,30 +13,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from audio_cls.errors import UserError, choices, did_you_mean
+from audio_cls.config_text import NONE, parse_assignment, shorten
+from audio_cls.errors import ConfigError, choices
+
+if TYPE_CHECKING:
+    from audio_cls.config_keys import Key
+
+UNION_TAG = re.compile(r"(constrained-)?(int|float|str|bool|none)$|(tuple|function|literal|nullable)\\b")
+"""How pydantic marks the alternatives of a union at the end of a place."""
 
 __all__ = ["NONE", "Component", "ComponentSet", "ConfigError", "parse_assignment"]
-
-NONE = "none"  # how an absent value is written in a flat row: a value, never a missing key
-
-
-class ConfigError(UserError):
-    """A configuration that does not hold: names the key, what was found and what is allowed."""
 
 
 class Component(BaseModel):
     """A frozen piece of configuration. Unknown keys and values of a wrong type are refused."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
     kind: ClassVar[str] = ""
+    added_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that joined a class after experiments had been recorded. `to_dict` leaves them out at their defaults, so that the
+    digests of those experiments stay as they were."""
     _family: ClassVar[type[Component] | None] = None
     _members: ClassVar[dict[str, type[Component]]] = {}
 
@@ -133,8 +144,10 @@ class Component(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings, numbers, booleans and None; `parse` takes it back."""
         out: dict[str, Any] = {"kind": self.kind} if self.kind else {}
-        for name in type(self).model_fields:
-            out[name] = _plain(getattr(self, name))
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name not in self.added_fields or value != field.default:
+                out[name] = _plain(value)
         return out
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -155,17 +168,21 @@ class Component(BaseModel):
         Raises:
             ConfigError: for an unknown key, kind or value, naming the nearest match.
         """
+        from audio_cls.config_keys import assign
+
         data = self.to_dict()
         ordered = sorted(
             changes.items(), key=lambda kv: (kv[0].removesuffix(".kind").count("."), not kv[0].endswith(".kind"))
         )
         for key, value in ordered:
-            _assign(type(self), data, key, _plain(value))
+            assign(type(self), data, key, _plain(value))
         return type(self).parse(data)
 
     def flatten(self) -> dict[str, Any]:
         """One flat row, the same keys for every value of this class: keys that do not apply hold `"none"`."""
-        return dict(sorted(_flatten(type(self), self, "").items()))
+        from audio_cls.config_keys import flatten
+
+        return dict(sorted(flatten(type(self), self).items()))
 
     def diff(self, other: Component) -> dict[str, tuple[Any, Any]]:
         """The dotted keys in which two values differ, with (ours, theirs)."""
@@ -176,30 +193,14 @@ class Component(BaseModel):
 
     def keys(self) -> list[str]:
         """Every dotted key that can be overridden, over all kinds."""
-        return sorted(_flatten(type(self), self, ""))
+        return sorted(self.flatten())
 
     @classmethod
-    def catalogue(cls, prefix: str = "") -> list[tuple[str, str, Any, str]]:
-        """Every key over all kinds: (dotted key, kind it belongs to or "", default, type or allowed kinds)."""
-        rows: list[tuple[str, str, Any, str]] = []
-        for name, field in cls.model_fields.items():
-            child = _component_of(cls, name)
-            if child is None:
-                default = NONE if field.default is None else field.default
-                shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-                rows.append((f"{prefix}{name}", cls.kind, shown, _type_words(field.annotation)))
-            elif issubclass(child, ComponentSet):
-                for kind, member in child.of.members().items():
-                    rows.append((f"{prefix}{name}.{kind}", "", NONE, "on, none"))
-                    rows += member.catalogue(f"{prefix}{name}.{kind}.")
-            elif child.is_family():
-                default = field.default.kind if isinstance(field.default, Component) else ""
-                rows.append((f"{prefix}{name}.kind", "", default, ", ".join(child.members())))
-                for member in child.members().values():
-                    rows += member.catalogue(f"{prefix}{name}.")
-            else:
-                rows += child.catalogue(f"{prefix}{name}.")
-        return rows
+    def catalogue(cls, prefix: str = "") -> list[Key]:
+        """Every key over all kinds, with its default, what it takes and what it is."""
+        from audio_cls.config_keys import catalogue
+
+        return catalogue(cls, prefix)
 
 
 class ComponentSet(Component):
@@ -262,28 +263,6 @@ class ComponentSet(Component):
         return any(item.kind == kind for item in self.items)
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """`"optimizer.lr=1e-3"` -> `("optimizer.lr", 0.001)`. The value is JSON where it parses, `none` is None, else text."""
-    key, sign, raw = text.partition("=")
-    key, raw = key.strip(), raw.strip()
-    if not sign or not key:
-        raise ConfigError(f"--set {text!r}: expected key=value, for example --set optimizer.lr=1e-3")
-    if raw.lower() in ("none", "null"):
-        return key, None
-    if raw.lower() in ("true", "false"):
-        return key, raw.lower() == "true"
-    try:
-        value = json.loads(raw)
-    except json.JSONDecodeError:
-        try:
-            value = float(raw)  # "1e-3" and ".5" are no JSON numbers for everybody
-            if not math.isfinite(value):
-                value = raw
-        except ValueError:
-            value = raw
-    return key, value
-
-
 # -- the parts of the above ---------------------------------------------------------------------------------------
 
 
@@ -314,124 +293,21 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, range)):
         return [_plain(v) for v in value]
-    return value.item() if hasattr(value, "item") and not isinstance(value, (str, bytes)) else value
-
-
-def _type_words(annotation: Any) -> str:
-    """A type as a user reads it: `float, none`, `mean, mean_max`, `[int, ...]`."""
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if annotation is type(None):
-        return NONE
-    if origin is Annotated:
-        return _type_words(inner[0])
-    if origin is Literal:
-        return ", ".join(map(str, inner))
-    if origin is tuple:
-        return "[" + ", ".join("..." if a is Ellipsis else _type_words(a) for a in inner) + "]"
-    if inner:  # a union
-        return ", ".join(_type_words(a) for a in inner)
-    return getattr(annotation, "__name__", str(annotation))
-
-
-def _component_of(cls: type[Component], name: str) -> type[Component] | None:
-    annotation = cls.model_fields[name].annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Component) else None
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _explain(error: ValidationError, where: str) -> str:
-    lines = []
+    """A line for each fault: dotted key, what is wrong, what was found. The alternatives of a union are one fault."""
+    lines: dict[str, str] = {}
     for fault in error.errors():
-        key = ".".join(str(p) for p in fault["loc"])
-        found = fault.get("input")
-        tail = "" if fault["type"] in ("unknown_key", "unknown_kind", "wrong_kind", "twice") else f", found {found!r}"
-        if isinstance(found, Component):
-            tail = ""
-        message = fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{where}{'.' if key else ''}{key}: {message}{tail}")
-    return "\n".join(lines)
-
-
-def _assign(cls: type[Component], data: dict[str, Any], key: str, value: Any) -> None:
-    """Set one dotted key in the plain form of a `cls`, checking each part of the way."""
-    owner: type[Component] = cls
-    node = data
-    parts = key.split(".")
-    for depth, part in enumerate(parts):
-        last = depth == len(parts) - 1
-        if issubclass(owner, ComponentSet):
-            members = owner.of.members()
-            if part not in members:
-                raise ConfigError(f"{key}: {part!r} is no {owner.of.__name__.lower()}. {choices(part, members)}")
-            if last:
-                if value is None or value == NONE:
-                    node.pop(part, None)
-                else:
-                    node[part] = {} if value in ("on", True) else value
-                return
-            owner, node = members[part], node.setdefault(part, {})
-            continue
-        if part == "kind" and last and owner._family is not None:
-            return  # done when the parent was visited (see below)
-        if part not in owner.model_fields:
-            allowed = cls.model_validate({}).keys() if _buildable(cls) else list(owner.model_fields)
-            raise ConfigError(
-                f"no key {key!r}: {owner.kind or owner.__name__} has no {part!r}. "
-                f"It has: {', '.join(sorted(owner.model_fields))}.{did_you_mean(key, allowed)}"
-            )
-        child = _component_of(owner, part)
-        if child is None:
-            if not last:
-                raise ConfigError(f"no key {key!r}: {'.'.join(parts[: depth + 1])!r} is a value, nothing lies below it")
-            node[part] = value
-            return
-        if child._family is not None:
-            kind = value if last and isinstance(value, str) else None
-            if not last and parts[depth + 1] == "kind" and depth + 2 == len(parts):
-                kind = value
-            if kind is not None:
-                if kind not in child.members():
-                    raise ConfigError(
-                        f"{key}: {kind!r} is no {child._family.__name__.lower()}. {choices(str(kind), child.members())}"
-                    )
-                if node[part].get("kind") != kind:
-                    node[part] = {"kind": kind}
-                return
-        if last:
-            node[part] = value
-            return
-        owner = child.members()[node[part]["kind"]] if child._family is not None else child
-        node = node[part]
-
-
-def _buildable(cls: type[Component]) -> bool:
-    return all(not field.is_required() for field in cls.model_fields.values())
-
-
-def _flatten(cls: type[Component], value: Component | None, prefix: str) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    if issubclass(cls, ComponentSet):
-        for kind, member in cls.of.members().items():
-            item = value[kind] if isinstance(value, ComponentSet) else None
-            out[f"{prefix}{kind}"] = NONE if item is None else "on"
-            out.update(
-                {k: v for k, v in _flatten(member, item, f"{prefix}{kind}.").items() if k != f"{prefix}{kind}.kind"}
-            )
-        return out
-    if cls.is_family():
-        out[f"{prefix}kind"] = value.kind if value is not None else NONE
-        for kind, member in cls.members().items():
-            mine = value if value is not None and value.kind == kind else None
-            for key, v in _flatten(member, mine, prefix).items():
-                if key != f"{prefix}kind" and (mine is not None or key not in out):
-                    out[key] = v
-        return out
-    for name in cls.model_fields:
-        child = _component_of(cls, name)
-        mine = getattr(value, name) if value is not None else None
-        if child is not None:
-            out.update(_flatten(child, mine, f"{prefix}{name}."))
-        elif mine is None:
-            out[f"{prefix}{name}"] = NONE
-        else:
-            out[f"{prefix}{name}"] = list(mine) if isinstance(mine, tuple) else mine
-    return out
+        place = [str(part) for part in fault["loc"]]
+        if place and UNION_TAG.match(place[-1]):
+            place.pop()
+        key, found = ".".join(place), fault.get("input")
+        said = fault["type"] in ("unknown_key", "unknown_kind", "wrong_kind", "twice") or isinstance(found, Component)
+        message = fault["msg"].removeprefix("Value error, ") + ("" if said else f", found {shorten(found)}")
+        line = f"{where}{'.' if key else ''}{key}: {message}"
+        lines[key] = (
+            f"{lines[key]}\n{line}" if key in lines and len(place) == len(fault["loc"]) else lines.get(key, line)
+        )
+    return "\n".join(lines.values())

@@ -18,11 +18,11 @@ import numpy as np
 from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.statistics import Comparison, Mean, compare, mean_interval
 from audio_cls.ablation.verdict import in_points, verdicts
-from audio_cls.commands import asked_folds
 from audio_cls.console import progress, table
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
+from audio_cls.folds import asked_folds, fold_label, grid_text
 from audio_cls.metrics import check_metric
 from audio_cls.preparation import mlflow_experiment, open_corpus
 from audio_cls.runs import GridItem, RunState, item_folder, read_state, run_grid, run_key, write_state
@@ -95,6 +95,7 @@ def grid(
     """The runs, by seed, fold and candidate, and for each the candidate's place and its cell (fold 0: the split as it was)."""
     items, places = [], []
     fold_key, values = asked_folds(chosen[0].experiment, corpus, folds)
+    names = chosen[0].experiment.data.split.folds(corpus) if fold_key else {}
     for seed in range(seeds):
         for fold in values:
             for place, candidate in enumerate(chosen):
@@ -102,7 +103,9 @@ def grid(
                 if fold_key is not None:
                     changes[fold_key] = fold
                 experiment = candidate.experiment.override(changes)
-                name = f"trial {candidate.trial} seed {FRESH + seed}" + (f" fold {fold}" if fold is not None else "")
+                name = f"trial {candidate.trial} seed {FRESH + seed}" + (
+                    f" {fold_label(fold, names[fold])}" if fold is not None else ""
+                )
                 params = {"confirmed.trial": str(candidate.trial), "confirmed.study": study}
                 key = f"{run_key(experiment.digest(), corpus.digest)}-confirm"
                 tags = {"study": study, "seed": str(FRESH + seed), "fold": str(fold or 0)}
@@ -121,7 +124,7 @@ def confirm(
         if state.done:
             values[place][cell] = state.metrics.get(plain, nan) if state.state == "COMPLETE" else nan
     scheme = chosen[0].experiment.data.split
-    own = getattr(scheme, "test_fold", getattr(scheme, "fold", 0))
+    own = scheme.fold_number(corpus)
     split = scheme.assign(corpus)
     ratio = len(split.validation) / len(split.train)
     means = [mean_interval(v, test_to_train=ratio) for v in values]
@@ -167,6 +170,8 @@ def confirm_command(
     )  # fmt: skip
     state.run_id = parent.id
     write_state(folder, state)
+    n_folds = len({item.tags["fold"] for item in items})
+    click.echo(f"confirm {status.name}: {grid_text(configurations=len(chosen), seeds=seeds, folds=n_folds)}")
     with progress(f"confirm {status.name}") as tell:
         states = run_grid(
             items, workspace, workers=workers, parent=parent.id, kind="cell", device=device, files=files,

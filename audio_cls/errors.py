@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "choices", "did_you_mean"]
+__all__ = ["ConfigError", "UserError", "choices", "did_you_mean"]
 
 
 class UserError(Exception):
@@ -13,6 +13,10 @@ class UserError(Exception):
 
     The command line prints the message alone and ends with exit code 2.
     """
+
+
+class ConfigError(UserError):
+    """A configuration that does not hold: names the key, what was found and what is allowed."""
 
 
 def did_you_mean(asked: str, allowed: Iterable[str]) -> str:

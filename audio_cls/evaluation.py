@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.checkpoint import CheckpointStore, read
 from audio_cls.console import table
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import Evaluation, evaluate, fit_thresholds
@@ -27,7 +29,8 @@ __all__ = ["Scored", "evaluate_run", "print_figures", "score_run"]
 @dataclass(frozen=True, eq=False)
 class Scored:
     """A run's probabilities. clips: (n,) rows of the corpus. scores: (n, n_classes). thresholds: (n_classes,), fitted on the
-    run's validation clips (multilabel), else None. chosen: which epoch's weights, and by what."""
+    run's validation clips (multilabel), else None. chosen: which epoch's weights, and by what. remarks: what a reader of the
+    figures must know of the split."""
 
     run: RunInfo
     experiment: Experiment
@@ -36,6 +39,7 @@ class Scored:
     scores: NDArray[Any]
     thresholds: NDArray[Any] | None
     chosen: str
+    remarks: tuple[str, ...] = ()
 
     @property
     def targets(self) -> NDArray[Any]:
@@ -80,7 +84,11 @@ def score_run(
     if not len(clips):
         raise UserError(
             f"run {info.name} ({info.run_id[:8]}): data.split.kind={experiment.data.split.kind} has no {part} clips"
-            + (": runs of data.split.kind=folds keep a fold for the test" if part == "test" else "")
+            + (
+                ": data.split.kind=folds keeps a fold for the test, k_fold does with held_out=test"
+                if part == "test"
+                else ""
+            )
         )
     if weights == "last":
         chosen = "the last epoch, which nobody chose"
@@ -103,7 +111,8 @@ def score_run(
     if corpus.task == "multilabel":
         fitted_on = prepared.split.validation
         thresholds = fit_thresholds(scores(fitted_on), np.asarray(corpus.targets[fitted_on]))
-    return Scored(info, experiment, corpus, clips, scores(clips), thresholds, chosen)
+    shared = shared_groups_text(len(shared_groups(corpus, prepared.split)))
+    return Scored(info, experiment, corpus, clips, scores(clips), thresholds, chosen, (shared,) if shared else ())
 
 
 def evaluate_run(runtime: Runtime, info: RunInfo) -> None:
@@ -126,3 +135,5 @@ def print_figures(scored: Scored) -> None:
         for i, c in enumerate(scored.corpus.classes)
     ]
     table("by class", ["class", *per_class], rows, right=range(1, len(per_class) + 1))
+    for remark in scored.remarks:
+        click.echo(f"note: {remark}")

@@ -91,6 +91,8 @@ def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
             f"against {found.reference}" if found.reference else "",
         ]
         table(f"{found.name}: {found.clips} test clips", columns, rows)
+    for remark in found.remarks:
+        click.echo(f"note: {remark}")
     click.echo(f"chosen: {found.chosen}")
     click.echo(
         f"the test split of {found.name} has been opened {found.openings} time(s); recorded ({found.who}, {found.last})"

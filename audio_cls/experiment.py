@@ -37,11 +37,17 @@ class Data(Component):
     middle when evaluating; shorter clips are padded with silence or tiled."""
 
     corpus: str = "demo"
+    """Name of a prepared corpus, or the path of its folder."""
     sample_rate: int = Field(default=16000, ge=1000)
+    """Of the audio in Hz; as the corpus is packed."""
     clip_seconds: float = Field(default=5.0, gt=0)
+    """Length of what the model sees of a clip, in seconds."""
     crop: Literal["random", "centre"] = "random"
+    """Where a longer clip is cut when training; evaluation cuts from the middle."""
     pad: Literal["zero", "tile"] = "zero"
+    """How a shorter clip is filled: with silence, or repeated."""
     split: SplitScheme = Folds()
+    """Which clips train, validate and test."""
 
     @property
     def clip_samples(self) -> int:
@@ -52,27 +58,44 @@ class Training(Component):
     """The budget and how it is spent. `metric` chooses the best epoch; `early_stopping` is a patience in epochs."""
 
     epochs: int = Field(default=30, ge=1)
+    """Passes over the training clips."""
     batch_size: int = Field(default=32, ge=1)
+    """Clips in a batch."""
     metric: str = "val/macro_f1"
+    """Chooses the best epoch, on validation clips."""
     early_stopping: int | None = Field(default=None, ge=1)
+    """Epochs without a better metric after which training stops."""
     clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient; larger ones are scaled down."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Decay per step of averaged weights, which are then evaluated."""
     precision: Precision = "auto"
+    """Of the computation; auto is bf16 on devices that compute in it, else fp32."""
 
 
 class Experiment(Component):
     """One training run, completely."""
 
     data: Data = Data()
+    """The clips and what of them is used."""
     features: Features = LogMel()
+    """What the model sees of a clip."""
     augment: Augment = Augment()
+    """Random changes of the training clips."""
     sampling: Sampling = Uniform()
+    """How often each training clip is shown."""
     model: Model = SmallCnn()
+    """The network or classifier."""
     loss: Loss = CrossEntropy()
+    """What training minimises."""
     optimizer: Optimizer = AdamW()
+    """How weights are updated."""
     schedule: Schedule = Cosine()
+    """How the learning rate changes over training."""
     training: Training = Training()
+    """The budget and how it is spent."""
     seed: int = Field(default=0, ge=0)
+    """Of initial weights, clip order and augmentation."""
 
     def check(self) -> Experiment:
         """Refuse what cannot work, whatever the data: metric name, domains. Returns itself."""

@@ -66,6 +66,7 @@ class Features(Component, family=True):
     framewise: ClassVar[bool] = True  # the output has a time axis that can be cropped
 
     normalise: Normalisation = "band"
+    """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
 
     def build(self, sample_rate: int) -> FeatureExtractor:
         """An extractor for waveforms of `sample_rate` Hz.
@@ -80,15 +81,25 @@ class _Mel(Features):
     """The settings that everything on the mel scale shares. Lengths are in samples, frequencies in Hz."""
 
     n_fft: int = Field(default=1024, ge=16)
+    """Length of the Fourier transform in samples."""
     hop_length: int = Field(default=256, ge=1)
+    """Samples from one frame to the next."""
     win_length: int | None = Field(default=None, ge=1)
+    """Length of the window in samples; none is n_fft."""
     n_mels: int = Field(default=64, ge=1)
+    """Mel bands."""
     f_min: float = Field(default=0.0, ge=0)
+    """Lower edge of the lowest band in Hz."""
     f_max: float | None = Field(default=None, gt=0)
+    """Upper edge of the highest band in Hz; none is half the sample rate."""
     mel_scale: Literal["htk", "slaney"] = "htk"
+    """Formula of the mel scale."""
     mel_norm: Literal["none", "slaney"] = "none"
+    """Whether filters have equal area (slaney) or equal height (none)."""
     floor: float = Field(default=1e-10, gt=0)
+    """Smallest power before the logarithm."""
     top_db: float | None = Field(default=None, gt=0)
+    """Range below the loudest value of a clip in dB; none does not limit it."""
 
     def _log_mel(self, sample_rate: int) -> _LogMelExtractor:
         window = self.win_length if self.win_length is not None else self.n_fft
@@ -151,6 +162,7 @@ class Mfcc(_Mel, kind="mfcc"):
     """
 
     n_mfcc: int = Field(default=20, ge=1)
+    """Cepstral coefficients."""
 
     def build(self, sample_rate: int) -> FeatureExtractor:
         return self._mfcc(sample_rate)
@@ -170,6 +182,7 @@ class MfccStatistics(Mfcc, kind="mfcc_statistics"):
     framewise: ClassVar[bool] = False
 
     normalise: Normalisation = "none"
+    """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
 
     def build(self, sample_rate: int) -> FeatureExtractor:
         return _StatisticsExtractor(self._mfcc(sample_rate))
@@ -181,6 +194,7 @@ class Waveform(Features, kind="waveform"):
     output_domain: ClassVar[str] = "waveform"
 
     normalise: Normalisation = "none"
+    """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
 
     def build(self, sample_rate: int) -> FeatureExtractor:
         return _Identity()

@@ -60,9 +60,13 @@ class WeightedLoss(Loss):
     """
 
     class_weights: Literal["none", "inverse", "effective"] = "none"
+    """Weight of each class: the same, 1 / frequency, or by the effective number of clips."""
     effective_beta: float = Field(default=0.999, gt=0, lt=1)
+    """With class_weights=effective: b of (1 - b) / (1 - b^n)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread over the classes."""
     prior_bias: bool = False
+    """Start the output layer's bias at the class priors."""
 
     def initial_bias(self, class_counts: Tensor, n_clips: int, task: str) -> Tensor | None:
         self.check_task(task)
@@ -116,7 +120,9 @@ class Focal(WeightedLoss, kind="focal"):
     """
 
     gamma: float = Field(default=2.0, ge=0)
+    """How strongly easy clips are weighted down; 0 does not."""
     alpha: float | None = Field(default=None, gt=0, lt=1)
+    """Weight of the positives; none weights both alike."""
 
     def build(self, class_counts: Tensor, n_clips: int, task: str) -> nn.Module:
         self.check_task(task)

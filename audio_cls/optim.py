@@ -35,7 +35,9 @@ class Optimizer(Component, family=True):
     """An optimiser: `build(parameters)` gives the `torch.optim` object. `lr` is the peak learning rate."""
 
     lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Strength of the weight decay."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         raise NotImplementedError
@@ -46,7 +48,9 @@ class AdamW(Optimizer, kind="adamw"):
 
     weight_decay: float = Field(default=1e-2, ge=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the mean of the gradients."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the mean of the squared gradients."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
@@ -58,7 +62,9 @@ class Adam(Optimizer, kind="adam"):
     """Adam (Kingma and Ba, 2015); weight decay is an L2 term."""
 
     beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the mean of the gradients."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the mean of the squared gradients."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(
@@ -71,7 +77,9 @@ class SGD(Optimizer, kind="sgd"):
 
     lr: float = Field(default=0.05, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Share of the previous step that is kept."""
     nesterov: bool = True
+    """Nesterov's momentum."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         nesterov = self.nesterov and self.momentum > 0
@@ -89,7 +97,9 @@ class RMSprop(Optimizer, kind="rmsprop"):
     """RMSprop (Tieleman and Hinton, 2012)."""
 
     alpha: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the mean of the squared gradients."""
     momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the previous step that is kept."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.RMSprop(
@@ -115,6 +125,7 @@ class Schedule(Component, family=True):
     # larger budget), or "refused".
     longer: ClassVar[Literal["same", "rescaled", "refused"]] = "refused"
     warmup_epochs: float = Field(default=0.0, ge=0)
+    """Epochs of linear warm-up."""
 
     def factor(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]] = ()) -> float:
         """The learning rate at `epoch` (a float: epochs done so far) of `epochs`, as a factor of the optimiser's `lr`."""
@@ -137,6 +148,7 @@ class Cosine(Schedule, kind="cosine"):
 
     longer: ClassVar[Literal["same", "rescaled", "refused"]] = "rescaled"
     final: float = Field(default=0.0, ge=0, le=1)
+    """Learning rate at the end, as a share of lr."""
 
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
         span = max(epochs - self.warmup_epochs, 1e-9)
@@ -149,7 +161,9 @@ class Step(Schedule, kind="step"):
 
     longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
     step_epochs: int = Field(default=10, ge=1)
+    """Epochs between two reductions."""
     gamma: float = Field(default=0.1, gt=0, le=1)
+    """Factor of a reduction."""
 
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
         return float(self.gamma ** int(epoch // self.step_epochs))
@@ -161,9 +175,13 @@ class Plateau(Schedule, kind="plateau"):
     needs_history: ClassVar[bool] = True
     longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
     monitor: Literal["val/loss", "train/loss"] = "val/loss"
+    """What must improve."""
     patience: int = Field(default=3, ge=0)
+    """Epochs without improvement before a reduction."""
     gamma: float = Field(default=0.5, gt=0, lt=1)
+    """Factor of a reduction."""
     threshold: float = Field(default=1e-4, ge=0)
+    """Smallest relative improvement that counts."""
 
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
         best, bad, factor = math.inf, 0, 1.0
@@ -182,8 +200,11 @@ class OneCycle(Schedule, kind="one_cycle"):
     """Up from `lr / start_div` to `lr` over the first `rise` of training, then down to `lr / start_div / final_div`, both as cosines (Smith and Topin, 2018)."""
 
     rise: float = Field(default=0.3, gt=0, lt=1)
+    """Share of training in which the learning rate rises."""
     start_div: float = Field(default=25.0, ge=1)
+    """lr divided by the learning rate at the start."""
     final_div: float = Field(default=1e4, ge=1)
+    """Learning rate at the start divided by that at the end."""
 
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
         done = min(1.0, epoch / max(epochs, 1))

@@ -16,6 +16,7 @@ import torch
 from audio_cls.batches import Batches, FeatureCache
 from audio_cls.config import ConfigError
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.data.splits import Split
 from audio_cls.device import choose_device, choose_precision
 from audio_cls.errors import UserError, choices
@@ -26,7 +27,7 @@ from audio_cls.workspace import Workspace
 if TYPE_CHECKING:
     from audio_cls.tracking import Tracker
 
-__all__ = ["Prepared", "Runtime", "mlflow_experiment", "open_corpus", "prepare_run", "run_facts"]
+__all__ = ["Prepared", "Runtime", "mlflow_experiment", "open_corpus", "prepare_run", "run_facts", "split_facts"]
 
 
 @dataclass
@@ -98,9 +99,18 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
     )
 
 
+def split_facts(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, str]:
+    """What a reader of a run's figures must know of its split: the name of the fold, and that groups stand on two sides."""
+    facts = {
+        "split.fold_name": experiment.data.split.fold_name(corpus),
+        "split.shared_groups": shared_groups_text(len(shared_groups(corpus, split))),
+    }
+    return {key: text for key, text in facts.items() if text}
+
+
 def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
     """What two runs must share to be compared, of a chain that has not been trained yet: digests of data, split, initial
-    weights and the first epoch's clip order; the code of the metrics; kind of device and precision."""
+    weights and the first epoch's clip order; the code of the metrics; kind of device and precision; with `split_facts`."""
     experiment, split = prepared.experiment, prepared.split
     weights = hashlib.sha256()
     for name, value in sorted(prepared.chain.classifier.model.state_dict().items()):
@@ -109,6 +119,7 @@ def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
     rows = experiment.sampling.build(np.asarray(prepared.corpus.targets[split.train]))(experiment.seed, 0)
     order = split.train[rows].astype("<i8")
     return {
+        **split_facts(prepared.experiment, prepared.corpus, split),
         "data.digest": prepared.corpus.digest,
         "split.digest": split.digest,
         "experiment.digest": experiment.digest(),

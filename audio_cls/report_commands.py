@@ -75,6 +75,7 @@ def study_page(
     Raises:
         UserError: when there is no such study.
     """
+    from audio_cls.data.groups import shared_groups_declared
     from audio_cls.report.study import StudyReport, TrialRow, study_report
     from audio_cls.study.plots import study_figures
     from audio_cls.study.status import study_status
@@ -106,6 +107,7 @@ def study_page(
         "pruner": _component(identity.get("pruner")),
         "data": f"{identity.get('base', {}).get('data', {}).get('corpus', '')} {str(identity.get('data', ''))[:12]}".strip(),
         "metric code": f"version {identity['metric_version']}" if "metric_version" in identity else "",
+        "groups": shared_groups_declared(identity.get("base", {})),
         "storage": where.shown.rpartition("/")[2],
         "interruptions taken up": status.interruptions,
         "test split": _openings(tracker, name) if tracker else None,
@@ -280,6 +282,8 @@ def _facts(info: RunInfo, corpus: str) -> dict[str, Any]:
         "test.openings",
         "test.first_opened",
         "test.chosen_by",
+        "split.fold_name",
+        "split.shared_groups",
     ):
         if info.tags.get(key):
             facts[key] = info.tags[key]

@@ -13,7 +13,7 @@ import numpy as np
 from audio_cls.checkpoint import CheckpointStore
 from audio_cls.device import describe_device
 from audio_cls.metrics import confusion_matrix, evaluate, fit_thresholds
-from audio_cls.preparation import Prepared
+from audio_cls.preparation import Prepared, split_facts
 from audio_cls.scores import LAST_SCORES, SCORES, scores_csv
 from audio_cls.training import FINISHED_AT, Fit, predict, probabilities
 
@@ -79,6 +79,7 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
         "data": f"{corpus.name} {corpus.digest[:12]}",
         "split": f"{len(split.train)} training, {len(split.validation)} validation clips",
         "device": describe_device(prepared.batches.device),
+        **split_facts(experiment, corpus, split),
     }
     page = run_report(
         RunReport(

@@ -68,6 +68,7 @@ class RepeatFactor(Sampling, kind="repeat_factor"):
     """
 
     threshold: float | None = Field(default=None, gt=0, le=1)
+    """Share of the clips below which a class is repeated; none is 1 / n_classes."""
 
     def build(self, targets: np.ndarray) -> Order:
         labels = _checked(targets) > 0

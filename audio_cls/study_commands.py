@@ -222,18 +222,22 @@ def worker_command(
 
 def status_command(workspace: Workspace, reference: str | None, *, top: int, storage: str | None) -> None:
     """One study, or a table of all."""
+    from audio_cls.data.groups import shared_groups_declared
     from audio_cls.study.status import leaderboard, stored_status, summary
-    from audio_cls.study.storage import open_storage
+    from audio_cls.study.storage import IDENTITY, open_storage
 
     where = open_storage(storage or workspace.optuna_db, must_exist=True)
     if reference is None:
         _table_of_all(where)
         return
-    status = stored_status(study_name(reference, where), where)
+    name = study_name(reference, where)
+    status = stored_status(name, where)
     show = console()
     show.print(leaderboard(status, top, show.width))
     for line in summary(status):
         click.echo(line)
+    if shared := shared_groups_declared(open_by_name(reference, where).user_attrs.get(IDENTITY, {}).get("base", {})):
+        click.echo(f"note: {shared}")
 
 
 def _table_of_all(where: Any) -> None:

@@ -128,8 +128,11 @@ def test_every_arm_gets_the_same_search_first(tones_corpus: Path, tmp_path: Path
 @pytest.mark.timeout(900)
 def test_folds_give_pooled_out_of_fold_predictions(tones_corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(tones_corpus, tmp_path / "corpora" / "tones")
-    (tmp_path / "base.json").write_text(BASE.to_json())
+    base = BASE.override({"data.split": "k_fold", "data.split.k": 3, "data.split.seed": 1})
+    (tmp_path / "base.json").write_text(base.to_json())
     shown = command(tmp_path, "train", str(tmp_path / "base.json"), "--folds", "all", "--seeds", "2", "--name", "cv")
+    assert "cv: 3 folds x 2 seeds = 6 runs" in shown.splitlines()[0]
+    assert "cv: by fold" in shown
     assert "out-of-fold" in shown
     tracker = Tracker(Workspace(tmp_path))
     [parent] = [r for r in tracker.runs() if r.name == "cv"]
@@ -137,6 +140,11 @@ def test_folds_give_pooled_out_of_fold_predictions(tones_corpus: Path, tmp_path:
         rows = list(csv.DictReader(file))
     corpus = Corpus.open(tmp_path / "corpora" / "tones")
     assert sorted((r["seed"], r["clip"]) for r in rows) == sorted((s, c) for s in "01" for c in corpus.ids)
+    with open(tracker.download(parent.run_id, "folds.csv"), newline="", encoding="utf-8") as file:
+        by_fold = list(csv.DictReader(file))
+    assert [(row["fold"], row["runs"]) for row in by_fold] == [("1", "2"), ("2", "2"), ("3", "2")]
+    mean = np.mean([float(row["best/accuracy"]) for row in by_fold])
+    assert parent.metrics["mean/best/accuracy"] == pytest.approx(mean, abs=1e-5)
     accuracy = np.mean([r["true"] == r["predicted"] for r in rows])
     assert parent.metrics["best/oof_accuracy"] == pytest.approx(accuracy)
     assert parent.metrics["last/oof_accuracy"] <= 1

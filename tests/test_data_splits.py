@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,8 +12,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.splits import CrossValidation, Folds, Grouped, Official, Split, SplitScheme, check_leak, stratify
+from audio_cls.data.groups import natural_key, shared_groups, shared_groups_text
+from audio_cls.data.splits import (
+    CrossValidation,
+    Folds,
+    Grouped,
+    KFold,
+    LeaveOneGroupOut,
+    Official,
+    Split,
+    SplitScheme,
+    check_leak,
+    stratify,
+)
 from audio_cls.errors import UserError
+from audio_cls.experiment import Experiment
+
+RECORDED = """{"data": {"corpus": "demo", "sample_rate": 16000, "clip_seconds": 5.0, "crop": "random", "pad": "zero",
+"split": {"kind": "folds", "test_fold": 1, "validation_fold": null}}, "features": {"kind": "log_mel", "normalise": "band",
+"n_fft": 1024, "hop_length": 256, "win_length": null, "n_mels": 64, "f_min": 0.0, "f_max": null, "mel_scale": "htk",
+"mel_norm": "none", "floor": 1e-10, "top_db": null}, "augment": {}, "sampling": {"kind": "uniform"}, "model": {"kind":
+"small_cnn", "widths": [16, 32, 64], "dropout": 0.0}, "loss": {"kind": "cross_entropy", "class_weights": "none",
+"effective_beta": 0.999, "label_smoothing": 0.0, "prior_bias": false}, "optimizer": {"kind": "adamw", "lr": 0.001,
+"weight_decay": 0.01, "beta1": 0.9, "beta2": 0.999}, "schedule": {"kind": "cosine", "warmup_epochs": 0.0, "final": 0.0},
+"training": {"epochs": 30, "batch_size": 32, "metric": "val/macro_f1", "early_stopping": null, "clip_norm": null,
+"ema_decay": null, "precision": "auto"}, "seed": 0}"""
+"""An experiment as runs before the generated splits recorded it."""
 
 
 def corpus(
@@ -56,7 +81,8 @@ def test_contract_of_every_scheme(kind: str, multilabel: bool) -> None:
         assert np.array_equal(side, np.sort(side))
     assert split.digest == again.digest
     check_leak(data, split)
-    other = SplitScheme.parse({"kind": kind, **({"fold": 2} if kind == "cross_validation" else {"test_fold": 2} if kind == "folds" else {"seed": 1})})  # fmt: skip
+    key = "seed" if kind == "official" else scheme.fold_key
+    other = SplitScheme.parse({"kind": kind, key: 2})
     assert other.assign(data).digest != split.digest
     assert scheme.assign(corpus(multilabel=multilabel, digest="e")).digest != split.digest
 
@@ -69,6 +95,114 @@ def test_folds_take_the_next_fold_to_validate() -> None:
         assert set(data.folds[split.validation]) == {k % 5 + 1}
         assert set(data.folds[split.train]) == set(range(1, 6)) - {k, k % 5 + 1}
     assert set(data.folds[Folds(test_fold=2, validation_fold=5).assign(data).validation]) == {5}
+
+
+@pytest.mark.parametrize("kind", ["folds", "cross_validation", "k_fold", "leave_one_group_out"])
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_each_clip_is_held_out_in_one_fold(kind: str, multilabel: bool) -> None:
+    data, scheme = corpus(n_groups=12, multilabel=multilabel), SplitScheme.parse({"kind": kind})
+    folds = scheme.folds(data)
+    assert list(folds) == list(range(1, {"k_fold": 5, "leave_one_group_out": 12}.get(kind, 5) + 1))
+    held_out = []
+    for number, name in folds.items():
+        at = scheme.model_copy(update={scheme.fold_key: number})
+        assert (at.fold_number(data), at.fold_name(data)) == (number, name)
+        split = at.assign(data)
+        held_out.append(split.test if kind == "folds" else split.validation)
+        check_leak(data, split)
+        if kind == "leave_one_group_out":
+            assert {data.groups[i] for i in held_out[-1]} == {name}
+    assert np.array_equal(np.sort(np.concatenate(held_out)), np.arange(len(data)))
+
+
+@pytest.mark.parametrize("n_groups", [None, 60])
+def test_generated_folds_are_stratified_and_seeded(n_groups: int | None) -> None:
+    data = corpus(n_groups=n_groups)
+    share = data.targets.mean(axis=0)
+    for fold in range(1, 6):
+        validation = KFold(fold=fold).assign(data).validation
+        assert len(validation) == pytest.approx(60, abs=9)
+        assert np.abs(data.targets[validation].mean(axis=0) - share).max() < 0.06
+    digests = {KFold(seed=seed).assign(data).digest for seed in range(3)}
+    assert len(digests) == 3, "the split's seed draws other folds"
+    assert len({KFold(k=k).assign(data).digest for k in (3, 4, 5)}) == 3
+
+
+@pytest.mark.parametrize("scheme", [KFold(fold=5, held_out="test"), LeaveOneGroupOut(fold="g3", held_out="test")])
+def test_a_generated_fold_can_be_kept_for_the_test(scheme: KFold | LeaveOneGroupOut) -> None:
+    data = corpus(n_groups=12)
+    split = scheme.assign(data)
+    alone = scheme.model_copy(update={"held_out": "validation"}).assign(data)
+    assert np.array_equal(split.test, alone.validation)
+    assert len(split.validation) > 20
+    assert not {data.groups[i] for i in split.test} & {data.groups[i] for i in (*split.train, *split.validation)}
+    if isinstance(scheme, KFold):
+        assert np.array_equal(split.validation, KFold(fold=1).assign(data).validation), "the next one, cyclically"
+
+
+def test_a_group_is_left_out_by_number_or_by_name() -> None:
+    data = corpus(n_groups=12)
+    names = LeaveOneGroupOut().folds(data)
+    assert list(names.values()) == [f"g{i}" for i in range(12)], "g2 before g10"
+    by_name, by_number = LeaveOneGroupOut(fold="g10"), LeaveOneGroupOut(fold=11)
+    assert by_name.assign(data).digest == by_number.assign(data).digest
+    assert by_name.fold_number(data) == 11
+    assert SplitScheme.parse(by_name.to_dict()) == by_name
+
+
+@pytest.mark.parametrize(
+    ("scheme", "changes", "said"),
+    [
+        (KFold(fold=6), {}, "data.split.fold=6: data.split.k=5 folds are numbered 1 to 5"),
+        (KFold(k=2, held_out="test"), {}, "3 folds or more"),
+        (KFold(k=61), {}, "58 groups, which cannot be divided into data.split.k=61 folds"),
+        (LeaveOneGroupOut(fold=61), {}, "has 58 groups, numbered from 1"),
+        (LeaveOneGroupOut(fold=10**30), {}, "has 58 groups"),
+        (LeaveOneGroupOut(fold="g6x"), {}, r"no such group. Groups: g0, g1, .* and 48 more. Did you mean 'g6"),
+        (LeaveOneGroupOut(fold=77), {"groups": ("77",) * 150 + ("78",) * 150}, "fold='\"77\"'"),
+        (LeaveOneGroupOut(), {"groups": (None,) * 300}, "names 0 groups"),
+        (LeaveOneGroupOut(), {"groups": (None, "a", "b") * 100}, r"100 of 300 clips name no group \('clip0', ...\)"),
+        (Folds(test_fold=10**30), {}, "has no fold 1000000"),
+        (CrossValidation(fold=-(10**30)), {}, "has no fold -1000000"),
+    ],
+)
+def test_a_fold_that_cannot_be_made(scheme: SplitScheme, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        scheme.assign(corpus(**changes))
+
+
+def test_groups_are_in_natural_order() -> None:
+    names = ["s10", "s2", "s02", "s1", "s", "10", "9", "a" + "9" * 5000, "b1c2"]
+    assert sorted(names, key=natural_key) == ["9", "10", "a" + "9" * 5000, "b1c2", "s", "s1", "s02", "s2", "s10"]
+
+
+@pytest.mark.parametrize("kind", ["official", "folds", "cross_validation"])
+def test_groups_may_be_shared_where_that_is_declared(kind: str) -> None:
+    groups = tuple(f"g{i // 5 % 10}" for i in range(300))
+    splits = tuple(("train", "train", "validation", "test", "train")[i % 5] for i in range(300))
+    data = corpus(groups=groups, splits=splits, folds=1 + np.arange(300) % 5)
+    with pytest.raises(UserError, match=r"10 groups on two sides of the split.*data.split.allow_shared_groups=true"):
+        SplitScheme.parse({"kind": kind}).assign(data)
+    split = SplitScheme.parse({"kind": kind, "allow_shared_groups": True}).assign(data)
+    shared = shared_groups(data, split)
+    assert len(shared) == 10
+    assert shared["g0"] == [name for name, side in split.sides().items() if len(side)]
+    assert "10 groups stand on more than one side" in shared_groups_text(len(shared))
+    assert shared_groups_text(0) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest"),
+    [
+        ("folds", "fd6197549886383c9c4f7d629b69046e8d2d14edd1e4fc9184e1db01354798d2"),
+        ("cross_validation", "6c428f5337bd30283dae4a50990ae8a80bda96e8ce5091aa92b724e1518e8872"),
+        ("official", "d05fad225ecda08b09ee2371fcc1bb4503b2c9edb840ea217342e0f644468ade"),
+        ("grouped", "30caf1c551805255e19c5578f346ea6eb228f0ef1d5587db8efdf06239ac0aea"),
+    ],
+)
+def test_recorded_experiments_keep_their_digests(kind: str, digest: str) -> None:
+    explicit = Experiment.parse(json.loads(RECORDED)).override({"data.split": kind})
+    assert explicit.digest() == digest
 
 
 def test_cross_validation_has_no_test_set() -> None:

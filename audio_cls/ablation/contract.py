@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,12 @@ import torch
 from audio_cls.ablation.declaration import Ablation, Cell
 from audio_cls.config import Component, ComponentSet
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.data.splits import Split
 from audio_cls.device import choose_precision
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
+from audio_cls.folds import fold_label, folds_text, grid_text
 from audio_cls.metrics import VERSION
 
 if TYPE_CHECKING:
@@ -70,12 +72,14 @@ class Plan:
     """All cells of a suite, by seed, fold and arm, so that after the first round every arm has a run.
 
     test_to_train: clips measured on for each clip trained on, the mean over folds.
+    fold_names: of the group that is left out, else the fold's number; empty where the split stays as the base has it.
     """
 
     cells: tuple[Planned, ...]
     folds: tuple[int, ...]
     test_to_train: float
     terms: tuple[tuple[str, str], ...]  # the contract, (what, value)
+    fold_names: Mapping[int, str] = field(default_factory=dict)
 
 
 def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device | None = None) -> Plan:
@@ -89,13 +93,14 @@ def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device | None =
     """
     where = f"ablation {ablation.name!r}"
     check_declaration(ablation)
-    have = sorted({int(f) for f in corpus.folds if f >= 0})
+    have = ablation.base.data.split.folds(corpus)
     folds: tuple[int, ...] = (0,)
     if ablation.folds == "all":
         folds = tuple(have)
         if not folds:
             raise UserError(
-                f"{where}: folds='all', but {corpus.name!r} names no folds: set folds=None or data.split=grouped"
+                f"{where}: folds='all', but {corpus.name!r} names no folds for data.split.kind={ablation.base.data.split.kind}: set "
+                "data.split=k_fold, which makes folds, or folds=None"
             )
     elif ablation.folds is not None:
         folds = tuple(int(f) for f in ablation.folds)
@@ -105,7 +110,7 @@ def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device | None =
         try:
             splits[fold] = ablation.experiment(ablation.reference, 0, fold).data.split.assign(corpus)
         except UserError as error:
-            at = f", fold {fold}" if fold else ""
+            at = f", {fold_label(fold, have.get(fold, ''))}" if fold else ""
             raise UserError(f"{where}{at}: {error}") from None
         ratios.append(len(splits[fold].validation) / len(splits[fold].train))
     for seed in tuple(ablation.seeds):
@@ -113,7 +118,10 @@ def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device | None =
             row = [_plan(ablation, arm, seed, fold, corpus, splits[fold]) for arm in ablation.arms]
             _check_row(ablation, row, device)
             cells += row
-    return Plan(tuple(cells), folds, float(np.mean(ratios)), _terms(ablation, corpus, cells, folds))
+    names = {fold: have.get(fold, str(fold)) for fold in folds if ablation.fold_key}
+    shared = max(len(shared_groups(corpus, split)) for split in splits.values())
+    terms = _terms(ablation, corpus, cells, names) + ((("groups", shared_groups_text(shared)),) if shared else ())
+    return Plan(tuple(cells), folds, float(np.mean(ratios)), terms, names)
 
 
 def check_declaration(ablation: Ablation) -> None:
@@ -272,7 +280,7 @@ def _budget(planned: Planned) -> str:
 
 
 def _terms(
-    ablation: Ablation, corpus: Corpus, cells: list[Planned], folds: tuple[int, ...]
+    ablation: Ablation, corpus: Corpus, cells: list[Planned], fold_names: Mapping[int, str]
 ) -> tuple[tuple[str, str], ...]:
     reference = next(p for p in cells if p.arm == ablation.reference)
     seeds = sorted({p.seed for p in cells})
@@ -281,8 +289,9 @@ def _terms(
     spread = f"{steps[0]} to {steps[-1]} by arm and fold" if len(steps) > 1 else str(steps[0])
     return (
         ("data", f"{corpus.name}, {len(corpus)} clips, digest {corpus.digest[:16]}"),
-        ("split", f"{split.kind}" + (f", folds {', '.join(map(str, folds))}" if ablation.fold_key else "")),
+        ("split", f"{split.kind}" + (f", folds {folds_text(fold_names)}" if fold_names else "")),
         ("seeds", ", ".join(map(str, seeds))),
+        ("runs", grid_text(arms=len(ablation.arms), seeds=len(seeds), folds=max(1, len(fold_names)))),
         ("judged by", f"{', '.join(ablation.metrics)} of the {ablation.select} epoch; metric code version {VERSION}"),
         ("budget", f"{reference.experiment.training.epochs} epochs in the reference, optimiser steps: {spread}"),
         ("an arm differs in", "its declared keys and nothing else"),

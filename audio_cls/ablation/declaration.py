@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from audio_cls.config import ConfigError
+from audio_cls.data.splits import SplitScheme
 from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Experiment
 from audio_cls.loading import declaration
 from audio_cls.metrics import check_metric
 from audio_cls.names import check_name
 
-__all__ = ["FOLD_KEYS", "Ablation", "Cell", "Tune", "identity_changes", "load_ablation"]
-
-FOLD_KEYS = {"folds": "data.split.test_fold", "cross_validation": "data.split.fold", "grouped": "data.split.seed"}
-"""The key that a fold sets, by kind of split; for `grouped`, a fold is another random split."""
+__all__ = ["Ablation", "Cell", "Tune", "identity_changes", "load_ablation"]
 
 POINTS = ("budget", "precision")
 """The points of the contract that an ablation may declare to differ."""
+
+MOST = 2**63 - 1
+"""The largest seed or fold of a grid."""
 
 Cell = tuple[int, int]
 """(seed, fold); fold 0 where there are no folds."""
@@ -55,7 +57,8 @@ class Ablation:
             their seeds make an A/A suite.
         metric: what is judged, or several, the first of which the verdicts are about.
         seeds: of the grid.
-        folds: of the grid: "all", numbers, or None for the split as the base has it. What a fold sets: `FOLD_KEYS`.
+        folds: of the grid: "all", numbers, or None for the split as the base has it. A fold sets the key that the kind of
+            split names (`SplitScheme.fold_key`); for `grouped`, a fold is another random split.
         budget: for every run, in `unit`s; None leaves the base's epochs. With "steps" each arm gets as many epochs as come
             nearest to so many optimiser steps, so that arms with other batch sizes or sampling stay comparable.
         select: which epoch a run is judged by. "last", the default: nobody chose it, whereas the best of many epochs
@@ -87,6 +90,8 @@ class Ablation:
 
     def __post_init__(self) -> None:
         where = f"ablation {self.name!r}"
+        if not isinstance(self.arms, Mapping):
+            raise UserError(f"{where}: arms must be a dictionary, name -> dotted overrides, found {self.arms!r}")
         check_name(self.name, "a suite")
         for arm in self.arms:
             check_name(arm, f"an arm of {where}")
@@ -94,7 +99,7 @@ class Ablation:
             raise UserError(f"{where}: base must be an Experiment, found {type(self.base).__name__}")
         if len(self.arms) < 2:
             raise UserError(f"{where}: it takes two arms to compare, found {len(self.arms)}")
-        if self.reference not in self.arms:
+        if not isinstance(self.reference, str) or self.reference not in self.arms:
             raise UserError(
                 f"{where}: reference={self.reference!r} is no arm. {choices(str(self.reference), self.arms)}"
             )
@@ -104,14 +109,20 @@ class Ablation:
         ):
             if value not in allowed:
                 raise UserError(f"{where}: {key}={value!r}. {choices(str(value), allowed)}")
-        for point in self.differs:
-            if point not in POINTS:
-                raise UserError(f"{where}: differs names {point!r}. {choices(str(point), POINTS)}")
         if self.unit == "steps" and self.budget is None:
             raise UserError(f"{where}: unit='steps' needs budget=..., the optimiser steps of a run")
         if self.budget is not None and (not isinstance(self.budget, int) or self.budget < 1):
             raise UserError(f"{where}: budget={self.budget!r}: expected a number of {self.unit}, 1 or more")
+        if self.margin is not None and not (isinstance(self.margin, (int, float)) and 0 <= self.margin < inf):
+            raise UserError(f"{where}: margin={self.margin!r}: expected a number, 0 or more, in the metric's units")
+        if not isinstance(self.question, str):
+            raise UserError(f"{where}: question must be text, found {self.question!r}")
         self._freeze(where)
+        for point in self.differs:
+            if point not in POINTS:
+                raise UserError(f"{where}: differs names {point!r}. {choices(str(point), POINTS)}")
+        if not self.metrics:
+            raise UserError(f"{where}: metric=(): expected a metric such as 'val/macro_f1', or several")
         for metric in self.metrics:
             check_metric(metric)
             if not metric.startswith("val/"):
@@ -121,13 +132,16 @@ class Ablation:
                 f"{where}: select='best', but the best epoch is chosen by training.metric={self.base.training.metric!r} "
                 f"and judged by {self.metrics[0]!r}: make them equal, or select='last'"
             )
-        if self.folds is not None and self.base.data.split.kind not in FOLD_KEYS:
+        split = self.base.data.split
+        if self.folds is not None and not split.fold_key:
+            kinds = [kind for kind, scheme in SplitScheme.members().items() if getattr(scheme, "fold_key", "")]
             raise UserError(
-                f"{where}: data.split.kind={self.base.data.split.kind} has no folds: set folds=None, or split by one of "
-                f"{', '.join(FOLD_KEYS)}"
+                f"{where}: data.split.kind={split.kind} has no folds: set folds=None, or split by one of {', '.join(kinds)}"
             )
-        if self.folds == "all" and self.base.data.split.kind == "grouped":
-            raise UserError(f"{where}: data.split.kind=grouped draws a split for any number: name them, folds=range(5)")
+        if self.folds == "all" and split.any_fold:
+            raise UserError(
+                f"{where}: data.split.kind={split.kind} draws a split for any number: name them, folds=range(5)"
+            )
         for arm in self.arms:
             if arm != self.reference and self.arm(arm) == self.arm(self.reference):
                 raise UserError(
@@ -137,20 +151,19 @@ class Ablation:
 
     def _freeze(self, where: str) -> None:
         """Replace what the caller could still change, or could be read only once, by copies."""
-
-        def whole(what: str, values: Any) -> tuple[int, ...]:
-            numbers = tuple(values)
-            if not numbers or any(not isinstance(n, int) or n < 0 for n in numbers) or len(set(numbers)) < len(numbers):
-                raise UserError(f"{where}: {what}={list(numbers)}: expected distinct numbers from 0 on")
-            return numbers
-
+        for arm, changes in self.arms.items():
+            if not isinstance(changes, Mapping):
+                raise UserError(
+                    f"{where}, arm {arm!r}: expected a dictionary of dotted keys, such as {{'augment.mixup.alpha': 0.3}}, "
+                    f"found {changes!r}"
+                )
         arms = {arm: MappingProxyType(dict(changes)) for arm, changes in self.arms.items()}
         object.__setattr__(self, "arms", MappingProxyType(arms))
-        object.__setattr__(self, "seeds", whole("seeds", self.seeds))
+        object.__setattr__(self, "seeds", _numbers(where, "seeds", self.seeds))
         if self.folds is not None and self.folds != "all":
-            object.__setattr__(self, "folds", whole("folds", self.folds))
-        object.__setattr__(self, "metric", (self.metric,) if isinstance(self.metric, str) else tuple(self.metric))
-        object.__setattr__(self, "differs", tuple(self.differs))
+            object.__setattr__(self, "folds", _numbers(where, "folds", self.folds))
+        object.__setattr__(self, "metric", _names(where, "metric", self.metric))
+        object.__setattr__(self, "differs", _names(where, "differs", self.differs))
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -159,7 +172,8 @@ class Ablation:
 
     @property
     def fold_key(self) -> str | None:
-        return None if self.folds is None else FOLD_KEYS[self.base.data.split.kind]
+        """The dotted key that a fold sets; None for the split as the base has it."""
+        return None if self.folds is None else f"data.split.{self.base.data.split.fold_key}"
 
     def arm(self, name: str) -> Experiment:
         """The experiment of an arm, before seed and fold are set.
@@ -218,6 +232,30 @@ def load_ablation(path: Path) -> Ablation:
         UserError: when the file fails (naming file and line), or declares none or several.
     """
     return declaration(Path(path), Ablation)
+
+
+def _listed(where: str, what: str, values: Any, expected: str) -> tuple[Any, ...]:
+    try:
+        return tuple(values)
+    except TypeError:
+        raise UserError(f"{where}: {what}={values!r}: expected {expected}") from None
+
+
+def _numbers(where: str, what: str, values: Any) -> tuple[int, ...]:
+    expected = "distinct numbers from 0 on, for example range(3)"
+    numbers = _listed(where, what, values, expected)
+    right = all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MOST for n in numbers)
+    if not numbers or not right or len(set(numbers)) < len(numbers):
+        raise UserError(f"{where}: {what}={values!r}: expected {expected}")
+    return numbers
+
+
+def _names(where: str, what: str, values: Any) -> tuple[str, ...]:
+    names = (values,) if isinstance(values, str) else _listed(where, what, values, "a name, or several")
+    for name in names:
+        if not isinstance(name, str):
+            raise UserError(f"{where}: {what}={values!r}: expected a name, or several, and {name!r} is none")
+    return names
 
 
 def _plain(value: Any) -> Any:

@@ -60,7 +60,7 @@ class TestResult:
 
     arms: arm -> metric -> {value, low, high}: mean over seeds of the figure over all test clips, bootstrap over clips.
     differences: arm -> metric -> {value, low, high, p, text}: paired by (seed, fold) with the reference, like the suite's
-    verdicts on validation clips.
+    verdicts on validation clips. remarks: what a reader of the figures must know of the split.
     """
 
     __test__ = False  # no test case of pytest's
@@ -76,6 +76,7 @@ class TestResult:
     metrics: list[str]
     arms: dict[str, dict[str, dict[str, Any]]]
     differences: dict[str, dict[str, dict[str, Any]]]
+    remarks: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The opening in words: how often, who chose what, and the first metric's figures."""
@@ -89,7 +90,7 @@ class TestResult:
             if arm in self.differences:
                 words += f"; {self.differences[arm][metric]['text']}"
             out.append(words)
-        return out
+        return out + [f"note: {remark}" for remark in self.remarks]
 
     def rows(self) -> list[list[Any]]:
         """For a table: arm, metric, value, low, high, then the difference from the reference with its interval and p."""
@@ -230,6 +231,7 @@ def open_group(
         metrics=metrics,
         arms=figures,
         differences=differences,
+        remarks=sorted({remark for cells in scored.values() for one in cells.values() for remark in one.remarks}),
     )
     parent = tracker.reopen(group.parent.run_id)
     parent.artifact_text(ARTIFACT, json.dumps(vars(result), indent=2))

@@ -14,7 +14,7 @@ from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.opening import TestResult
 from audio_cls.ablation.predictions import CellScores, listening_audit, pooled_by_seed, read_cell_scores
 from audio_cls.ablation.statistics import compare
-from audio_cls.ablation.suite import ArmResult, SuiteResult
+from audio_cls.ablation.suite import ArmResult, SuiteResult, fold_rows
 from audio_cls.ablation.verdict import in_points
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
@@ -64,7 +64,7 @@ def build_report(
         question=ablation.question,
         contract=result.terms,
         cells=[
-            ReportCell(arm.name, seed, fold if ablation.fold_key else None, value)
+            ReportCell(arm.name, seed, fold if ablation.fold_key else None, value, result.plan.fold_names.get(fold, ""))
             for arm in result.arms
             for (seed, fold), value in sorted(arm.values.items())
             if isfinite(value)
@@ -76,6 +76,7 @@ def build_report(
         openings=[*(test.lines() if test else ()), *result.openings],
         others=[row for other in others for row in _rows_of(other)],
         test_rows=test.rows() if test else (),
+        fold_table=fold_rows(result),
     )
 
 

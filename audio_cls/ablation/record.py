@@ -18,6 +18,7 @@ from audio_cls.ablation.declaration import Ablation, Cell, identity_changes
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Experiment
+from audio_cls.folds import fold_label
 from audio_cls.runs import GridItem, item_folder, read_state
 from audio_cls.workspace import Workspace, atomic_write
 
@@ -183,7 +184,8 @@ def grid_items(ablation: Ablation, plan: Plan, corpus: Corpus, arm_runs: dict[st
     """The grid's cells for `run_grid`, each below its arm's run."""
     return [
         GridItem(
-            name=f"{p.arm} seed {p.seed}" + (f" fold {p.fold}" if ablation.fold_key else ""),
+            name=f"{p.arm} seed {p.seed}"
+            + (f" {fold_label(p.fold, plan.fold_names[p.fold])}" if ablation.fold_key else ""),
             experiment=p.experiment.to_dict(),
             key=item_key(ablation.name, p, corpus.digest),
             tags={"ablation.suite": ablation.name, "ablation.arm": p.arm, "seed": str(p.seed), "fold": str(p.fold)},

@@ -20,7 +20,7 @@ from audio_cls.ablation.verdict import Verdict, in_points, verdicts
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics import check_metric
 
-__all__ = ["ArmResult", "SuiteResult", "bootstrap_arms", "summarise"]
+__all__ = ["ArmResult", "SuiteResult", "bootstrap_arms", "fold_rows", "summarise"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +117,19 @@ def summarise(ablation: Ablation, plan: Plan, records: Sequence[Recorded], metri
     return SuiteResult(
         ablation, metric, tuple(arms), plan, tuple(records), (*plan.terms, *computed), tuple(openings(records))
     )
+
+
+def fold_rows(result: SuiteResult) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows of a table with a row for each fold: the mean over seeds of every arm, in points where the metric is a
+    share. No rows for a suite on one split."""
+    names = result.plan.fold_names
+    named = any(name != str(fold) for fold, name in names.items())
+    scale = 100 if in_points(result.metric) else 1
+    rows: list[list[object]] = []
+    for fold, name in names.items():
+        means = (_mean([v for (_, k), v in arm.values.items() if k == fold]) for arm in result.arms)
+        rows.append([fold, *([name] if named else []), *(None if m != m else round(scale * m, 3) for m in means)])
+    return ["fold", *(["left out"] if named else []), *(arm.name for arm in result.arms)], rows
 
 
 def bootstrap_arms(

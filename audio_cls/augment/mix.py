@@ -24,7 +24,9 @@ class Mixup(Augmentation, kind="mixup"):
     order: ClassVar[int] = 90
 
     alpha: float = Field(default=0.3, gt=0)
+    """Of the Beta(alpha, alpha) from which the share of the first clip is drawn."""
     p: float = Field(default=1.0, ge=0, le=1)
+    """Probability that a clip is changed."""
 
     def build(self, sample_rate: int, hop_length: int) -> Mixer:
         def mix(x: Tensor, y: Tensor, generator: torch.Generator, /) -> tuple[Tensor, Tensor]:

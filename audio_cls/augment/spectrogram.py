@@ -20,7 +20,9 @@ class TimeRoll(Augmentation, kind="time_roll"):
     order: ClassVar[int] = 10
 
     max_seconds: float | None = Field(default=None, gt=0)
+    """Largest roll in seconds; none is half the clip."""
     p: float = Field(default=1.0, ge=0, le=1)
+    """Probability that a clip is changed."""
 
     def build(self, sample_rate: int, hop_length: int) -> Augmenter:
         furthest = None if self.max_seconds is None else max(1, round(self.max_seconds * sample_rate / hop_length))
@@ -48,11 +50,17 @@ class SpecAugment(Augmentation, kind="specaugment"):
     order: ClassVar[int] = 50
 
     n_time_masks: int = Field(default=2, ge=0)
+    """Masks over time."""
     time_mask_frames: int = Field(default=20, ge=0)
+    """Widest mask over time in frames."""
     n_freq_masks: int = Field(default=2, ge=0)
+    """Masks over frequency."""
     freq_mask_bins: int = Field(default=8, ge=0)
+    """Widest mask over frequency in bands."""
     fill: Literal["zero", "mean"] = "zero"
+    """What masks hold: 0 or the mean of the clip."""
     p: float = Field(default=1.0, ge=0, le=1)
+    """Probability that a clip is changed."""
 
     def build(self, sample_rate: int, hop_length: int) -> Augmenter:
         def mask(x: Tensor, generator: torch.Generator, /) -> Tensor:

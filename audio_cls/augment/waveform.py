@@ -20,8 +20,11 @@ class TimeShift(Augmentation, kind="time_shift"):
     order: ClassVar[int] = 10
 
     max_seconds: float = Field(default=0.5, gt=0)
+    """Largest shift in seconds."""
     fill: Literal["circular", "zero"] = "circular"
+    """What enters at the other end: the samples that left, or silence."""
     p: float = Field(default=1.0, ge=0, le=1)
+    """Probability that a clip is changed."""
 
     def build(self, sample_rate: int, hop_length: int) -> Augmenter:
         furthest = max(1, round(self.max_seconds * sample_rate))
@@ -47,7 +50,9 @@ class Gain(Augmentation, kind="gain"):
     order: ClassVar[int] = 20
 
     db: Range = (-6.0, 6.0)
+    """Lowest and highest gain in dB."""
     p: float = Field(default=1.0, ge=0, le=1)
+    """Probability that a clip is changed."""
 
     def build(self, sample_rate: int, hop_length: int) -> Augmenter:
         def gain(x: Tensor, generator: torch.Generator, /) -> Tensor:
@@ -70,8 +75,11 @@ class Noise(Augmentation, kind="noise"):
     order: ClassVar[int] = 30
 
     snr_db: Range = (10.0, 30.0)
+    """Lowest and highest signal-to-noise ratio in dB."""
     amplitude: Range | None = None
+    """Lowest and highest standard deviation of the noise, in place of snr_db."""
     p: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a clip is changed."""
 
     def build(self, sample_rate: int, hop_length: int) -> Augmenter:
         def noise(x: Tensor, generator: torch.Generator, /) -> Tensor:

@@ -65,6 +65,7 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
 
     from audio_cls.console import progress, table
     from audio_cls.data import sources
+    from audio_cls.data.describe import shared_groups_notes
     from audio_cls.data.packing import prepare
     from audio_cls.names import check_name
 
@@ -86,6 +87,8 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
         table("left out", ["clip", "row", "reason"], [[b.id, b.row or "", b.reason] for b in report.bad[:20]])
         if len(report.bad) > 20:
             click.echo(f"... and {len(report.bad) - 20} more")
+    for note in shared_groups_notes(made):
+        click.echo(f"note: {note}")
     click.echo(
         f"{name}: {len(made)} clips, {len(made.classes)} classes, {made.task}, {made.sample_rate} Hz, digest {made.digest[:12]}"
         f" ({report.seconds:.1f} s). Next: audio-cls data describe {name}"
@@ -99,12 +102,14 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
 def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
     """Class and fold counts, durations, sample rates, baselines."""
     from audio_cls.console import table
-    from audio_cls.data.describe import describe
+    from audio_cls.data.describe import describe, shared_groups_notes
     from audio_cls.preparation import open_corpus
 
     corpus = open_corpus(workspace_of(ctx), name)
     for part in describe(corpus).tables():
         table(part.title, part.columns, part.rows)
+    for note in shared_groups_notes(corpus):
+        click.echo(f"note: {note}")
     if html:
         from audio_cls.report.data import data_report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import click
@@ -13,15 +14,31 @@ from audio_cls.errors import UserError, did_you_mean
 @click.command("keys")
 @click.argument("prefix", default="")
 def keys(prefix: str) -> None:
-    """The keys of an experiment, with their defaults; PREFIX narrows them (optimizer, augment.mixup, ...)."""
-    from audio_cls.console import table
+    """The keys of an experiment: default, what each takes, what it is. PREFIX narrows them (optimizer, augment.mixup, ...).
+
+    In a pipe a line for each key, with tabs between key, kinds, default, what it takes, and what it is."""
+    from audio_cls.config_keys import merged
+    from audio_cls.console import console
     from audio_cls.experiment import Experiment
 
-    everything = Experiment.catalogue()
-    rows = [[key, kind, default, kinds] for key, kind, default, kinds in everything if key.startswith(prefix)]
-    if not rows:
-        raise UserError(f"no key begins with {prefix!r}.{did_you_mean(prefix, [row[0] for row in everything])}")
-    table("keys of an experiment", ["key", "of kind", "default", "type or choices"], rows)
+    everything = merged(Experiment.catalogue())
+    found = [key for key in everything if key.key.startswith(prefix)]
+    if not found:
+        raise UserError(f"no key begins with {prefix!r}.{did_you_mean(prefix, [key.key for key in everything])}")
+    terminal = console()
+    if not terminal.is_terminal:
+        click.echo("\n".join("\t".join(key) for key in found))
+        return
+    for key in found:
+        of = f"; {key.kind}" if key.kind else ""
+        click.echo(_folded(f"{key.key}={key.default}  ({key.allowed}{of})", terminal.width, "", " " * 8))
+        if key.description:
+            click.echo(_folded(key.description, terminal.width, " " * 4, " " * 4))
+
+
+def _folded(text: str, width: int, first: str, later: str) -> str:
+    """Text in lines of a width, broken between words only."""
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False)  # fmt: skip
 
 
 @click.command("train")

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.groups import group_names
 from audio_cls.data.splits import Split
 
-__all__ = ["Description", "Table", "describe"]
+__all__ = ["Description", "Table", "describe", "shared_groups_notes"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Description:
         sample_rates, channels: of the original files, with how many clips have them.
         labels_per_clip: number of labels -> clips.
         n_groups: different groups named; 0 without groups.
+        shared_groups: "splits" or "folds" -> how many groups have clips in more than one of them, 0 left out.
         baselines: name -> side ("all" without a split) -> score. multiclass: "majority accuracy" (the most frequent
             class of the training side), "random accuracy" (guessing uniformly) and "prior accuracy" (guessing with the
             training side's frequencies). multilabel: "prior mAP", the mean prevalence over the classes that occur,
@@ -62,6 +64,7 @@ class Description:
     channels: dict[int, int]
     labels_per_clip: dict[int, int]
     n_groups: int
+    shared_groups: dict[str, int]
     baselines: dict[str, dict[str, float]]
     turned_down: int
     duplicates: tuple[tuple[str, str], ...]
@@ -83,6 +86,10 @@ class Description:
             ("original channels", _counted(self.channels, "")),
             ("labels a clip", _counted(self.labels_per_clip, "")),
             ("groups", self.n_groups or "none named"),
+            *(
+                ("groups in two splits" if part == "splits" else "groups in two folds", n)
+                for part, n in self.shared_groups.items()
+            ),
             ("digest", self.digest[:16]),
         ]
         optional = [
@@ -142,11 +149,37 @@ def describe(corpus: Corpus, split: Split | None = None) -> Description:
         channels=_tally(corpus.source_channels),
         labels_per_clip=_tally(corpus.targets.sum(axis=1).astype(np.int64)),
         n_groups=len({g for g in corpus.groups if g is not None}),
+        shared_groups=shared_groups_published(corpus),
         baselines=_baselines(corpus, sides),
         turned_down=int((corpus.gains < 1).sum()),
         duplicates=_duplicates(corpus),
         bad=tuple((id_, row, reason) for id_, _, row, reason in corpus.bad),
     )
+
+
+def shared_groups_published(corpus: Corpus) -> dict[str, int]:
+    """How many groups have clips in more than one of the published "splits" or "folds"; what is not shared is left out."""
+    counts = {}
+    for part, names in (("splits", corpus.splits), ("folds", [None if f < 0 else f for f in corpus.folds.tolist()])):
+        where: dict[str, set[object]] = {}
+        for group, name in zip(corpus.groups, names, strict=True):
+            if group is not None and name is not None:
+                where.setdefault(group, set()).add(name)
+        counts[part] = sum(len(found) > 1 for found in where.values())
+    return {part: n for part, n in counts.items() if n}
+
+
+def shared_groups_notes(corpus: Corpus) -> list[str]:
+    """What to say of a corpus whose published splits or folds share groups, and the ways on: a line for each."""
+    notes = []
+    for part, n in shared_groups_published(corpus).items():
+        kinds = "official" if part == "splits" else "folds, cross_validation"
+        notes.append(
+            f"{n} of {len(group_names(corpus))} groups have clips in more than one of the published {part}. Keep groups whole with "
+            f"data.split=grouped, k_fold or leave_one_group_out; data.split={kinds} needs data.split.allow_shared_groups=true, "
+            "which every record and page then says"
+        )
+    return notes
 
 
 def _sides(corpus: Corpus, split: Split | None) -> dict[str, NDArray[np.int64]]:

@@ -1,12 +1,15 @@
-"""Who trains, who chooses, who tests: schemes that assign a corpus's clips, and the check that no group is torn apart."""
+"""Split schemes: which clips train, which validate, which test.
+
+Published folds and splits are taken as they are; `grouped`, `k_fold` and `leave_one_group_out` make splits for data that names
+none. A scheme with folds stands at one of them: `fold_key` is the field that says which.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +17,27 @@ from pydantic import Field
 
 from audio_cls.config import Component
 from audio_cls.data.corpus import Corpus
-from audio_cls.errors import UserError
-from audio_cls.rng import numpy_rng
+from audio_cls.data.groups import check_leak, group_names
+from audio_cls.data.stratification import stratify
+from audio_cls.errors import UserError, did_you_mean
 
-__all__ = ["CrossValidation", "Folds", "Grouped", "Official", "Split", "SplitScheme", "check_leak", "stratify"]
+__all__ = [
+    "CrossValidation",
+    "Folds",
+    "Grouped",
+    "KFold",
+    "LeaveOneGroupOut",
+    "Official",
+    "Split",
+    "SplitScheme",
+    "check_leak",
+    "stratify",
+]
 
 Index = NDArray[np.int64]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+UNUSED, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,33 +64,67 @@ class Split:
 class SplitScheme(Component, family=True):
     """A way to split a corpus. Same scheme and same corpus, same split."""
 
+    fold_key: ClassVar[str] = ""
+    """The field that says at which fold the scheme stands; empty for a scheme without folds."""
+    any_fold: ClassVar[bool] = False
+    """Whether any number is a fold, so that they cannot be listed."""
+
     def assign(self, corpus: Corpus) -> Split:
         """Split a corpus.
 
         Raises:
             UserError: an empty training or validation side, a fold or split that is not there (listing what is), or a
-                group on two sides (naming it).
+                group on two sides (naming it) that the scheme does not allow.
         """
-        sides = self.sides(corpus)  # (n,) 0 train, 1 validation, 2 test, -1 unused
-        train, validation, test = (np.flatnonzero(sides == s).astype(np.int64) for s in range(3))
+        sides = self.sides(corpus)
+        train, validation, test = (np.flatnonzero(sides == s).astype(np.int64) for s in (TRAIN, VALIDATION, TEST))
         split = Split(train, validation, test, corpus.digest)
         for name in ("train", "validation"):
             if len(split.sides()[name]) == 0:
                 found = ", ".join(f"{k} {len(v)}" for k, v in split.sides().items())
                 raise UserError(f"split {self.kind!r} of {corpus.name!r}: the {name} side is empty ({found} clips)")
-        check_leak(corpus, split)
+        check_leak(corpus, split, getattr(self, "allow_shared_groups", None))
         return split
 
     def sides(self, corpus: Corpus) -> Index:
         """(n,) the side of each clip: 0 train, 1 validation, 2 test, -1 unused."""
         raise NotImplementedError
 
+    def folds(self, corpus: Corpus) -> dict[int, str]:
+        """The folds that a corpus has in this scheme: number -> name (of the group left out, else the number). Empty where
+        there are none, and where any number is a fold."""
+        return {}
 
-class Folds(SplitScheme, kind="folds"):
+    def fold_number(self, corpus: Corpus) -> int:
+        """At which fold the scheme stands; 0 for a scheme without folds that can be listed."""
+        return int(getattr(self, self.fold_key)) if self.fold_key and not self.any_fold else 0
+
+    def fold_name(self, corpus: Corpus) -> str:
+        """The name of the fold at which the scheme stands; empty for a scheme without folds that can be listed."""
+        if not self.fold_key or self.any_fold:
+            return ""
+        number = self.fold_number(corpus)
+        return self.folds(corpus).get(number, str(number))
+
+
+class Published(SplitScheme):
+    """A scheme that takes folds or sides as the data set names them, so that groups may stand on two sides."""
+
+    added_fields = frozenset({"allow_shared_groups"})
+
+    allow_shared_groups: bool = False
+    """Whether groups (speakers, recordings) may stand on more than one side; recorded and shown with every figure."""
+
+
+class Folds(Published, kind="folds"):
     """Published folds: one is the test set, one (the next, cyclically, unless named) validates, the rest trains."""
 
+    fold_key = "test_fold"
+
     test_fold: int = 1
+    """The published fold that tests."""
     validation_fold: int | None = None
+    """The published fold that validates; none takes the one after test_fold."""
 
     def sides(self, corpus: Corpus) -> Index:
         existing = _folds(corpus, self.test_fold)
@@ -88,51 +139,65 @@ class Folds(SplitScheme, kind="folds"):
             raise UserError(
                 f"fold {validation} is asked as test and as validation fold; choose among {_listed(existing)}"
             )
-        sides = np.where(corpus.folds == self.test_fold, 2, np.where(corpus.folds == validation, 1, 0))
-        return np.where(corpus.folds < 0, -1, sides).astype(np.int64)
+        sides = np.where(corpus.folds == self.test_fold, TEST, np.where(corpus.folds == validation, VALIDATION, TRAIN))
+        return np.where(corpus.folds < 0, UNUSED, sides).astype(np.int64)
+
+    def folds(self, corpus: Corpus) -> dict[int, str]:
+        return {fold: str(fold) for fold in _published(corpus)}
 
 
-class CrossValidation(SplitScheme, kind="cross_validation"):
+class CrossValidation(Published, kind="cross_validation"):
     """Published folds without a test set: one is held out as the validation set, the rest trains.
 
     For data sets whose custom is to report the mean over folds. Nothing may then be chosen per fold, the number of
     epochs included, or the mean is optimistic.
     """
 
+    fold_key = "fold"
+
     fold: int = 1
+    """The published fold that validates."""
 
     def sides(self, corpus: Corpus) -> Index:
         _folds(corpus, self.fold)
-        return np.where(corpus.folds < 0, -1, np.where(corpus.folds == self.fold, 1, 0)).astype(np.int64)
+        sides = np.where(corpus.folds == self.fold, VALIDATION, TRAIN)
+        return np.where(corpus.folds < 0, UNUSED, sides).astype(np.int64)
+
+    def folds(self, corpus: Corpus) -> dict[int, str]:
+        return {fold: str(fold) for fold in _published(corpus)}
 
 
-class Official(SplitScheme, kind="official"):
+class Official(Published, kind="official"):
     """The published split. Where it names no validation set, a stratified, grouped part of training is held out."""
 
     val_fraction: Fraction = 0.2
+    """Share of the training clips that validates where the published split names no validation clips."""
     seed: int = 0
+    """Of the drawn validation clips."""
 
     def sides(self, corpus: Corpus) -> Index:
-        number = {"train": 0, "validation": 1, "test": 2}
-        sides = np.asarray([number.get(s or "", -1) for s in corpus.splits], dtype=np.int64)
+        number = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+        sides = np.asarray([number.get(s or "", UNUSED) for s in corpus.splits], dtype=np.int64)
         if (sides < 0).all():
             has = "it has folds: use 'folds' or 'cross_validation'" if (corpus.folds >= 0).any() else "use 'grouped'"
             raise UserError(f"{corpus.name!r} names no official split; {has}")
-        train = np.flatnonzero(sides == 0)
-        if not (sides == 1).any() and len(train):
-            groups = [corpus.groups[i] for i in train]
-            sides[train] = stratify(
-                corpus.targets[train], groups, (1 - self.val_fraction, self.val_fraction), self.seed
-            )
+        if not (sides == VALIDATION).any():
+            _hold_out(corpus, sides, self.val_fraction, self.seed)
         return sides
 
 
 class Grouped(SplitScheme, kind="grouped"):
     """A seeded random split, stratified by class, groups kept whole (a clip without a group is its own)."""
 
+    fold_key = "seed"  # a fold is another random split
+    any_fold = True
+
     val_fraction: Fraction = 0.2
+    """Share of the clips that validates."""
     test_fraction: Fraction = 0.2
+    """Share of the clips that tests."""
     seed: int = 0
+    """Draws another split."""
 
     def sides(self, corpus: Corpus) -> Index:
         train = 1 - self.val_fraction - self.test_fraction
@@ -143,77 +208,130 @@ class Grouped(SplitScheme, kind="grouped"):
         return stratify(corpus.targets, corpus.groups, (train, self.val_fraction, self.test_fraction), self.seed)
 
 
-def stratify(
-    targets: NDArray[np.floating], groups: Sequence[str | None], fractions: tuple[float, ...], seed: int
-) -> NDArray[np.int64]:
-    """Deal groups out to sides so that every class, and the clips as a whole, are divided in the given proportions.
+class KFold(SplitScheme, kind="k_fold"):
+    """Generated folds: `k` equal parts, stratified by class, groups kept whole (a clip without a group is its own).
 
-    Greedy and iterative in the manner of Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data"
-    (ECML 2011), with whole groups as units: groups that hold the largest share of any class go first, each to the side
-    where it adds least to sum over sides and classes of (share - fraction)^2 / fraction. Serves one label a clip and
-    many alike.
-
-    Args:
-        targets: (n, n_classes) of 0 and 1.
-        groups: (n,) names; None makes a group of one.
-        fractions: of each side, summing to 1; a side with 0 stays empty.
-
-    Returns:
-        (n,) the side of each clip.
+    The folds depend on the corpus, `k` and `seed` (the split's own, not that of training). One is held out: to validate, or
+    with `held_out="test"` to test, where the next one, cyclically, validates.
     """
-    names: dict[str | int, int] = {}
-    unit = np.asarray(
-        [names.setdefault(i if g is None else g, len(names)) for i, g in enumerate(groups)], dtype=np.int64
-    )
-    counts = np.zeros((len(names), targets.shape[1] + 1))  # the last column counts clips
-    np.add.at(counts, unit, np.concatenate([targets, np.ones((len(targets), 1))], axis=1))
-    shares = counts / np.maximum(counts.sum(axis=0), 1)  # (groups, classes + 1)
-    shuffled = numpy_rng(seed, "stratify").permutation(len(names))
-    order = shuffled[np.argsort(-shares[shuffled].max(axis=1), kind="stable")]
-    open_sides = np.flatnonzero(np.asarray(fractions) > 0)
-    p = np.asarray(fractions, dtype=np.float64)[open_sides, None]
-    filled = np.zeros((len(open_sides), shares.shape[1]))
-    side = np.zeros(len(names), dtype=np.int64)
-    for g in order:
-        share = shares[g]
-        chosen = int((share * (2 * filled + share) / p).sum(axis=1).argmin())
-        filled[chosen] += share
-        side[g] = open_sides[chosen]
-    return side[unit]
+
+    fold_key = "fold"
+
+    k: int = Field(default=5, ge=2, le=1000)
+    """Number of folds."""
+    fold: int = Field(default=1, ge=1)
+    """The fold that is held out, 1 to k."""
+    held_out: Literal["validation", "test"] = "validation"
+    """What the fold is held out for; with test, the next fold validates."""
+    seed: int = Field(default=0, ge=0)
+    """Draws other folds."""
+
+    def sides(self, corpus: Corpus) -> Index:
+        if self.fold > self.k:
+            raise UserError(f"data.split.fold={self.fold}: data.split.k={self.k} folds are numbered 1 to {self.k}")
+        if self.held_out == "test" and self.k < 3:
+            raise UserError(f"data.split.k={self.k}: held_out=test takes 3 folds or more, one tests and one validates")
+        n_units = len(set(corpus.groups) - {None}) + sum(g is None for g in corpus.groups)
+        if n_units < self.k:
+            raise UserError(
+                f"{corpus.name!r} has {n_units} groups, which cannot be divided into data.split.k={self.k} folds: groups are "
+                "kept whole"
+            )
+        number = 1 + stratify(corpus.targets, corpus.groups, (1 / self.k,) * self.k, self.seed)
+        if self.held_out == "validation":
+            return np.where(number == self.fold, VALIDATION, TRAIN).astype(np.int64)
+        following = self.fold % self.k + 1
+        return np.where(number == self.fold, TEST, np.where(number == following, VALIDATION, TRAIN)).astype(np.int64)
+
+    def folds(self, corpus: Corpus) -> dict[int, str]:
+        return {fold: str(fold) for fold in range(1, self.k + 1)}
 
 
-def check_leak(corpus: Corpus, split: Split) -> None:
-    """Refuse a split in which a clip or a group (recording, speaker) stands on two sides.
+class LeaveOneGroupOut(SplitScheme, kind="leave_one_group_out"):
+    """As many folds as the corpus has groups (speakers, recordings): one group is held out, the others train.
 
-    Raises:
-        UserError: naming the first five groups, their sides, and how many there are.
+    `fold` is the name of the group, or its number from 1 on in the order of names. The group validates, or with
+    `held_out="test"` tests, where a stratified part of the other groups (`val_fraction`, `seed`) validates.
     """
-    where: dict[str, list[str]] = {}
-    clips: dict[int, str] = {}
-    for name, side in split.sides().items():
-        for i in side.tolist():
-            if i in clips:
-                raise UserError(f"{corpus.name!r}: clip {corpus.ids[i]!r} stands in {clips[i]} and in {name}")
-            clips[i] = name
-            group = corpus.groups[i]
-            if group is not None and name not in where.setdefault(group, []):
-                where[group].append(name)
-    torn = [f"{group!r} ({' and '.join(sides)})" for group, sides in where.items() if len(sides) > 1]
-    if torn:
-        more = f" and {len(torn) - 5} more" if len(torn) > 5 else ""
-        raise UserError(
-            f"{corpus.name!r}: {len(torn)} group{'s' if len(torn) > 1 else ''} on two sides of the split: "
-            f"{', '.join(torn[:5])}{more}. Clips of one group must stay together: use the split 'grouped', or mend the groups"
-        )
+
+    fold_key = "fold"
+
+    fold: Annotated[int, Field(ge=1)] | str = 1
+    """The group that is held out: its name, or its number from 1 on in the order of names."""
+    held_out: Literal["validation", "test"] = "validation"
+    """What the group is held out for; with test, a part of the other groups validates."""
+    val_fraction: Fraction = 0.2
+    """With held_out=test, the share of the other clips that validates."""
+    seed: int = Field(default=0, ge=0)
+    """With held_out=test, draws other validation clips."""
+
+    def sides(self, corpus: Corpus) -> Index:
+        held_out = self.fold_name(corpus)
+        mine = np.asarray([group == held_out for group in corpus.groups])
+        if self.held_out == "validation":
+            return np.where(mine, VALIDATION, TRAIN).astype(np.int64)
+        sides = np.where(mine, TEST, TRAIN).astype(np.int64)
+        _hold_out(corpus, sides, self.val_fraction, self.seed)
+        return sides
+
+    def folds(self, corpus: Corpus) -> dict[int, str]:
+        return dict(enumerate(group_names(corpus), start=1))
+
+    def fold_number(self, corpus: Corpus) -> int:
+        """The number of the group that is held out.
+
+        Raises:
+            UserError: for a corpus that names no groups, or not for every clip, and for a group that is not there.
+        """
+        names = list(self.folds(corpus).values())
+        if len(names) < 2:
+            raise UserError(
+                f"{corpus.name!r} names {len(names)} groups: leave_one_group_out takes 2 or more; use 'k_fold' or 'grouped'"
+            )
+        if None in corpus.groups:
+            without = [i for i, group in enumerate(corpus.groups) if group is None]
+            raise UserError(
+                f"{corpus.name!r}: {len(without)} of {len(corpus)} clips name no group ({corpus.ids[without[0]]!r}, ...): "
+                "leave_one_group_out takes a group for every clip; use 'k_fold' or 'grouped'"
+            )
+        if isinstance(self.fold, str):
+            if self.fold not in names:
+                raise UserError(
+                    f"data.split.fold={self.fold!r}: {corpus.name!r} has no such group. Groups: {_some(names)}."
+                    f"{did_you_mean(self.fold, names)}"
+                )
+            return 1 + names.index(self.fold)
+        if self.fold > len(names):
+            quoted = f"; the group of that name is data.split.fold='\"{self.fold}\"'" if str(self.fold) in names else ""
+            raise UserError(
+                f"data.split.fold={self.fold}: {corpus.name!r} has {len(names)} groups, numbered from 1{quoted}"
+            )
+        return self.fold
+
+
+def _hold_out(corpus: Corpus, sides: Index, fraction: float, seed: int) -> None:
+    """Move a stratified part of the training clips to validation, groups kept whole; changes `sides` (n,) in place."""
+    train = np.flatnonzero(sides == TRAIN)
+    if len(train):
+        groups = [corpus.groups[i] for i in train]
+        sides[train] = stratify(corpus.targets[train], groups, (1 - fraction, fraction), seed)
+
+
+def _published(corpus: Corpus) -> list[int]:
+    return sorted({int(f) for f in np.unique(corpus.folds) if f >= 0})
 
 
 def _folds(corpus: Corpus, fold: int) -> list[int]:
-    existing = sorted({int(f) for f in np.unique(corpus.folds) if f >= 0})
+    existing = _published(corpus)
     if fold not in existing:
-        tail = "" if existing else "; use the split 'grouped' or 'official'"
+        tail = "" if existing else "; use the split 'grouped', 'k_fold' or 'official'"
         raise UserError(f"{corpus.name!r} has no fold {fold}. Folds: {_listed(existing)}{tail}")
     return existing
 
 
 def _listed(folds: list[int]) -> str:
     return ", ".join(map(str, folds)) or "none"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

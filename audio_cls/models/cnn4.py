@@ -25,11 +25,17 @@ class Cnn4(Model, kind="cnn4"):
     input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "image")
 
     widths: tuple[PositiveInt, ...] = Field(default=(32, 64, 128, 256), min_length=1)
+    """Channels of each block."""
     bands: int = Field(default=4, ge=1)
+    """Frequency bands that the head keeps apart."""
     time_pooling: Literal["mean", "mean_max"] = "mean"
+    """How time is pooled: the mean, or the mean plus the maximum."""
     hidden: int = Field(default=1024, ge=1)
+    """Units of the hidden layer."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Before the hidden layer."""
     hidden_dropout: float = Field(default=0.2, ge=0, lt=1)
+    """After the hidden layer."""
 
     def build(self, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
         shrink = 2 ** len(self.widths)

@@ -28,8 +28,11 @@ class LogisticRegression(Model, kind="logistic_regression"):
     closed_form: ClassVar[bool] = True
 
     c: float = Field(default=1.0, gt=0)
+    """Inverse strength of the L2 penalty."""
     max_iter: int = Field(default=2000, ge=1)
+    """Most iterations of the solver."""
     class_weight: Literal["none", "balanced"] = "none"
+    """Weight of each class: the same, or 1 / frequency."""
 
     def build(self, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
         if len(input_shape) != 1 or input_shape[0] < 1:

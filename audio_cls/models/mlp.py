@@ -24,8 +24,11 @@ class Mlp(Model, kind="mlp"):
     input_domains: ClassVar[tuple[str, ...]] = ("embedding", "spectrogram", "image")
 
     hidden: tuple[PositiveInt, ...] = (96,)
+    """Units of each hidden layer."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    """After each hidden layer."""
     pooling: Literal["statistics", "flatten"] = "statistics"
+    """How a spectrogram becomes a vector: mean and standard deviation of each row over time, or all values."""
 
     def build(self, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
         if len(input_shape) not in (1, 3) or min(input_shape) < 1:

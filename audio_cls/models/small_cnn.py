@@ -23,7 +23,9 @@ class SmallCnn(Model, kind="small_cnn"):
     input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "image")
 
     widths: tuple[PositiveInt, ...] = Field(default=(16, 32, 64), min_length=1)
+    """Channels of each block."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Before the output layer."""
 
     def build(self, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
         channels, _, _ = maps_of(self, input_shape, 2 ** (len(self.widths) - 1))

@@ -74,7 +74,10 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
         else "Rows are the true class, columns the predicted one; the shade is the share of the row."
     )
     sections = [
-        Section("Result", [_headline(report), Cards(evaluation.overall, report.metric.rpartition("/")[2])]),
+        Section(
+            "Result",
+            [*_remarks(report), _headline(report), Cards(evaluation.overall, report.metric.rpartition("/")[2])],
+        ),
         Section("Classes", [figures["per_class"], _class_table(report, evaluation)]),
         Section(
             "Confusion",
@@ -103,6 +106,12 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
         facts = [(key, _plain(value)) for key, value in _flat(report.facts).items()]
         sections.append(Section("Environment", [Table(("fact", "value"), facts)]))
     return render_page(report.title, sections, path)
+
+
+def _remarks(report: RunReport) -> list[str]:
+    """What a reader must know before the figures: that groups stand on more than one side of the split."""
+    shared = str(report.facts.get("split.shared_groups", ""))
+    return [f"Note: {shared}."] if shared else []
 
 
 def run_figures(report: RunReport, evaluation: Evaluation | None = None) -> dict[str, go.Figure]:

@@ -51,10 +51,13 @@ def suite_report(report: SuiteReport, path: str | Path | None = None, more: Sequ
     sections = [_verdicts(report, points), *_test(report), _contract(report)]
     if report.cells:
         figure = every_run(report.cells, report.arms, report.metric)
-        rows = [[c.arm, c.seed, c.fold, float(c.value)] for c in report.cells]
+        rows = [[c.arm, c.seed, c.fold_text, float(c.value)] for c in report.cells]
         table = Table(("arm", "seed", "fold", report.metric), rows, f"{len(rows)} runs", 4)
         reading = "Colour tells the fold, shape the seed; a bar is the mean of an arm."
-        sections.append(Section("Runs", [reading, figure, table]))
+        columns, by_fold = report.fold_table
+        caption = f"{report.metric} by fold{', points' if points else ''}: means over the seeds"
+        folds = [Table(columns, by_fold, caption, 2)] if len(by_fold) > 1 else []
+        sections.append(Section("Runs", [reading, figure, *folds, table]))
     if report.class_differences is not None and len(report.class_differences.arms):
         sections.append(_classes(report, report.class_differences))
     if report.curves:

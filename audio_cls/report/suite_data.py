@@ -15,12 +15,18 @@ NAN = math.nan
 
 
 class Cell(NamedTuple):
-    """The metric of one run. `fold` is None where there are no folds."""
+    """The metric of one run. `fold` is None where there are no folds; `fold_name` is the group that it leaves out, if any."""
 
     arm: str
     seed: int
     fold: int | None
     value: float
+    fold_name: str = ""
+
+    @property
+    def fold_text(self) -> str:
+        """The fold as a reader knows it: by the name of its group, else by its number."""
+        return self.fold_name or ("" if self.fold is None else str(self.fold))
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,7 @@ class SuiteReport:
     openings: a line for each opening of the test split: who chose what by which metric, and the figures.
     others: (metric, arm, mean, sd, difference, low, high, p, verdict) of the suite's further metrics, in their own units.
     test_rows: (arm, metric, value, low, high, difference, low, high, p) on the test split, once it has been opened.
+    fold_table: columns and rows of the arms' means by fold.
     """
 
     title: str
@@ -152,6 +159,7 @@ class SuiteReport:
     openings: Sequence[str] = ()
     others: Sequence[Sequence[Any]] = ()
     test_rows: Sequence[Sequence[Any]] = ()
+    fold_table: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
 
     @property
     def reference(self) -> str:

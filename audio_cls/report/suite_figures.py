@@ -102,7 +102,7 @@ def every_run(cells: Sequence[Cell], arms: Sequence[ArmSummary], metric: str) ->
         # a little aside, so that equal figures stay apart
         aside = 0.0 if len(groups) == 1 else 0.5 * (list(groups).index((fold, seed)) / (len(groups) - 1) - 0.5)
         colour = PALETTE[folds.index(fold) % len(PALETTE)]
-        label = f"seed {seed}" if fold is None else f"fold {fold}"
+        label = f"seed {seed}" if fold is None else f"fold {text(members[0].fold_text)}"
         figure.add_scatter(
             x=[names.index(c.arm) + aside for c in members],
             y=[c.value for c in members],
@@ -113,7 +113,7 @@ def every_run(cells: Sequence[Cell], arms: Sequence[ArmSummary], metric: str) ->
             line={"color": colour, "width": 0.7},
             opacity=0.75,
             marker={"color": colour, "symbol": SYMBOLS[seeds.index(seed) % len(SYMBOLS)], "size": 7},
-            customdata=[[text(c.arm), seed, "" if fold is None else f", fold {fold}"] for c in members],
+            customdata=[[text(c.arm), seed, "" if fold is None else f", fold {text(c.fold_text)}"] for c in members],
             hovertemplate="%{customdata[0]}, seed %{customdata[1]}%{customdata[2]}: %{y:.4f}<extra></extra>",
         )
     means = [(k, arm.mean) for k, arm in enumerate(arms) if math.isfinite(arm.mean)]
