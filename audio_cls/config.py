@@ -12,8 +12,10 @@ whose members are told apart by their `kind`; a user's own file adds a member by
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
@@ -28,7 +30,14 @@ NONE = "none"  # how an absent value is written in a flat row: a value, never a 
 
 
 class ConfigError(UserError):
-    """A configuration that does not hold: names the key, what was found and what is allowed."""
+    """A configuration that does not hold: names the key, what was found and what is allowed.
+
+    `unknown` lists the unknown kinds as (family, kind), for example ("model", "tiny"): a file of the user's may declare them.
+    """
+
+    def __init__(self, message: str, unknown: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.unknown = tuple(unknown)
 
 
 class Component(BaseModel):
@@ -51,8 +60,9 @@ class Component(BaseModel):
         elif kind:
             if cls._family is None:
                 raise TypeError(f"{cls.__name__} gives the kind {kind!r} but is in no family")
+            _check_complete(cls)
             known = cls._members.get(kind)
-            if known is not None and (known.__qualname__, known.__module__) != (cls.__qualname__, cls.__module__):
+            if known is not None and not _same_class(known, cls):
                 raise ConfigError(
                     f"the kind {kind!r} is taken: {known.__module__}.{known.__qualname__} and "
                     f"{cls.__module__}.{cls.__qualname__} both claim it in {cls._family.__name__}"
@@ -93,7 +103,12 @@ class Component(BaseModel):
                 raise PydanticCustomError(
                     "unknown_kind",
                     "{kind} is no {family}. {allowed}",
-                    {"kind": repr(kind), "family": cls.__name__.lower(), "allowed": choices(str(kind), cls._members)},
+                    {
+                        "kind": repr(kind),
+                        "family": cls.__name__.lower(),
+                        "allowed": choices(str(kind), cls._members),
+                        "name": str(kind),
+                    },
                 )
             return cls._members[kind].model_validate(value)
         if cls.kind:
@@ -119,14 +134,14 @@ class Component(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(_explain(error, where or cls.__name__.lower())) from None
+            raise ConfigError(_explain(error, where or cls.__name__.lower()), _unknown_kinds(error)) from None
 
     @classmethod
     def from_json(cls, text: str, where: str = "") -> Self:
         """Build from JSON text as `to_json` writes it."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also a number of 5,000 digits
             raise ConfigError(f"{where or cls.__name__.lower()}: not JSON: {error}") from None
         return cls.parse(data, where)
 
@@ -230,6 +245,7 @@ class ComponentSet(Component):
                             "kind": repr(kind),
                             "family": cls.of.__name__.lower(),
                             "allowed": choices(kind, cls.of.members()),
+                            "name": str(kind),
                         },
                     )
                 if fields is None or fields == NONE:
@@ -351,6 +367,29 @@ def _explain(error: ValidationError, where: str) -> str:
     return "\n".join(lines)
 
 
+def _unknown_kinds(error: ValidationError) -> list[tuple[str, str]]:
+    """(family, kind) of each kind that nothing has declared."""
+    found = [fault.get("ctx", {}) for fault in error.errors() if fault["type"] == "unknown_kind"]
+    return [(ctx["family"], ctx["name"]) for ctx in found if "name" in ctx]
+
+
+def _check_complete(cls: type[Component]) -> None:
+    """Refuse a member of a family that lacks one of the methods that its family requires."""
+    for name in sorted(cls.__abstractmethods__):
+        method = getattr(cls, name)
+        words = ", ".join(list(inspect.signature(method).parameters)[1:])
+        family = cls._family.__name__ if cls._family else "its family"
+        raise ConfigError(f"{cls.__name__}.{name}({words}) is missing: every {family} defines it")
+
+
+def _same_class(a: type[Component], b: type[Component]) -> bool:
+    """Whether two classes are the same definition, executed twice: a notebook's cell, or a file imported under two names."""
+    if a.__qualname__ != b.__qualname__:
+        return False
+    files = [getattr(sys.modules.get(c.__module__), "__file__", None) for c in (a, b)]
+    return a.__module__ == b.__module__ or (files[0] is not None and files[0] == files[1])
+
+
 def _assign(cls: type[Component], data: dict[str, Any], key: str, value: Any) -> None:
     """Set one dotted key in the plain form of a `cls`, checking each part of the way."""
     owner: type[Component] = cls
@@ -361,7 +400,8 @@ def _assign(cls: type[Component], data: dict[str, Any], key: str, value: Any) ->
         if issubclass(owner, ComponentSet):
             members = owner.of.members()
             if part not in members:
-                raise ConfigError(f"{key}: {part!r} is no {owner.of.__name__.lower()}. {choices(part, members)}")
+                family = owner.of.__name__.lower()
+                raise ConfigError(f"{key}: {part!r} is no {family}. {choices(part, members)}", [(family, part)])
             if last:
                 if value is None or value == NONE:
                     node.pop(part, None)
@@ -390,8 +430,9 @@ def _assign(cls: type[Component], data: dict[str, Any], key: str, value: Any) ->
                 kind = value
             if kind is not None:
                 if kind not in child.members():
+                    family = child._family.__name__.lower()
                     raise ConfigError(
-                        f"{key}: {kind!r} is no {child._family.__name__.lower()}. {choices(str(kind), child.members())}"
+                        f"{key}: {kind!r} is no {family}. {choices(str(kind), child.members())}", [(family, str(kind))]
                     )
                 if node[part].get("kind") != kind:
                     node[part] = {"kind": kind}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -67,6 +68,7 @@ class Features(Component, family=True):
 
     normalise: Normalisation = "band"
 
+    @abstractmethod
     def build(self, sample_rate: int) -> FeatureExtractor:
         """An extractor for waveforms of `sample_rate` Hz.
 
