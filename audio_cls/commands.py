@@ -33,19 +33,22 @@ from audio_cls.runs import (
 from audio_cls.workspace import Workspace
 
 
-def load_experiment(file: Path | None, assignments: Sequence[str]) -> Experiment:
-    """An experiment from a Python file (EXPERIMENT), a JSON file, or the defaults, with overrides."""
+def load_experiment(workspace: Workspace, file: Path | None, assignments: Sequence[str]) -> Experiment:
+    """An experiment from a Python file (EXPERIMENT), a JSON file, or the defaults, with overrides. Parts of the user's own that
+    ran in the workspace before are found by their kinds."""
     from audio_cls.loading import declaration
+    from audio_cls.own_parts import read_recorded, recorded
 
-    if file is None:
-        base = Experiment()
-    elif file.suffix == ".json":
-        if not file.exists():
-            raise UserError(f"no file {str(file)!r}")
-        base = Experiment.from_json(file.read_text(encoding="utf-8"), str(file))
-    else:
+    changes = dict(parse_assignment(a) for a in assignments)
+    if file is not None and file.suffix != ".json":
         base = declaration(file, Experiment)
-    return base.override(dict(parse_assignment(a) for a in assignments))
+        return recorded(lambda: base.override(changes), workspace)
+    if file is None:
+        return recorded(lambda: Experiment().override(changes), workspace)
+    if not file.exists():
+        raise UserError(f"no file {str(file)!r}")
+    text = read_recorded(file)
+    return recorded(lambda: Experiment.from_json(text, str(file)).override(changes), workspace)
 
 
 # -- train --------------------------------------------------------------------------------------------------------
@@ -67,7 +70,7 @@ def train_command(
     """Train one run, or a grid of folds x seeds below one parent run."""
     from audio_cls.preparation import open_corpus
 
-    experiment = load_experiment(file, assignments).check()
+    experiment = load_experiment(workspace, file, assignments).check()
     corpus = open_corpus(workspace, experiment.data.corpus)
     name = name or f"{experiment.model.kind} {experiment.features.kind}"
     cells = _cells(experiment, corpus, folds, seeds, name)

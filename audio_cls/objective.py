@@ -22,6 +22,7 @@ from audio_cls.disk import DiskFull, is_disk_full
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
+from audio_cls.own_parts import record_sources
 from audio_cls.preparation import Prepared, Runtime, mlflow_experiment, prepare_run, run_facts
 from audio_cls.results import final_metrics, log_results
 from audio_cls.training import FINISHED_AT, Diverged, Fit, fit
@@ -262,8 +263,7 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
     # Also of a run that goes on: whoever began it may have died before these were there, and a revived one may go on as another
     # experiment (a larger budget), while parameters in MLflow cannot be changed.
     run.artifact_text("experiment.json", experiment.to_json())
-    for source in record.sources:
-        run.artifact(source, "source")
+    record_sources(experiment, run, runtime.workspace, record.sources)
     return run
 
 

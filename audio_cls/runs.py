@@ -221,7 +221,7 @@ def run_grid(
         "parent": parent,
         "kind": kind,
         "device": device,
-        "files": [str(f) for f in files],
+        "files": [str(f) for f in dict.fromkeys([*files, *_declaring(items)])],
         "grace_seconds": grace_seconds,
     }
     atomic_write(plan, json.dumps(todo))
@@ -272,6 +272,14 @@ def run_grid(
                 process.kill()
                 process.wait()
         plan.unlink(missing_ok=True)
+
+
+def _declaring(items: Sequence[GridItem]) -> list[Path]:
+    """The files that declare the own parts of a grid's experiments: its workers load them."""
+    from audio_cls.experiment import Experiment
+    from audio_cls.own_parts import entry_files
+
+    return entry_files(Experiment.parse(item.experiment, item.name) for item in items)
 
 
 def worker_main(plan: Path, threads: int) -> int:

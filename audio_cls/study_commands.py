@@ -76,10 +76,12 @@ def run_command(
     new_version: bool = False,
     only: Collection[int] | None = None,
     trust: bool = False,
+    parts: Sequence[Path] = (),
 ) -> None:
     """Run the study until `trials` configurations are finished; the display, then the leaderboard and the links.
 
     `reference` is the study's file, or the name of a study that was run before. With `only`, run these configurations alone.
+    `parts` are files that the workers load first.
     """
     from audio_cls.preparation import mlflow_experiment
     from audio_cls.search import open_parent, settle_runs, study_identity
@@ -103,6 +105,7 @@ def run_command(
     command += [word for a in assignments for word in ("--set", a)]
     command += ["--grace", str(grace), "--name", study.name]
     command += [word for config in only or () for word in ("--only", str(config))]
+    command += [word for part in parts for word in ("--with", str(part))]
     # By the environment, not the command line, which every user of the machine can read, as they may hold a password.
     environment = {**workspace.environment(), **({STORAGE_VARIABLE: storage} if storage else {})}
     status = run_study(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, workspace_of
+from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, WITH, workspace_of
 from audio_cls.errors import UserError, did_you_mean
 
 
@@ -47,6 +47,7 @@ def keys(prefix: str) -> None:
 @DEVICE
 @GRACE
 @TRACKING
+@WITH
 @click.pass_context
 def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], name: str | None, folds: str | None, seeds: int, workers: int, again: bool, device: str, grace: float) -> None:  # fmt: skip
     """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it goes on."""
@@ -72,6 +73,7 @@ def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], n
 @click.option("--again", is_flag=True, help="Open it once more; counted.")
 @DEVICE
 @TRACKING
+@WITH
 @click.pass_context
 def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str) -> None:
     """Figures of a run's best weights on its validation clips.
@@ -89,6 +91,7 @@ def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @DEVICE
 @TRACKING
+@WITH
 @click.pass_context
 def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_json: bool, device: str) -> None:
     """Label audio files or folders of them with a run's best weights."""
@@ -99,6 +102,7 @@ def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN [RUN...]")
+@WITH
 @click.pass_context
 def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
     """What differs between runs: configuration, data, code, environment, figures; paired where they pair."""
@@ -117,6 +121,7 @@ def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
 )
 @STORAGE
 @DEVICE
+@WITH
 @click.pass_context
 def report(ctx: click.Context, run_or_study: str, html: Path | None, storage: str | None, device: str) -> None:
     """One HTML page of a run (with clips to hear) or a study, also logged to MLflow."""

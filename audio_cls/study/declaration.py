@@ -204,7 +204,7 @@ class Study:
         try:
             return self.base.override(overrides)
         except ConfigError as error:
-            raise ConfigError(f"{self._where()}: {error}") from None
+            raise ConfigError(f"{self._where()}: {error}", error.unknown) from None
 
     def identity(self) -> dict[str, Any]:
         """What makes it this study, as plain JSON: stored when the study is created, compared when it is taken up."""
