@@ -180,7 +180,7 @@ def _say_outcome(item: GridItem, state: RunState, again: bool = False) -> None:
         click.echo(f"{state.reason} after epoch {state.epoch + 1}; the same command goes on")
         raise SystemExit(130)
     else:
-        raise UserError(f"{item.name}: {state.state} ({state.reason}); details in the run's failure.txt")
+        raise UserError(f"{item.name}: {state.state}: {state.why}")
 
 
 def _train_grid(
@@ -247,7 +247,7 @@ def _train_grid(
                 f"{name}: out-of-fold predictions, pooled over {len(folds)} folds", ["metric", "mean over seeds"], rows
             )
     left = [i.name for i, s in zip(items, states, strict=True) if not s.done]
-    failed = [(i.name, s.reason) for i, s in zip(items, states, strict=True) if s.state == "FAILED"]
+    failed = [(i.name, s.why) for i, s in zip(items, states, strict=True) if s.state == "FAILED"]
     parent.finish("INTERRUPTED" if left else "FAILED" if failed and not complete else "COMPLETE")
     tracker.flush()
     for run, reason in failed:
@@ -275,9 +275,15 @@ def summarise(states: Sequence[RunState]) -> dict[str, tuple[float, float]]:
 def predict_command(
     workspace: Workspace, reference: str, paths: list[Path], *, top: int, as_json: bool, device: str
 ) -> None:
-    """Print the most probable labels of files."""
+    """Print the most probable labels of files; what is wrong with a file goes to stderr, and the others are labelled.
+
+    Raises:
+        UserError: for a run that cannot label, or where no file could be read.
+        SystemExit: with code 1 where some files could not be read.
+    """
     from audio_cls.device import choose_device, tune_process
     from audio_cls.inference import Labeller, audio_files
+    from audio_cls.own_parts import recorded_experiment
     from audio_cls.tracking import Tracker
 
     tune_process()
@@ -286,18 +292,16 @@ def predict_command(
     info = tracker.resolve(reference)
     folder = tracker.download(info.run_id, "weights/best.safetensors").parent.parent
     for name in ("experiment.json", "classes.json"):
-        tracker.download(info.run_id, name)
-    labeller = Labeller(folder, choose_device(device))
+        if not (folder / name).exists():  # the runs lie on a server: fetched into the folder of the weights
+            tracker.download(info.run_id, name, folder)
+    labeller = Labeller(folder, choose_device(device), recorded_experiment(tracker, info))
     bad = 0
     for result in labeller.label(files):
         if result.scores is None:
             bad += 1
-            click.echo(
-                json.dumps({"path": str(result.path), "error": result.error})
-                if as_json
-                else f"{result.path}: {result.error}",
-                err=not as_json,
-            )
+            click.echo(f"{result.path}: {result.error}", err=True)
+            if as_json:
+                click.echo(json.dumps({"path": str(result.path), "error": result.error}))
             continue
         best = labeller.top(result.scores, top)
         if as_json:
@@ -306,6 +310,9 @@ def predict_command(
             click.echo(f"{result.path}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
     if bad == len(files):
         raise UserError(f"none of {len(files)} file(s) could be read")
+    if bad:
+        click.echo(f"{bad} of {len(files)} files could not be labelled", err=True)
+        raise SystemExit(1)
 
 
 def ui_command(workspace: Workspace, *, port: int, host: str) -> None:

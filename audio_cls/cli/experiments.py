@@ -84,9 +84,18 @@ def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str)
     evaluate_command(workspace_of(ctx), run, test=test, again=again, device=device)
 
 
+def _named_paths(ctx: click.Context, _: click.Parameter, paths: tuple[str, ...]) -> tuple[Path, ...]:
+    """Paths as given. An empty one (a shell's unset variable) is refused: to `Path` it is the current folder."""
+    if any(not path for path in paths):
+        raise UserError(
+            "an empty path ('') among the files to label. Allowed: audio files and folders; . is this folder"
+        )
+    return tuple(Path(path) for path in paths)
+
+
 @click.command("predict")
 @click.argument("run")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, callback=_named_paths)
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @DEVICE

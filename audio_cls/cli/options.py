@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -74,7 +74,7 @@ TRUST = click.option(
     help="Run the Python files that came with an imported study, from now on until one of them changes. Read them first.",
 )
 _WITH_HELP = "A Python file that declares parts of your own (models, losses, ...); loaded first. Repeatable."
-_WITH = {"multiple": True, "metavar": "FILE", "callback": _load_parts, "help": _WITH_HELP}
+_WITH: dict[str, Any] = {"multiple": True, "metavar": "FILE", "callback": _load_parts, "help": _WITH_HELP}
 WITH = click.option("--with", "parts", type=click.Path(path_type=Path), expose_value=False, **_WITH)
 WITH_FOR_WORKERS = click.option("--with", "parts", type=click.Path(path_type=Path), **_WITH)  # the command hands it on
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
