@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from audio_cls.config import Component, ConfigError
 from audio_cls.errors import UserError
-from audio_cls.launches import _sources as python_sources
+from audio_cls.launches import imported_sources
 from audio_cls.loading import load_file, loaded_modules
 from audio_cls.workspace import Workspace, atomic_write
 
@@ -149,10 +149,11 @@ def remember(workspace: Workspace, sources: Iterable[Source]) -> None:
 
 
 def load_with(workspace: Workspace, files: Iterable[Path]) -> None:
-    """Load the files given by `--with`, and remember them: the user has run them here."""
+    """Load files that the user named on the command line, and remember those that declare parts: they have run here."""
     for file in files:
         load_file(file)
-        remember(workspace, [_source(file.resolve())])
+        source = _source(file.resolve())
+        remember(workspace, [source] if source.parts else [])
 
 
 # -- found again ---------------------------------------------------------------------------------------------------
@@ -346,7 +347,7 @@ def _entry_of(cls: type[Component]) -> Path | None:
             continue
         if own == entry or any(value is cls for value in vars(module).values()):
             return entry
-        if own is not None and own.is_relative_to(entry.parent) and _relative(own, entry) in python_sources(entry):
+        if own is not None and own.is_relative_to(entry.parent) and _relative(own, entry) in imported_sources(entry):
             return entry
     return own
 
@@ -356,7 +357,7 @@ def _relative(path: Path, entry: Path) -> str:
 
 
 def _source(entry: Path) -> Source:
-    texts = python_sources(entry)
+    texts = imported_sources(entry)
     files = {entry.parent / name for name in texts}
     declared = {
         _name(cls) for cls in _all_parts() if _is_own(cls) and _file_of(sys.modules.get(cls.__module__)) in files

@@ -19,6 +19,7 @@ from audio_cls.console import console, table
 from audio_cls.errors import UserError
 from audio_cls.interpreter import python_command
 from audio_cls.launches import Launch, find_launch, record_launch
+from audio_cls.own_parts import load_with
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.workspace import Workspace, atomic_write
 
@@ -94,6 +95,7 @@ def run_command(
     file, assignments = launch.file, launch.assignments
     study, corpus, opened = open_parts(workspace, launch, storage, new_version)
     record_launch(workspace, opened, file, assignments)
+    load_with(workspace, [file])  # it was loaded above; remembered now, also if no trial is left to run
     tracker = Tracker(workspace)
     tracker.flush()
     with workspace.lock(f"study-{study.name}-run"):

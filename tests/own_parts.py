@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from audio_cls.cli import main
 from audio_cls.config import Component
+from audio_cls.runs import worker_main
 from tests.commands import call
 
 SMALL = {
@@ -25,6 +30,7 @@ SMALL = {
 }
 WORDS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
 
+OWN = ("audio_cls_user_", "own_")  # how the names of a user's modules begin
 BLOCKS = "def width():\n    return 8\n"
 TINY = f"""
 from pathlib import Path
@@ -58,18 +64,30 @@ def write_tiny(folder: Path, text: str = TINY) -> Path:
     return folder / "own_tiny.py"
 
 
-def forget() -> None:
-    """Make this process as new: no file of a user's has been loaded, no part of one is known."""
-    for name, module in list(sys.modules.items()):
-        place = getattr(module, "__file__", None) or ""
-        if name.startswith(("audio_cls_user_", "own_")):
-            del sys.modules[name]
-            sys.path[:] = [p for p in sys.path if p != str(Path(place).parent)]
+@contextlib.contextmanager
+def as_new() -> Iterator[None]:
+    """Make this process as new within the context: no file of a user's has been loaded, no part of one is known."""
     families = [cls for cls in _all(Component) if cls.is_family()]
+    members = {family: dict(family._members) for family in families}
+    modules = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(OWN)}
+    path = list(sys.path)
+    sys.path[:] = [p for p in path if not any(Path(p).glob("own_*.py"))]
     for family in families:
-        for kind, member in list(family._members.items()):
-            if member.__module__.startswith(("audio_cls_user_", "own_")):
-                del family._members[kind]
+        for kind in [k for k, member in family._members.items() if member.__module__.startswith(OWN)]:
+            del family._members[kind]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.startswith(OWN)]:
+            del sys.modules[name]
+        sys.modules.update(modules)
+        sys.path[:] = path
+        for family in families:
+            family._members.clear()
+            family._members.update(members[family])
+        for number, handler in handlers.items():  # a training command installs its own
+            signal.signal(number, handler)
 
 
 def _all(cls: type[Component]) -> Iterator[type[Component]]:
@@ -78,26 +96,38 @@ def _all(cls: type[Component]) -> Iterator[type[Component]]:
         yield from _all(sub)
 
 
-@contextlib.contextmanager
-def signals_kept() -> Iterator[None]:
-    """Put back the handlers that a training command installs."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+class WorkerHere:
+    """In place of `subprocess.Popen`: a worker of ours runs to its end in this process, as if it were a new one."""
+
+    real = subprocess.Popen
+
+    def __new__(cls, words: Any, **settings: Any) -> Any:
+        if "-m" not in words or not str(words[words.index("-m") + 1]).startswith("audio_cls."):
+            return cls.real(words, **settings)
+        return super().__new__(cls)
+
+    def __init__(self, words: list[str], env: dict[str, str], **_: Any) -> None:
+        module, words = words[words.index("-m") + 1], words[words.index("-m") + 2 :]
+        if "--supervisor" in words:  # the worker looks whether its parent is still there
+            words[words.index("--supervisor") + 1] = str(os.getppid())
+        kept = dict(os.environ)
+        os.environ.update(env)
+        try:
+            with as_new():
+                self.returncode = worker_main(Path(words[0]), 1) if module == "audio_cls.runs" else main(words)
+        finally:
+            os.environ.clear()
+            os.environ.update(kept)
+        self.pid = os.getpid()
+
+    def poll(self) -> int:
+        return self.returncode
+
+    wait = poll
 
 
 def command(capsys: pytest.CaptureFixture[str], workspace: Path, *words: str, code: int = 0) -> str:
-    """A command in this process as if it were a new one."""
-    forget()
-    with signals_kept():
-        try:
-            return call(capsys, workspace, *words, code=code)
-        except SystemExit as stop:
-            assert stop.code == code, words
-            shown = capsys.readouterr()
-            return shown.out + shown.err
-        finally:
-            forget()
+    """A command in this process as if it were a new one, and its workers as well."""
+    with as_new(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", WorkerHere)
+        return call(capsys, workspace, *words, code=code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import re
@@ -12,14 +14,14 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from audio_cls.cli import main
 from audio_cls.config import ConfigError
 from audio_cls.experiment import Experiment
 from audio_cls.models import Model
 from audio_cls.own_parts import homeless, recorded
 from audio_cls.tracking import Tracker
 from audio_cls.workspace import Workspace
-from tests.commands import run
-from tests.own_parts import SMALL, TINY, WORDS, command, write_tiny
+from tests.own_parts import SMALL, TINY, WORDS, as_new, command, write_tiny
 
 DOCS = Path(__file__).parents[1] / "docs" / "own-parts.md"
 
@@ -31,7 +33,8 @@ def workspace(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     (root / "corpora").mkdir()
     (root / "corpora" / "tones").symlink_to(tones_corpus)
     (root / "clips").symlink_to(tones_corpus.parents[1] / "source" / "audio")
-    run(root, "train", str(write_tiny(root / "code")), "--name", "first", cwd=root)
+    with as_new(), contextlib.redirect_stdout(io.StringIO()):
+        assert main(["--workspace", str(root), "train", str(write_tiny(root / "code")), "--name", "first"]) == 0
     return root
 
 
@@ -91,7 +94,6 @@ def test_a_recorded_experiment_is_trained_again(
         Tracker(Workspace(workspace)).resolve("first").run_id, "experiment.json"
     )
     shutil.copy(best, tmp_path / "best.json")
-    assert Experiment.__name__ == "Experiment"
     shown = command(capsys, workspace, "train", str(tmp_path / "best.json"), "--set", "seed=2")
     assert "validation" in shown
     shown = command(capsys, workspace, "train", "--set", "model=own_tiny", *WORDS, "--set", "seed=3")
@@ -166,7 +168,7 @@ def test_with_loads_a_file_for_a_run(elsewhere: Path, capsys: pytest.CaptureFixt
 def test_a_study_and_a_suite_of_own_parts(elsewhere: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = write_tiny(elsewhere / "code")
     (elsewhere / "code" / "own_study.py").write_text(
-        "from own_tiny import EXPERIMENT\nfrom audio_cls.study import Random, Study\n".replace("Random", "RandomSearch")
+        "from own_tiny import EXPERIMENT\nfrom audio_cls.study import RandomSearch, Study\n"
         + "def space(trial):\n    return {'model.extra': trial.suggest_int('extra', 0, 9)}\n"
         + "STUDY = Study('own', EXPERIMENT, space, sampler=RandomSearch(seed=0))\n",
         encoding="utf-8",
@@ -174,11 +176,11 @@ def test_a_study_and_a_suite_of_own_parts(elsewhere: Path, capsys: pytest.Captur
     (elsewhere / "code" / "own_suite.py").write_text(
         "from audio_cls.ablation.declaration import Ablation\nfrom audio_cls.experiment import Experiment\nimport own_tiny\n"
         f"ABLATION = Ablation('own', Experiment().override({SMALL!r}), 'plain', "
-        "{'plain': {}, 'own': {'model': 'own_tiny', 'model.extra': 1}}, seeds=(0,), folds=(1, 2), metric='val/loss')\n",
+        "{'plain': {}, 'own': {'model': 'own_tiny', 'model.extra': 1}}, seeds=(0,), folds=(1, 2), metric='val/accuracy')\n",
         encoding="utf-8",
     )
-    run(elsewhere, "study", "run", "code/own_study.py", "--trials", "2", cwd=elsewhere)
-    run(elsewhere, "ablate", "run", "code/own_suite.py", cwd=elsewhere)
+    command(capsys, elsewhere, "study", "run", str(elsewhere / "code" / "own_study.py"), "--trials", "2")
+    command(capsys, elsewhere, "ablate", "run", str(elsewhere / "code" / "own_suite.py"))
     best = command(capsys, elsewhere, "study", "best", "own", "--json")
     (tmp_path / "best.json").write_text(best, encoding="utf-8")
     file.rename(tmp_path / "own_tiny.py")
@@ -223,7 +225,7 @@ def test_a_file_known_under_two_names_is_one_part(
 def examples() -> list[tuple[str, str, list[str]]]:
     """(file, text, command) of each example in docs/own-parts.md."""
     found = re.findall(
-        r"```python\n# (\w+\.py)\n(.*?)```\n\n    audio-cls (train .*)\n", DOCS.read_text(encoding="utf-8"), re.S
+        r"```python\n# (\w+\.py)\n(.*?)```\n\n    audio-cls (train [^\n]*)\n", DOCS.read_text(encoding="utf-8"), re.S
     )
     return [(name, text, words.split()) for name, text, words in found]
 
@@ -244,8 +246,8 @@ def test_an_example_of_the_guide_trains(
 ) -> None:  # fmt: skip
     (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    base = [w for w in WORDS if not (name == "spectrogram_db.py" and "features." in w)]
-    base = [w for i, w in enumerate(base) if w != "--set" or (i + 1 < len(base) and base[i + 1] != "--set")]
+    keys = {k: v for k, v in SMALL.items() if not (name == "spectrogram_db.py" and k.startswith("features"))}
+    base = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
     shown = command(capsys, workspace, *words, *base, "--name", name)
     assert f"{name}: validation" in shown
     info = Tracker(Workspace(workspace)).resolve(name)

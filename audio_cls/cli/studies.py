@@ -7,7 +7,18 @@ from typing import Any
 
 import click
 
-from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, TRUST, WITH, WITH_FOR_WORKERS, Commands, workspace_of
+from audio_cls.cli.options import (
+    DEVICE,
+    GRACE,
+    SET,
+    STORAGE,
+    TRACKING,
+    TRUST,
+    WITH,
+    WITH_FOR_WORKERS,
+    Commands,
+    workspace_of,
+)
 
 
 @click.group(cls=Commands)
