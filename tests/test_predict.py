@@ -164,14 +164,13 @@ def test_no_damage_ends_in_a_traceback(
     try:
         experiment = Experiment.from_json(read_recorded(folder / "experiment.json", info.tags["experiment.digest"]))
         labeller = Labeller(folder, CPU, experiment)
-    except UserError as error:
-        assert len(str(error)) < 4000
-    else:
-        assert len(set(labeller.classes)) == 3
-        assert experiment.digest() == info.tags["experiment.digest"]
-        assert np.isfinite(labeller.scores(np.zeros(8000, dtype=np.float32))).all()
+    except UserError:
+        return
     finally:
         (folder / name).write_bytes(original)
+    assert len(set(labeller.classes)) == 3
+    assert experiment.digest() == info.tags["experiment.digest"]
+    assert np.isfinite(labeller.scores(np.zeros(8000, dtype=np.float32))).all()
 
 
 def test_a_labeller_reads_its_own_experiment(artifacts: Path, clips: Path) -> None:
