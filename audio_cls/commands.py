@@ -297,9 +297,10 @@ def predict_command(
     labeller = Labeller(folder, choose_device(device), recorded_experiment(tracker, info))
     bad = 0
     for result in labeller.label(files):
+        shown = click.format_filename(result.path)  # a name need not be UTF-8
         if result.scores is None:
             bad += 1
-            click.echo(f"{result.path}: {result.error}", err=True)
+            click.echo(f"{shown}: {result.error}", err=True)
             if as_json:
                 click.echo(json.dumps({"path": str(result.path), "error": result.error}))
             continue
@@ -307,7 +308,7 @@ def predict_command(
         if as_json:
             click.echo(json.dumps({"path": str(result.path), "labels": dict(best)}))
         else:
-            click.echo(f"{result.path}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
+            click.echo(f"{shown}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
     if bad == len(files):
         raise UserError(f"none of {len(files)} file(s) could be read")
     if bad:

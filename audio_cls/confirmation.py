@@ -188,7 +188,7 @@ def confirm_command(
     tracker.flush()
     for item, run in zip(items, states, strict=True):
         if run.state in ("FAILED", "REFUSED"):
-            click.echo(f"{run.state} {item.name}: {run.reason}")
+            click.echo(f"{run.state} {item.name}: {run.why}")
     if left:
         click.echo(f"{left} of {len(items)} runs are left; the same command goes on with them")
         raise SystemExit(130)

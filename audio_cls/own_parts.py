@@ -220,7 +220,7 @@ def read_recorded(path: Path, digest: str | None = None) -> str:
         data = json.loads(text)
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged: not an experiment in JSON: {error}") from None
+        raise UserError(f"{path}: not an experiment in JSON: {error}") from None
     found = hashlib.sha256(canonical).hexdigest()
     if digest is not None and found != digest:
         raise UserError(

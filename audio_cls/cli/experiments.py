@@ -103,7 +103,9 @@ def _named_paths(ctx: click.Context, _: click.Parameter, paths: tuple[str, ...])
 @WITH
 @click.pass_context
 def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_json: bool, device: str) -> None:
-    """Label audio files or folders of them with a run's best weights."""
+    """Label audio files or folders of them with a run's best weights.
+
+    Files that cannot be read are named on stderr and the others labelled: exit code 1, or 2 where none could be read."""
     from audio_cls.commands import predict_command
 
     predict_command(workspace_of(ctx), run, list(paths), top=top, as_json=as_json, device=device)
