@@ -166,9 +166,9 @@ def test_with_loads_a_file_for_a_run(elsewhere: Path, capsys: pytest.CaptureFixt
 def test_a_study_and_a_suite_of_own_parts(elsewhere: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = write_tiny(elsewhere / "code")
     (elsewhere / "code" / "own_study.py").write_text(
-        "from own_tiny import EXPERIMENT\nfrom audio_cls.study import RandomSearch, Study\n"
-        + "def space(trial):\n    return {'model.extra': trial.suggest_int('extra', 0, 9)}\n"
-        + "STUDY = Study('own', EXPERIMENT, space, sampler=RandomSearch(seed=0))\n",
+        "from audio_cls.experiment import Experiment\nfrom audio_cls.study import RandomSearch, Study\n"
+        "def space(trial):\n    return {'model': 'own_tiny', 'model.extra': trial.suggest_int('extra', 0, 9)}\n"
+        f"STUDY = Study('own', Experiment().override({SMALL!r}), space, sampler=RandomSearch(seed=0))\n",
         encoding="utf-8",
     )
     (elsewhere / "code" / "own_suite.py").write_text(
@@ -177,7 +177,8 @@ def test_a_study_and_a_suite_of_own_parts(elsewhere: Path, capsys: pytest.Captur
         "{'plain': {}, 'own': {'model': 'own_tiny', 'model.extra': 1}}, seeds=(0,), folds=(1, 2), metric='val/accuracy')\n",
         encoding="utf-8",
     )
-    command(capsys, elsewhere, "study", "run", str(elsewhere / "code" / "own_study.py"), "--trials", "2")
+    study = str(elsewhere / "code" / "own_study.py")
+    command(capsys, elsewhere, "study", "run", study, "--trials", "2", "--with", str(file))  # handed on to the worker
     command(capsys, elsewhere, "ablate", "run", str(elsewhere / "code" / "own_suite.py"))
     best = command(capsys, elsewhere, "study", "best", "own", "--json")
     (tmp_path / "best.json").write_text(best, encoding="utf-8")
