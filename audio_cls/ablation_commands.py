@@ -67,6 +67,8 @@ def run_command(workspace: Workspace, file: Path, *, workers: int, seeds: int | 
     show(suite, summed)
     parent.finish("INTERRUPTED" if left else "COMPLETE", f"{total - left} of {total} runs" if left else "")
     tracker.flush()
+    for failed in (s.failure for s in states if s.state == "FAILED" and s.failure):
+        click.echo(f"a whole traceback is in {failed}", err=True)
     for refused in sorted({s.reason for s in states if s.state == "REFUSED"}):
         click.echo(f"refused: {refused}", err=True)
     if left:

@@ -20,6 +20,7 @@ from audio_cls.data.splits import Split
 from audio_cls.experiment import Data, Experiment
 from audio_cls.features import FeatureExtractor, Normaliser
 from audio_cls.rng import numpy_rng
+from audio_cls.shapes import check_sampling
 
 __all__ = ["Batch", "Batches", "FeatureCache", "PackedFeatures", "pack_features"]
 
@@ -171,6 +172,7 @@ class Batches:
         self.frames = features.frames(data.clip_samples) if self.framewise else 0
         self.targets = torch.from_numpy(np.asarray(corpus.targets, dtype=np.float32)).to(device)
         self._order = experiment.sampling.build(np.asarray(corpus.targets[split.train]))
+        check_sampling(experiment.sampling, self._order, len(split.train), experiment.seed)
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """One epoch's batches; the order and the crops depend on (seed, epoch) only."""

@@ -34,19 +34,22 @@ from audio_cls.runs import (
 from audio_cls.workspace import Workspace
 
 
-def load_experiment(file: Path | None, assignments: Sequence[str]) -> Experiment:
-    """An experiment from a Python file (EXPERIMENT), a JSON file, or the defaults, with overrides."""
+def load_experiment(workspace: Workspace, file: Path | None, assignments: Sequence[str]) -> Experiment:
+    """An experiment from a Python file (EXPERIMENT), a JSON file, or the defaults, with overrides. Parts of the user's own that
+    ran in the workspace before are found by their kinds."""
     from audio_cls.loading import declaration
+    from audio_cls.own_parts import read_recorded, recorded
 
-    if file is None:
-        base = Experiment()
-    elif file.suffix == ".json":
-        if not file.exists():
-            raise UserError(f"no file {str(file)!r}")
-        base = Experiment.from_json(file.read_text(encoding="utf-8"), str(file))
-    else:
+    changes = dict(parse_assignment(a) for a in assignments)
+    if file is not None and file.suffix != ".json":
         base = declaration(file, Experiment)
-    return base.override(dict(parse_assignment(a) for a in assignments))
+        return recorded(lambda: base.override(changes), workspace)
+    if file is None:
+        return recorded(lambda: Experiment().override(changes), workspace)
+    if not file.exists():
+        raise UserError(f"no file {str(file)!r}")
+    text = read_recorded(file)
+    return recorded(lambda: Experiment.from_json(text, str(file)).override(changes), workspace)
 
 
 # -- train --------------------------------------------------------------------------------------------------------
@@ -68,7 +71,7 @@ def train_command(
     """Train one run, or a grid of folds x seeds below one parent run."""
     from audio_cls.preparation import open_corpus
 
-    experiment = load_experiment(file, assignments).check()
+    experiment = load_experiment(workspace, file, assignments).check()
     corpus = open_corpus(workspace, experiment.data.corpus)
     name = name or f"{experiment.model.kind} {experiment.features.kind}"
     cells = _cells(experiment, corpus, folds, seeds, name)
@@ -157,7 +160,7 @@ def _say_outcome(item: GridItem, state: RunState, again: bool = False) -> None:
         click.echo(f"{state.reason} after epoch {state.epoch + 1}; the same command goes on")
         raise SystemExit(130)
     else:
-        raise UserError(f"{item.name}: {state.state} ({state.reason}); details in the run's failure.txt")
+        raise UserError(f"{item.name}: {state.state}: {state.why}")
 
 
 def _train_grid(
@@ -241,7 +244,7 @@ def _train_grid(
     if remarks := {s.facts["split.shared_groups"] for s in complete if "split.shared_groups" in s.facts}:
         parent.tags({"split.shared_groups": "; ".join(sorted(remarks))})
     left = [i.name for i, s in zip(items, states, strict=True) if not s.done]
-    failed = [(i.name, s.reason) for i, s in zip(items, states, strict=True) if s.state == "FAILED"]
+    failed = [(i.name, s.why) for i, s in zip(items, states, strict=True) if s.state == "FAILED"]
     parent.finish("INTERRUPTED" if left else "FAILED" if failed and not complete else "COMPLETE")
     tracker.flush()
     for run, reason in failed:
@@ -281,9 +284,15 @@ def summarise(states: Sequence[RunState]) -> dict[str, tuple[float, float]]:
 def predict_command(
     workspace: Workspace, reference: str, paths: list[Path], *, top: int, as_json: bool, device: str
 ) -> None:
-    """Print the most probable labels of files."""
+    """Print the most probable labels of files; what is wrong with a file goes to stderr, and the others are labelled.
+
+    Raises:
+        UserError: for a run that cannot label, or where no file could be read.
+        SystemExit: with code 1 where some files could not be read.
+    """
     from audio_cls.device import choose_device, tune_process
     from audio_cls.inference import Labeller, audio_files
+    from audio_cls.own_parts import recorded_experiment
     from audio_cls.tracking import Tracker
 
     tune_process()
@@ -292,26 +301,28 @@ def predict_command(
     info = tracker.resolve(reference)
     folder = tracker.download(info.run_id, "weights/best.safetensors").parent.parent
     for name in ("experiment.json", "classes.json"):
-        tracker.download(info.run_id, name)
-    labeller = Labeller(folder, choose_device(device))
+        if not (folder / name).exists():  # the runs lie on a server: fetched into the folder of the weights
+            tracker.download(info.run_id, name, folder)
+    labeller = Labeller(folder, choose_device(device), recorded_experiment(tracker, info))
     bad = 0
     for result in labeller.label(files):
+        shown = click.format_filename(result.path)  # a name need not be UTF-8
         if result.scores is None:
             bad += 1
-            click.echo(
-                json.dumps({"path": str(result.path), "error": result.error})
-                if as_json
-                else f"{result.path}: {result.error}",
-                err=not as_json,
-            )
+            click.echo(f"{shown}: {result.error}", err=True)
+            if as_json:
+                click.echo(json.dumps({"path": str(result.path), "error": result.error}))
             continue
         best = labeller.top(result.scores, top)
         if as_json:
             click.echo(json.dumps({"path": str(result.path), "labels": dict(best)}))
         else:
-            click.echo(f"{result.path}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
+            click.echo(f"{shown}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
     if bad == len(files):
         raise UserError(f"none of {len(files)} file(s) could be read")
+    if bad:
+        click.echo(f"{bad} of {len(files)} files could not be labelled", err=True)
+        raise SystemExit(1)
 
 
 def ui_command(workspace: Workspace, *, port: int, host: str) -> None:

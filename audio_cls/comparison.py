@@ -14,7 +14,7 @@ from audio_cls.ablation.verdict import in_points
 from audio_cls.console import table
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
-from audio_cls.experiment import Experiment
+from audio_cls.own_parts import recorded_experiment
 from audio_cls.preparation import open_corpus
 from audio_cls.tracking import RunInfo, Tracker
 from audio_cls.workspace import Workspace
@@ -136,8 +136,7 @@ def _why_not_paired(first: RunInfo, info: RunInfo) -> str:
 def _show_pairs(
     workspace: Workspace, tracker: Tracker, first: RunInfo, info: RunInfo, head_first: str, head: str
 ) -> None:
-    text = tracker.download(first.run_id, "experiment.json").read_text(encoding="utf-8")
-    corpus = open_corpus(workspace, Experiment.from_json(text, first.name).data.corpus)
+    corpus = open_corpus(workspace, recorded_experiment(tracker, first).data.corpus)
     if corpus.digest != first.tags.get("data.digest"):
         click.echo(f"{head}: not paired: the corpus {corpus.name!r} has changed since")
         return

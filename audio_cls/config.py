@@ -12,8 +12,10 @@ whose members are told apart by their `kind`; a user's own file adds a member by
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -62,8 +64,9 @@ class Component(BaseModel):
         elif kind:
             if cls._family is None:
                 raise TypeError(f"{cls.__name__} gives the kind {kind!r} but is in no family")
+            _check_complete(cls)
             known = cls._members.get(kind)
-            if known is not None and (known.__qualname__, known.__module__) != (cls.__qualname__, cls.__module__):
+            if known is not None and not _same_class(known, cls):
                 raise ConfigError(
                     f"the kind {kind!r} is taken: {known.__module__}.{known.__qualname__} and "
                     f"{cls.__module__}.{cls.__qualname__} both claim it in {cls._family.__name__}"
@@ -104,7 +107,12 @@ class Component(BaseModel):
                 raise PydanticCustomError(
                     "unknown_kind",
                     "{kind} is no {family}. {allowed}",
-                    {"kind": repr(kind), "family": cls.__name__.lower(), "allowed": choices(str(kind), cls._members)},
+                    {
+                        "kind": repr(kind),
+                        "family": cls.__name__.lower(),
+                        "allowed": choices(str(kind), cls._members),
+                        "name": str(kind),
+                    },
                 )
             return cls._members[kind].model_validate(value)
         if cls.kind:
@@ -130,14 +138,14 @@ class Component(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise ConfigError(_explain(error, where or cls.__name__.lower())) from None
+            raise ConfigError(_explain(error, where or cls.__name__.lower()), _unknown_kinds(error)) from None
 
     @classmethod
     def from_json(cls, text: str, where: str = "") -> Self:
         """Build from JSON text as `to_json` writes it."""
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also a number of 5,000 digits
             raise ConfigError(f"{where or cls.__name__.lower()}: not JSON: {error}") from None
         return cls.parse(data, where)
 
@@ -231,6 +239,7 @@ class ComponentSet(Component):
                             "kind": repr(kind),
                             "family": cls.of.__name__.lower(),
                             "allowed": choices(kind, cls.of.members()),
+                            "name": str(kind),
                         },
                     )
                 if fields is None or fields == NONE:
@@ -311,3 +320,26 @@ def _explain(error: ValidationError, where: str) -> str:
             f"{lines[key]}\n{line}" if key in lines and len(place) == len(fault["loc"]) else lines.get(key, line)
         )
     return "\n".join(lines.values())
+
+
+def _unknown_kinds(error: ValidationError) -> list[tuple[str, str]]:
+    """(family, kind) of each kind that nothing has declared."""
+    found = [fault.get("ctx", {}) for fault in error.errors() if fault["type"] == "unknown_kind"]
+    return [(ctx["family"], ctx["name"]) for ctx in found if "name" in ctx]
+
+
+def _check_complete(cls: type[Component]) -> None:
+    """Refuse a member of a family that lacks one of the methods that its family requires."""
+    for name in sorted(cls.__abstractmethods__):
+        method = getattr(cls, name)
+        words = ", ".join(list(inspect.signature(method).parameters)[1:])
+        family = cls._family.__name__ if cls._family else "its family"
+        raise ConfigError(f"{cls.__name__}.{name}({words}) is missing: every {family} defines it")
+
+
+def _same_class(a: type[Component], b: type[Component]) -> bool:
+    """Whether two classes are the same definition, executed twice: a notebook's cell, or a file imported under two names."""
+    if a.__qualname__ != b.__qualname__:
+        return False
+    files = [getattr(sys.modules.get(c.__module__), "__file__", None) for c in (a, b)]
+    return a.__module__ == b.__module__ or (files[0] is not None and files[0] == files[1])

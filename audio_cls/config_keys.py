@@ -64,8 +64,9 @@ def assign(cls: type[Component], data: dict[str, Any], key: str, value: Any) -> 
             kind = _kind_asked(child, parts[depth + 1 :], value)
             if kind is not None:
                 if kind not in child.members():
+                    family = child._family.__name__.lower()
                     raise ConfigError(
-                        f"{key}: {kind!r} is no {child._family.__name__.lower()}. {choices(str(kind), child.members())}"
+                        f"{key}: {kind!r} is no {family}. {choices(str(kind), child.members())}", [(family, str(kind))]
                     )
                 if node[part].get("kind") != kind:
                     node[part] = {"kind": kind}
@@ -101,9 +102,8 @@ def _assign_member(
     """Put a member into a set or take it out; on the way to one of its keys, its class."""
     members = owner.of.members()
     if part not in members:
-        raise ConfigError(
-            f"{shorten(key)}: {shorten(part)} is no {owner.of.__name__.lower()}. {choices(part, members)}"
-        )
+        family = owner.of.__name__.lower()
+        raise ConfigError(f"{shorten(key)}: {shorten(part)} is no {family}. {choices(part, members)}", [(family, part)])
     if not last:
         node.setdefault(part, {})
         return members[part]

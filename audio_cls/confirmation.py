@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from math import isfinite, nan
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -23,10 +24,12 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.folds import asked_folds, fold_label, grid_text
+from audio_cls.launches import LAUNCH
 from audio_cls.metrics import check_metric
+from audio_cls.own_parts import recorded
 from audio_cls.preparation import mlflow_experiment, open_corpus
 from audio_cls.runs import GridItem, RunState, item_folder, read_state, run_grid, run_key, write_state
-from audio_cls.search import dataset_info
+from audio_cls.search import SOURCES, dataset_info
 from audio_cls.study.status import Row, StudyStatus, study_status
 from audio_cls.study.storage import open_storage
 from audio_cls.study_commands import PARENT, open_by_name
@@ -147,15 +150,15 @@ def confirm_command(
     workspace: Workspace, reference: str, *, top: int, seeds: int, folds: str | None, workers: int, storage: str | None, device: str
 ) -> None:  # fmt: skip
     """Run, rank again, print, record below one parent run."""
-    from pathlib import Path
-
     opened = open_by_name(reference, open_storage(storage or workspace.optuna_db, must_exist=True))
     if reference.endswith(".py"):
         files = [Path(reference)]
     else:
         files = []
     status = study_status(opened)
-    chosen = candidates(status, top)
+    chosen = recorded(
+        lambda: candidates(status, top), workspace, *_sources(workspace, opened, status), f"study {status.name}"
+    )
     corpus = open_corpus(workspace, chosen[0].experiment.data.corpus)
     items, places = grid(status.name, chosen, corpus, seeds, folds)
     tracker = Tracker(workspace)
@@ -190,10 +193,17 @@ def confirm_command(
     tracker.flush()
     for item, run in zip(items, states, strict=True):
         if run.state in ("FAILED", "REFUSED"):
-            click.echo(f"{run.state} {item.name}: {run.reason}")
+            click.echo(f"{run.state} {item.name}: {run.why}")
     if left:
         click.echo(f"{left} of {len(items)} runs are left; the same command goes on with them")
         raise SystemExit(130)
+
+
+def _sources(workspace: Workspace, opened: Any, status: StudyStatus) -> tuple[list[str], list[Path]]:
+    """The digests of the files that declare a study's own parts, and its file, for studies that recorded no digests."""
+    digests = {digest: None for row in status.rows for digest in row.attrs.get(SOURCES, ())}
+    launch = opened.user_attrs.get(LAUNCH)
+    return list(digests), [workspace.root / launch["file"]] if launch else []
 
 
 def show(status: StudyStatus, chosen: list[Candidate], ranked: list[Confirmed]) -> list[str]:

@@ -16,7 +16,14 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A configuration that does not hold: names the key, what was found and what is allowed."""
+    """A configuration that does not hold: names the key, what was found and what is allowed.
+
+    `unknown` lists the unknown kinds as (family, kind), for example ("model", "tiny"): a file of the user's may declare them.
+    """
+
+    def __init__(self, message: str, unknown: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.unknown = tuple(unknown)
 
 
 def did_you_mean(asked: str, allowed: Iterable[str]) -> str:

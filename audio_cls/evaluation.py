@@ -17,6 +17,7 @@ from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import Evaluation, evaluate, fit_thresholds
+from audio_cls.own_parts import recorded_experiment
 from audio_cls.preparation import Runtime, prepare_run
 from audio_cls.training import predict, probabilities
 
@@ -69,9 +70,7 @@ def score_run(
         raise UserError(
             f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run has weights to evaluate"
         )
-    experiment = Experiment.from_json(
-        runtime.tracker.download(info.run_id, "experiment.json").read_text(encoding="utf-8")
-    )
+    experiment = recorded_experiment(runtime.tracker, info)
     prepared = prepare_run(experiment, runtime)
     corpus, classifier = prepared.corpus, prepared.chain.classifier
     if corpus.digest != info.tags.get("data.digest"):

@@ -28,6 +28,7 @@ from audio_cls.models import Model, SmallCnn, parameter_count
 from audio_cls.optim import AdamW, Cosine, Optimizer, Schedule
 from audio_cls.rng import derive
 from audio_cls.sampling import Sampling, Uniform
+from audio_cls.shapes import check_augmentation, check_loss, check_model
 
 __all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_domains"]
 
@@ -121,6 +122,8 @@ def check_domains(experiment: Experiment) -> None:
         )
     flowing = {"waveform", "mix", features.output_domain}
     for op in experiment.augment.ops:
+        if not op.domain:
+            raise ConfigError(f"{type(op).__name__}.domain is missing: domain = 'waveform', 'spectrogram' or 'mix'")
         if op.domain not in flowing:
             raise ConfigError(
                 f"augment.{op.kind} takes a {op.domain}, but with features.kind={features.kind} a batch is a waveform, then "
@@ -130,6 +133,10 @@ def check_domains(experiment: Experiment) -> None:
             raise ConfigError(
                 f"augment.{op.kind} changes waveforms, but features.kind={features.kind} are computed once from whole clips"
             )
+    if not model.input_domains:
+        raise ConfigError(
+            f"{type(model).__name__}.input_domains is missing: what it takes, such as input_domains = ('spectrogram',)"
+        )
     if features.output_domain not in model.input_domains:
         allowed = ", ".join(model.input_domains)
         raise ConfigError(
@@ -185,12 +192,16 @@ def assemble(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(experiment.seed, "init"))
         model = experiment.model.build(shape, n_classes)
+        check_model(experiment.model, model, shape, n_classes)
     bias = experiment.loss.initial_bias(counts, len(split.train), corpus.task)
     if bias is not None:
         _set_output_bias(model, bias)
     loss = experiment.loss.build(counts, len(split.train), corpus.task)
+    check_loss(experiment.loss, loss, n_classes)
     hop = features.hop_length
     built = [(op.domain, op.build(data.sample_rate, hop)) for op in experiment.augment.ops]
+    for config, (_, op) in zip(experiment.augment.ops, built, strict=True):
+        check_augmentation(config, op, data.clip_samples, shape, n_classes)
     classifier = Classifier(normaliser, model).to(device=device)
     if device.type != "mps":
         classifier = classifier.to(memory_format=torch.channels_last)

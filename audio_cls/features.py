@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -68,6 +69,7 @@ class Features(Component, family=True):
     normalise: Normalisation = "band"
     """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
 
+    @abstractmethod
     def build(self, sample_rate: int) -> FeatureExtractor:
         """An extractor for waveforms of `sample_rate` Hz.
 

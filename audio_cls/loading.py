@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from audio_cls.errors import UserError
 from audio_cls.trust import ensure_trusted
 
-__all__ = ["declaration", "ensure_trusted", "load_file", "load_files"]
+__all__ = ["declaration", "ensure_trusted", "load_file", "load_files", "loaded_modules"]
 
 T = TypeVar("T")
+PREFIX = "audio_cls_user_"  # of the names under which the files of users stand in sys.modules
 
 
 def load_file(path: Path) -> ModuleType:
@@ -36,7 +37,7 @@ def load_file(path: Path) -> ModuleType:
         raise UserError(f"{path}: expected a Python file (.py)")
     path = path.resolve()
     ensure_trusted(path)
-    name = f"audio_cls_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     if str(path.parent) not in sys.path:
@@ -55,6 +56,11 @@ def load_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise UserError(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
     return module
+
+
+def loaded_modules() -> list[ModuleType]:
+    """The files that were loaded in this process, in order."""
+    return [module for name, module in list(sys.modules.items()) if name.startswith(PREFIX)]
 
 
 def load_files(paths: Sequence[Path]) -> list[ModuleType]:

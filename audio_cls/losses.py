@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -22,6 +23,7 @@ class Loss(Component, family=True):
 
     tasks: ClassVar[tuple[str, ...]] = TASKS
 
+    @abstractmethod
     def build(self, class_counts: Tensor, n_clips: int, task: str) -> nn.Module:
         """A module with forward(logits, targets) -> scalar.
 

@@ -21,7 +21,9 @@ from audio_cls.device import describe_device
 from audio_cls.disk import DiskFull, is_disk_full
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
+from audio_cls.failures import FAILURE, describe, write_traceback
 from audio_cls.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
+from audio_cls.own_parts import record_sources
 from audio_cls.preparation import Prepared, Runtime, mlflow_experiment, prepare_run, run_facts
 from audio_cls.results import final_metrics, log_results
 from audio_cls.training import FINISHED_AT, Diverged, Fit, fit
@@ -139,13 +141,15 @@ def run_experiment(
                 raise
             run = run or _open_run(experiment, None, runtime, told)
             if isinstance(error, Diverged):
-                return _fail(run, f"diverged: {error}", str(error))
+                return _fail(run, store, f"diverged: {error}", str(error))
             if not out_of_memory(error):
-                return _fail(run, f"error: {type(error).__name__}: {error}", traceback.format_exc())
+                return _fail(run, store, f"error: {describe(error)}", traceback.format_exc())
             if prepared is None and tried_again:
-                return _fail(run, "oom", f"out of memory while the model and its data were made: {error}")
+                return _fail(run, store, "oom", f"out of memory while the model and its data were made: {error}")
             if prepared is not None and batch_size // (accumulate * 2) < SMALLEST_PART:
-                return _fail(run, "oom", f"out of memory even with parts of {batch_size // accumulate} clips: {error}")
+                return _fail(
+                    run, store, "oom", f"out of memory even with parts of {batch_size // accumulate} clips: {error}"
+                )
         # Only here, past the handler, is the traceback gone that kept the whole chain in memory.
         if prepared is None:
             tried_again = True
@@ -262,12 +266,13 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
     # Also of a run that goes on: whoever began it may have died before these were there, and a revived one may go on as another
     # experiment (a larger budget), while parameters in MLflow cannot be changed.
     run.artifact_text("experiment.json", experiment.to_json())
-    for source in record.sources:
-        run.artifact(source, "source")
+    record_sources(experiment, run, runtime.workspace, record.sources)
     return run
 
 
-def _fail(run: Run, reason: str, detail: str) -> Outcome:
-    run.artifact_text("failure.txt", detail)
+def _fail(run: Run, store: CheckpointStore, reason: str, detail: str) -> Outcome:
+    run.artifact_text(FAILURE, detail)
     run.finish("FAILED", reason)
-    return Outcome("FAILED", None, reason, attrs={"traceback": detail[-4000:]})
+    path = write_traceback(store.folder, detail)
+    attrs: dict[str, Any] = {"traceback": detail[-4000:]}
+    return Outcome("FAILED", None, reason, attrs=attrs | ({"failure": str(path)} if path else {}))

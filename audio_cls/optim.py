@@ -7,6 +7,7 @@ middle needs no replay. Only `plateau` depends on what was measured, and it read
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -39,6 +40,7 @@ class Optimizer(Component, family=True):
     weight_decay: float = Field(default=0.0, ge=0)
     """Strength of the weight decay."""
 
+    @abstractmethod
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         raise NotImplementedError
 
@@ -132,6 +134,7 @@ class Schedule(Component, family=True):
         warm = min(1.0, (epoch + 1e-9) / self.warmup_epochs) if epoch < self.warmup_epochs else 1.0
         return warm * self.shape(epoch, epochs, history)
 
+    @abstractmethod
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
         raise NotImplementedError
 

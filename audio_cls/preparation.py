@@ -20,8 +20,9 @@ from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.data.splits import Split
 from audio_cls.device import choose_device, choose_precision
 from audio_cls.errors import UserError, choices
-from audio_cls.experiment import Chain, Experiment, assemble
+from audio_cls.experiment import Chain, Experiment, assemble, feature_shape
 from audio_cls.metrics import VERSION
+from audio_cls.shapes import check_features
 from audio_cls.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
             f"data.sample_rate={experiment.data.sample_rate}, but the corpus {corpus.name!r} is packed at {corpus.sample_rate} Hz: "
             f"set data.sample_rate={corpus.sample_rate}, or prepare it again with --sample-rate {experiment.data.sample_rate}"
         )
+    check_features(experiment.features, features, experiment.data.clip_samples, feature_shape(experiment, features))
     packed = runtime.features.packed(experiment, corpus, features, runtime.device)
     normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device)
     chain = assemble(experiment, corpus, split, normaliser, runtime.device)

@@ -40,6 +40,7 @@ def revive_command(
     device: str,
     grace: float = 60.0,
     trust: bool = False,
+    parts: Sequence[Path] = (),
 ) -> None:
     """Queue the pruned trials that are meant and run them, and nothing else, to the end of their budget."""
     from audio_cls.launches import find_launch
@@ -73,6 +74,7 @@ def revive_command(
         device=device,
         grace=grace,
         only=revival.configs,
+        parts=parts,
     )
 
 

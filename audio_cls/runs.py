@@ -46,10 +46,16 @@ class RunState:
     experiment: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
+    failure: str = ""  # the file with the whole traceback of a run that failed
 
     @property
     def done(self) -> bool:
         return self.state in ("COMPLETE", "FAILED")
+
+    @property
+    def why(self) -> str:
+        """The reason, and where more of it is kept."""
+        return f"{self.reason}; the whole traceback is in {self.failure}" if self.failure else self.reason
 
 
 @dataclass
@@ -189,6 +195,7 @@ def run_item(
         )
         state.state, state.value, state.reason = outcome.state, outcome.value, outcome.reason
         state.metrics, state.last, state.cost = outcome.metrics, outcome.last, outcome.attrs.get("cost", {})
+        state.failure = outcome.attrs.get("failure", "")
         write_state(folder, state)
         return state
 
@@ -221,7 +228,7 @@ def run_grid(
         "parent": parent,
         "kind": kind,
         "device": device,
-        "files": [str(f) for f in files],
+        "files": [str(f) for f in dict.fromkeys([*files, *_declaring(items)])],
         "grace_seconds": grace_seconds,
     }
     atomic_write(plan, json.dumps(todo))
@@ -272,6 +279,14 @@ def run_grid(
                 process.kill()
                 process.wait()
         plan.unlink(missing_ok=True)
+
+
+def _declaring(items: Sequence[GridItem]) -> list[Path]:
+    """The files that declare the own parts of a grid's experiments: its workers load them."""
+    from audio_cls.experiment import Experiment
+    from audio_cls.own_parts import entry_files
+
+    return entry_files(Experiment.parse(item.experiment, item.name) for item in items)
 
 
 def worker_main(plan: Path, threads: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +20,7 @@ Order = Callable[[int, int], np.ndarray]
 class Sampling(Component, family=True):
     """How often each training clip is shown."""
 
+    @abstractmethod
     def build(self, targets: np.ndarray) -> Order:
         """The order of each epoch for training targets (n_clips, n_classes) of zeros and ones.
 

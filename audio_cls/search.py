@@ -13,6 +13,7 @@ from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import VERSION, check_metric
 from audio_cls.objective import Outcome, Record, State, run_experiment
+from audio_cls.own_parts import sources_of
 from audio_cls.preparation import Runtime, mlflow_experiment
 from audio_cls.study.declaration import Study
 from audio_cls.study.seam import Objective, TrialContext
@@ -20,6 +21,7 @@ from audio_cls.tracking import DatasetInfo, Run, Tracker
 from audio_cls.workspace import Workspace
 
 __all__ = [
+    "SOURCES",
     "check_study",
     "dataset_info",
     "open_parent",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+SOURCES = "sources"  # attribute of a trial: the digests of the files that declare its own parts
 
 
 def check_study(study: Study) -> Experiment:
@@ -107,6 +110,8 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
         assert isinstance(experiment, Experiment)
         trial.set_attr("experiment", experiment.to_json(None))
         trial.set_attr("overrides", dict(trial.overrides))
+        if sources := [source.digest for source in sources_of(experiment)]:
+            trial.set_attr(SOURCES, sources)
         begun = {digest: experiment.digest() for digest in trial.attrs.get("begun_as", ())}
         folders = [trial_folder(runtime.workspace, trial.study, trial.root, n) for n in (trial.number, *trial.lineage)]
 

@@ -19,6 +19,7 @@ from audio_cls.console import console, table
 from audio_cls.errors import UserError
 from audio_cls.interpreter import python_command
 from audio_cls.launches import Launch, find_launch, record_launch
+from audio_cls.own_parts import load_with
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.workspace import Workspace, atomic_write
 
@@ -76,10 +77,12 @@ def run_command(
     new_version: bool = False,
     only: Collection[int] | None = None,
     trust: bool = False,
+    parts: Sequence[Path] = (),
 ) -> None:
     """Run the study until `trials` configurations are finished; the display, then the leaderboard and the links.
 
     `reference` is the study's file, or the name of a study that was run before. With `only`, run these configurations alone.
+    `parts` are files that the workers load first.
     """
     from audio_cls.preparation import mlflow_experiment
     from audio_cls.search import open_parent, settle_runs, study_identity
@@ -92,6 +95,7 @@ def run_command(
     file, assignments = launch.file, launch.assignments
     study, corpus, opened = open_parts(workspace, launch, storage, new_version)
     record_launch(workspace, opened, file, assignments)
+    load_with(workspace, [file])  # it was loaded above; remembered now, also if no trial is left to run
     tracker = Tracker(workspace)
     tracker.flush()
     with workspace.lock(f"study-{study.name}-run"):
@@ -103,6 +107,7 @@ def run_command(
     command += [word for a in assignments for word in ("--set", a)]
     command += ["--grace", str(grace), "--name", study.name]
     command += [word for config in only or () for word in ("--only", str(config))]
+    command += [word for part in parts for word in ("--with", str(part))]
     # By the environment, not the command line, which every user of the machine can read, as they may hold a password.
     environment = {**workspace.environment(), **({STORAGE_VARIABLE: storage} if storage else {})}
     status = run_study(

@@ -83,6 +83,11 @@ class Workspace:
         return self.root / "checkpoints"
 
     @property
+    def sources(self) -> Path:
+        """Copies of the files that declared parts of the user's own, as they ran here."""
+        return self.root / ".sources"
+
+    @property
     def outbox(self) -> Path:
         return self.root / "outbox"
 

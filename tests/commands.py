@@ -26,7 +26,10 @@ def call(capsys: pytest.CaptureFixture[str], workspace: Path, *words: str, code:
     from audio_cls.cli import main
 
     capsys.readouterr()
-    found = main(["--workspace", str(workspace), *words])
+    try:
+        found = main(["--workspace", str(workspace), *words])
+    except SystemExit as stop:
+        found = int(stop.code or 0)
     shown = capsys.readouterr()
     assert found == code, f"{words}: {found}\n{shown.out}\n{shown.err}"
     return shown.out + shown.err

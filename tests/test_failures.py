@@ -238,7 +238,8 @@ def test_a_fault_in_a_model_is_an_artifact_and_the_study_goes_on(runtime: Runtim
     hook(happens)
     trials = study_of(runtime, "faulty", 2).trials
     assert [t.state.name for t in trials] == ["FAIL", "COMPLETE"]
-    assert trials[0].user_attrs["reason"] == "error: ValueError: the user's own mistake"
+    reason = trials[0].user_attrs["reason"]
+    assert reason.startswith(f"error: ValueError: the user's own mistake ({__file__}, line ")
     text = runtime.tracker.download(trials[0].user_attrs["mlflow_run_id"], "failure.txt").read_text()
     assert "Traceback" in text
     assert "in happens" in text
@@ -252,7 +253,8 @@ def test_a_fault_while_the_model_is_made_is_recorded_as_well(
 
     monkeypatch.setattr(SmallCnn, "build", build)
     outcome = train(runtime, tmp_path / "a", "unmade")
-    assert outcome.reason == "error: KeyError: 'no such layer'"
+    assert outcome.reason.startswith(f"error: KeyError: 'no such layer' ({__file__}, line ")
+    assert "in build" in Path(outcome.attrs["failure"]).read_text(encoding="utf-8")
     run = the_run(runtime, "unmade")
     assert "in build" in runtime.tracker.download(run.run_id, "failure.txt").read_text()
 

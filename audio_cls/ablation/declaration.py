@@ -185,7 +185,7 @@ class Ablation:
             budget = {"training.epochs": self.budget} if self.budget is not None and self.unit == "epochs" else {}
             return self.base.override(budget).override(self.arms[name]).check()
         except ConfigError as error:
-            raise ConfigError(f"ablation {self.name!r}, arm {name!r}: {error}") from None
+            raise ConfigError(f"ablation {self.name!r}, arm {name!r}: {error}", error.unknown) from None
 
     def experiment(self, arm: str, seed: int, fold: int) -> Experiment:
         """The experiment of one cell, but for the epochs that a budget in steps gives it."""

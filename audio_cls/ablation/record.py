@@ -42,7 +42,8 @@ __all__ = [
 class SuiteState:
     """What `checkpoints/suites/NAME.json` says: the declaration that the suite was started with, and its runs in MLflow.
 
-    seeds: all that were ever asked for. data: the corpus's digest. tuned: the overrides that each arm's search found.
+    seeds: all that were ever asked for. data: the corpus's digest. tuned: the overrides that each arm's search found. sources: the
+    digests of the files that declare parts of the user's own.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SuiteState:
     run_id: str | None = None
     arms: dict[str, str] = field(default_factory=dict)
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def join_suite(ablation: Ablation, workspace: Workspace, corpus: Corpus, file: P
     new.seeds = sorted({*old.seeds, *new.seeds})
     if isinstance(old.folds, list) and isinstance(new.folds, list):
         new.folds = sorted({*old.folds, *new.folds})
-    new.run_id, new.arms, new.tuned = old.run_id, old.arms, old.tuned
+    new.run_id, new.arms, new.tuned, new.sources = old.run_id, old.arms, old.tuned, old.sources
     return new
 
 

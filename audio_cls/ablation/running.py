@@ -24,6 +24,7 @@ from audio_cls.ablation.suite import SuiteResult, summarise
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.metrics import check_metric
+from audio_cls.own_parts import remember, sources_of
 from audio_cls.runs import RunState, item_folder, read_state, run_grid
 from audio_cls.tracking import DatasetInfo, Run, Tracker
 from audio_cls.tracking.suites import arm_figures
@@ -81,19 +82,27 @@ def reopen_suite(name: str, workspace: Workspace, tracker: Tracker) -> Suite:
     Raises:
         UserError: for a suite that is not there, or whose corpus has gone or changed.
     """
-    from audio_cls.loading import load_files
+    from audio_cls.own_parts import recorded
     from audio_cls.preparation import open_corpus
 
     state = read_suite(workspace, name)
-    if state.file and Path(state.file).exists():
-        load_files([Path(state.file)])  # components of the user's own
-    ablation = restore(state)
+    files = [Path(state.file)] if state.file else []
+    ablation, full = recorded(lambda: _restored(state), workspace, state.sources, files, f"suite {name}")
     corpus = open_corpus(workspace, state.corpus)
     if corpus.digest != state.data:
         raise UserError(
             f"not comparable: the corpus {corpus.name!r} has digest {corpus.digest[:16]}, the suite {name!r} was run on {state.data[:16]}"
         )
-    return Suite(ablation, check_plan(tuned(ablation, state), corpus), corpus, state, workspace, tracker)
+    return Suite(ablation, check_plan(full, corpus), corpus, state, workspace, tracker)
+
+
+def _restored(state: SuiteState) -> tuple[Ablation, Ablation]:
+    """The declaration as it was stored, and with what the arms' searches found; each arm parses."""
+    ablation = restore(state)
+    full = tuned(ablation, state)
+    for arm in full.arms:
+        full.arm(arm)
+    return ablation, full
 
 
 def tuned(ablation: Ablation, state: SuiteState) -> Ablation:
@@ -141,6 +150,9 @@ def start_suite(suite: Suite, file: Path) -> tuple[Run, dict[str, Run]]:
             dataset=dataset, run_id=state.arms.get(arm),
         )  # fmt: skip
         state.arms[arm] = runs[arm].id
+    sources = [source for arm in ablation.arms for source in sources_of(whole.arm(arm))]
+    remember(suite.workspace, sources)
+    state.sources = list(dict.fromkeys([*state.sources, *(source.digest for source in sources)]))
     write_suite(suite.workspace, state)
     return parent, runs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
@@ -35,6 +36,7 @@ class Augmentation(Component, family=True):
     domain: ClassVar[str] = ""
     order: ClassVar[int] = 50
 
+    @abstractmethod
     def build(self, sample_rate: int, hop_length: int) -> Any:
         """An `Augmenter`, or a `Mixer` where `domain` is "mix".
 

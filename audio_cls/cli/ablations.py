@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from audio_cls.cli.options import DEVICE, Commands, workspace_of
+from audio_cls.cli.options import DEVICE, WITH, Commands, workspace_of
 
 
 @click.group(cls=Commands)
@@ -22,6 +22,7 @@ def ablate() -> None:
 )
 @click.option("--retry-failed", "retry", is_flag=True, help="Train failed runs anew.")
 @DEVICE
+@WITH
 @click.pass_context
 def ablate_run(ctx: click.Context, file: Path, workers: int, seeds: int | None, retry: bool, device: str) -> None:
     """Run the suite that FILE declares (ABLATION); run again, it fills only what is missing."""
@@ -32,6 +33,7 @@ def ablate_run(ctx: click.Context, file: Path, workers: int, seeds: int | None, 
 
 @ablate.command("report")
 @click.argument("name_or_file")
+@WITH
 @click.pass_context
 def ablate_report(ctx: click.Context, name_or_file: str) -> None:
     """What a suite says so far: arms, differences, verdicts; the HTML page; MLflow's views."""
@@ -41,6 +43,7 @@ def ablate_report(ctx: click.Context, name_or_file: str) -> None:
 
 
 @ablate.command("list")
+@WITH
 @click.pass_context
 def ablate_list(ctx: click.Context) -> None:
     """The suites of this workspace and how far they are."""

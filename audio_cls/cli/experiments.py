@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, workspace_of
+from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, WITH, workspace_of
 from audio_cls.errors import UserError, did_you_mean
 
 
@@ -64,6 +64,7 @@ def _folded(text: str, width: int, first: str, later: str) -> str:
 @DEVICE
 @GRACE
 @TRACKING
+@WITH
 @click.pass_context
 def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], name: str | None, folds: str | None, seeds: int, workers: int, again: bool, device: str, grace: float) -> None:  # fmt: skip
     """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it goes on."""
@@ -89,6 +90,7 @@ def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], n
 @click.option("--again", is_flag=True, help="Open it once more; counted.")
 @DEVICE
 @TRACKING
+@WITH
 @click.pass_context
 def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str) -> None:
     """Figures of a run's best weights on its validation clips.
@@ -99,16 +101,28 @@ def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str)
     evaluate_command(workspace_of(ctx), run, test=test, again=again, device=device)
 
 
+def _named_paths(ctx: click.Context, _: click.Parameter, paths: tuple[str, ...]) -> tuple[Path, ...]:
+    """Paths as given. An empty one (a shell's unset variable) is refused: to `Path` it is the current folder."""
+    if any(not path for path in paths):
+        raise UserError(
+            "an empty path ('') among the files to label. Allowed: audio files and folders; . is this folder"
+        )
+    return tuple(Path(path) for path in paths)
+
+
 @click.command("predict")
 @click.argument("run")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, callback=_named_paths)
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @DEVICE
 @TRACKING
+@WITH
 @click.pass_context
 def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_json: bool, device: str) -> None:
-    """Label audio files or folders of them with a run's best weights."""
+    """Label audio files or folders of them with a run's best weights.
+
+    Files that cannot be read are named on stderr and the others labelled: exit code 1, or 2 where none could be read."""
     from audio_cls.commands import predict_command
 
     predict_command(workspace_of(ctx), run, list(paths), top=top, as_json=as_json, device=device)
@@ -116,6 +130,7 @@ def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN [RUN...]")
+@WITH
 @click.pass_context
 def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
     """What differs between runs: configuration, data, code, environment, figures; paired where they pair."""
@@ -134,6 +149,7 @@ def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
 )
 @STORAGE
 @DEVICE
+@WITH
 @click.pass_context
 def report(ctx: click.Context, run_or_study: str, html: Path | None, storage: str | None, device: str) -> None:
     """One HTML page of a run (with clips to hear) or a study, also logged to MLflow."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,6 +39,15 @@ def _remember_tracking(ctx: click.Context, _: click.Parameter, value: str | None
         ctx.find_root().params["tracking"] = value
 
 
+def _load_parts(ctx: click.Context, _: click.Parameter, files: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Load the files of `--with`, before anything is read that may name their parts."""
+    if files:
+        from audio_cls.own_parts import load_with
+
+        load_with(workspace_of(ctx), files)
+    return files
+
+
 # The options that may hold a password, and the variables by which they reach other processes.
 ADDRESSES = {"--storage": "AUDIO_CLS_STORAGE", "--tracking": "AUDIO_CLS_TRACKING"}
 TRACKING_HELP = "MLflow server that runs are recorded on, http://HOST:PORT. Default: AUDIO_CLS_TRACKING, else the workspace's mlflow.db."
@@ -63,6 +73,10 @@ TRUST = click.option(
     is_flag=True,
     help="Run the Python files that came with an imported study, from now on until one of them changes. Read them first.",
 )
+_WITH_HELP = "A Python file that declares parts of your own (models, losses, ...); loaded first. Repeatable."
+_WITH: dict[str, Any] = {"multiple": True, "metavar": "FILE", "callback": _load_parts, "help": _WITH_HELP}
+WITH = click.option("--with", "parts", type=click.Path(path_type=Path), expose_value=False, **_WITH)
+WITH_FOR_WORKERS = click.option("--with", "parts", type=click.Path(path_type=Path), **_WITH)  # the command hands it on
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 STORAGE = click.option(
     "--storage",

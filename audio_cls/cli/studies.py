@@ -7,7 +7,18 @@ from typing import Any
 
 import click
 
-from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, TRUST, Commands, workspace_of
+from audio_cls.cli.options import (
+    DEVICE,
+    GRACE,
+    SET,
+    STORAGE,
+    TRACKING,
+    TRUST,
+    WITH,
+    WITH_FOR_WORKERS,
+    Commands,
+    workspace_of,
+)
 
 
 @click.group(cls=Commands)
@@ -35,8 +46,9 @@ def study() -> None:
 @GRACE
 @TRACKING
 @TRUST
+@WITH_FOR_WORKERS
 @click.pass_context
-def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_version: bool, storage: str | None, assignments: tuple[str, ...], device: str, grace: float, trust: bool) -> None:  # fmt: skip
+def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_version: bool, storage: str | None, assignments: tuple[str, ...], device: str, grace: float, parts: tuple[Path, ...], trust: bool) -> None:  # fmt: skip
     """Run the study that FILE declares (or that was run under the name FILE) until --trials configurations have finished."""
     from audio_cls.study_commands import run_command
 
@@ -51,6 +63,7 @@ def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_ver
         grace=grace,
         new_version=new_version,
         trust=trust,
+        parts=parts,
     )
 
 
@@ -70,6 +83,7 @@ def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_ver
 @GRACE
 @TRACKING
 @TRUST
+@WITH_FOR_WORKERS
 @click.pass_context
 def study_revive(ctx: click.Context, study_ref: str, **options: Any) -> None:
     """Take pruned trials up from their checkpoints and train them to the end. STUDY is a name or a file.
@@ -136,6 +150,7 @@ def study_remove(ctx: click.Context, name: str, yes: bool, with_runs: bool, stor
 @SET
 @DEVICE
 @GRACE
+@WITH
 @click.pass_context
 def study_worker(ctx: click.Context, file: Path, **options: Any) -> None:
     """One worker of a study; started by `study run`."""
@@ -148,6 +163,7 @@ def study_worker(ctx: click.Context, file: Path, **options: Any) -> None:
 @click.argument("name_or_file", required=False)
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Rows of the leaderboard.")
 @STORAGE
+@WITH
 @click.pass_context
 def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage: str | None) -> None:
     """Progress, best so far, running, pruned and failed trials with reasons, and what is left. Without a name: all studies."""
@@ -160,6 +176,7 @@ def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage
 @click.argument("name_or_file")
 @click.option("--json", "as_json", is_flag=True, help="The whole experiment as JSON, for `train`.")
 @STORAGE
+@WITH
 @click.pass_context
 def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: str | None) -> None:
     """The best trial: value, parameters, and the command that trains it again."""
@@ -178,6 +195,7 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @STORAGE
 @DEVICE
+@WITH
 @click.pass_context
 def study_confirm(ctx: click.Context, name_or_file: str, top: int, seeds: int, folds: str | None, workers: int, storage: str | None, device: str) -> None:  # fmt: skip
     """Run the best configurations again on fresh seeds and folds, and rank them anew: what was luck?"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 from torch import nn
@@ -22,6 +23,7 @@ class Model(Component, family=True):
     input_domains: ClassVar[tuple[str, ...]] = ()
     closed_form: ClassVar[bool] = False
 
+    @abstractmethod
     def build(self, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
         """A module whose forward takes (batch, *input_shape) and gives logits (batch, n_classes).
 

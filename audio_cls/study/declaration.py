@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import textwrap
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ class SamplerConfig(Component, family=True):
 
     seed: int = Field(default=0, ge=0)
 
+    @abstractmethod
     def make(self, seed: int) -> BaseSampler:
         """The Optuna sampler for one configuration."""
         raise NotImplementedError
@@ -91,6 +93,7 @@ class RandomSearch(SamplerConfig, kind="random"):
 class PrunerConfig(Component, family=True):
     """When a trial is stopped early. Epochs are counted as the objective reports them."""
 
+    @abstractmethod
     def make(self) -> BasePruner:
         """The Optuna pruner."""
         raise NotImplementedError
@@ -201,7 +204,7 @@ class Study:
         try:
             return self.base.override(overrides)
         except ConfigError as error:
-            raise ConfigError(f"{self._where()}: {error}") from None
+            raise ConfigError(f"{self._where()}: {error}", error.unknown) from None
 
     def identity(self) -> dict[str, Any]:
         """What makes it this study, as plain JSON: stored when the study is created, compared when it is taken up."""
