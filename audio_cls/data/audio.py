@@ -39,6 +39,7 @@ MIN_SECONDS = 0.05
 _TOLERANCE_SECONDS = 0.05  # published end times are rounded
 _MAX_VALUES = 1 << 29  # samples times channels decoded at once: 2 GiB as float32, 101 minutes of CD audio
 _BLOCK = 1 << 20  # frames
+_UNKNOWN = 1 << 61  # frames; libsndfile says more where a FLAC stream's header names none
 _OUTLIERS = 16  # so few samples, however loud, may not decide the level of a clip
 
 
@@ -215,6 +216,8 @@ def _read_frames(file: Any, wanted: int, channels: int) -> NDArray[np.float32]:
 
 
 def _bounded(frames: int, channels: int, rate: int, sample_rate: int) -> int:
+    if frames >= _UNKNOWN:
+        raise BadAudio("its header names no length, as where it was written to a pipe: write it to a file once more")
     if frames * max(channels, sample_rate / rate) > _MAX_VALUES:
         raise BadAudio(
             f"too long: {frames / rate:,.0f} s of {channels} channels at {rate} Hz are more than is decoded at once "
