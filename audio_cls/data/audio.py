@@ -38,7 +38,7 @@ SILENCE_PEAK = 1e-4  # -80 dBFS: three steps of int16, below any recorder's own 
 MIN_SECONDS = 0.05
 _TOLERANCE_SECONDS = 0.05  # published end times are rounded
 _MAX_VALUES = 1 << 29  # samples times channels decoded at once: 2 GiB as float32, 101 minutes of CD audio
-_BLOCK = 1 << 20  # frames
+_BLOCK = 1 << 20  # values read at a time
 _UNKNOWN = 1 << 61  # frames; libsndfile says more where a FLAC stream's header names none
 _OUTLIERS = 16  # so few samples, however loud, may not decide the level of a clip
 
@@ -207,11 +207,12 @@ def _read(
 def _read_frames(file: Any, wanted: int, channels: int) -> NDArray[np.float32]:
     """`wanted` frames, or those that there are: memory grows with what is read, not with what a header claims."""
     blocks: list[NDArray[np.float32]] = []
+    size = max(1, _BLOCK // channels)
     while wanted > 0:
-        blocks.append(file.read(min(wanted, _BLOCK), dtype="float32", always_2d=True))
-        if len(blocks[-1]) < min(wanted, _BLOCK):
+        blocks.append(file.read(min(wanted, size), dtype="float32", always_2d=True))
+        if len(blocks[-1]) < min(wanted, size):
             break
-        wanted -= _BLOCK
+        wanted -= size
     return blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros((0, channels), np.float32), *blocks])
 
 

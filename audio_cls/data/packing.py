@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -137,6 +138,8 @@ def prepare(
                 else:
                     path = store.path if key in store.entries else known[key]["path"]
                     good.append((clip, path, entry))
+            if not good and previous is None:
+                _leave_nothing(directory)
             _refuse(manifest, bad, on_bad, len(good))
             samples = store.in_order([(path, entry) for _, path, entry in good])
             publish(directory, _index(manifest, good, bad, request, "" if died else fingerprint), samples)
@@ -189,6 +192,14 @@ def _previous(manifest: Manifest, directory: Path) -> Corpus | None:
             "choose another directory, or remove this one"
         )
     return corpus
+
+
+def _leave_nothing(directory: Path) -> None:
+    """Remove a folder in which nothing was packed, unless something else lies in it."""
+    shutil.rmtree(directory / "partial", ignore_errors=True)
+    (directory / ".lock").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def _entries(corpus: Corpus, damaged: set[int]) -> dict[str, Entry]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from audio_cls.data.audio import AUDIO_SUFFIXES
 from audio_cls.data.manifest import Clip, Manifest, display_name, natural_key, split_name
+from audio_cls.data.sources.known import note_of
 from audio_cls.errors import UserError
 
 __all__ = ["detect", "read"]
@@ -67,7 +68,8 @@ def read(root: Path, *, group_pattern: str | None = None, name: str | None = Non
     if not clips:
         raise UserError(f"{root}: no class folders with audio in them")
     classes = tuple(sorted({c.labels[0] for c in clips}, key=natural_key))
-    note = f"{passed_over} files that are no audio by their ending were passed over" if passed_over else ""
+    skipped = f"{passed_over} files that are no audio by their ending were passed over" if passed_over else ""
+    note = "; ".join(part for part in (skipped, note_of(root)) if part)
     return Manifest(
         name or display_name(root.resolve().name), tuple(clips), classes, "multiclass", "audio_folder", note, root
     )
