@@ -11,11 +11,13 @@ import json
 import os
 import re
 import zlib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from audio_cls.data.audio import MAX_RATE
 from audio_cls.data.manifest import TASKS
 from audio_cls.errors import UserError
 
@@ -23,6 +25,23 @@ __all__ = ["CLIP_COLUMNS", "FORMAT_VERSION", "content_digest", "read_index", "re
 
 FORMAT_VERSION = 1
 CLIP_COLUMNS = ("id", "path", "labels", "fold", "split", "group", "start", "end", "row")
+_TEXT, _WHOLE, _LIST = frozenset({str}), frozenset({int}), frozenset({list})
+_NUMBER, _OR_NOTHING = frozenset({int, float}), frozenset({type(None)})
+_TYPES: dict[str, frozenset[type]] = {
+    **dict.fromkeys(("name", "source", "note", "fingerprint", "samples", "digest", "task"), _TEXT),
+    **dict.fromkeys(("n", "sample_rate"), _WHOLE),
+    **dict.fromkeys(("classes", "bad"), _LIST),
+    "root": _TEXT | _OR_NOTHING,
+}
+_COLUMN_TYPES: dict[str, frozenset[type]] = {
+    **dict.fromkeys(("id", "path", "key"), _TEXT),
+    **dict.fromkeys(("split", "group"), _TEXT | _OR_NOTHING),
+    **dict.fromkeys(("fold", "row"), _WHOLE | _OR_NOTHING),
+    **dict.fromkeys(("start", "end"), _NUMBER | _OR_NOTHING),
+    **dict.fromkeys(("length", "crc", "rate", "channels"), _WHOLE),
+    "gain": _NUMBER,
+    "labels": _LIST,
+}
 FACT_COLUMNS = ("length", "crc", "rate", "channels", "gain", "key")
 
 
@@ -74,38 +93,39 @@ def _nonsense(index: dict[str, Any]) -> str | None:
     """What in an index cannot be, whoever wrote it: an archive may bring one whose checksum is right."""
     try:
         columns, classes = index["columns"], index["classes"]
+        for name, types in _TYPES.items():
+            values = index[name]
+            if type(values) not in types:
+                return f"{name} is {values!r}"
+        for name, types in _COLUMN_TYPES.items():
+            wrong = set(map(type, columns[name])) - types
+            if wrong:
+                return f"the column {name!r} holds {sorted(t.__name__ for t in wrong)[0]} values"
+            if types & _NUMBER and not _are_plain_numbers(columns[name]):
+                return f"the column {name!r} holds numbers that cannot be"
         if not re.fullmatch(r"samples-[0-9a-f]{16}\.i16", index["samples"]):
             return f"its samples are named {index['samples']!r}"
         if not re.fullmatch(r"[0-9a-f]{64}", index["digest"]):
             return f"its digest is {index['digest']!r}"
-        if not isinstance(index["n"], int) or index["n"] < 1:
-            return f"{index['n']!r} clips"
-        if not isinstance(index["sample_rate"], int) or index["sample_rate"] < 1:
-            return f"a sample rate of {index['sample_rate']!r}"
-        if index["task"] not in TASKS or not all(isinstance(c, str) for c in classes):
-            return "its task or its classes are none"
-        for name in ("length", "crc", "rate", "channels"):
-            values = np.asarray(columns[name])
-            if values.ndim != 1 or values.dtype.kind not in "iu" or values.min() < 0:
-                return f"column {name!r} holds other things than whole numbers"
-        if not all(type(k) is int and 0 <= k < len(classes) for labels in columns["labels"] for k in labels):
+        if index["task"] not in TASKS or not 1 <= index["sample_rate"] <= MAX_RATE or index["n"] < 1:
+            return f"{index['task']!r}, {index['n']} clips, {index['sample_rate']} Hz"
+        if not classes or set(map(type, classes)) != {str} or len(set(classes)) != len(classes):
+            return "its classes are not different names"
+        if not set(chain.from_iterable(columns["labels"])) <= set(range(len(classes))):
             return "labels of classes that it does not have"
-        if not all(f is None or (type(f) is int and 0 <= f < 1 << 62) for f in columns["fold"]):
-            return "folds that are not whole numbers"
-        texts = [
-            index["name"],
-            index["source"],
-            index["note"],
-            index["root"] or "",
-            *columns["id"],
-            *columns["path"],
-            *(t for c in ("split", "group") for t in columns[c] if t is not None),
-        ]
-        if not all(isinstance(text, str) for text in texts):
-            return "names that are not text"
+        if not all(
+            isinstance(a, str) and isinstance(b, str) and (row is None or type(row) is int) and isinstance(c, str)
+            for a, b, row, c in index["bad"]
+        ):
+            return "its list of bad clips is none"
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _are_plain_numbers(values: list[Any]) -> bool:
+    numbers = np.asarray([v for v in values if v is not None], dtype=np.float64)
+    return bool(((numbers >= 0) & (numbers < 1 << 53)).all())
 
 
 def recorded_rate(directory: Path) -> int | None:
