@@ -13,15 +13,12 @@ from types import ModuleType
 from typing import Any
 
 from audio_cls.data.manifest import Manifest
-from audio_cls.data.sources.known import refuse_unreadable
+from audio_cls.data.sources.known import refuse_names, refuse_unreadable
 from audio_cls.errors import UserError, choices
 
 __all__ = ["LAYOUTS", "detect", "read"]
 
 LAYOUTS = ("esc50", "synthetic", "csv", "audio_folder")  # in the order of detection: the most particular first
-
-
-_PARTICULAR = ("esc50", "synthetic")  # told by a mark of their own; the others by what many layouts have
 
 
 def read(path: Path | str, layout: str | None = None, **options: Any) -> Manifest:
@@ -54,8 +51,10 @@ def detect(path: Path) -> str:
         UserError: none fits; says what was looked for. Or it is a published layout that has no reader.
     """
     for layout in LAYOUTS:
-        if layout not in _PARTICULAR:
+        if layout == "csv":
             refuse_unreadable(path)
+        elif layout == "audio_folder" and path.is_dir():
+            refuse_names(path)
         if _module(layout).detect(path):
             return layout
     raise UserError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from audio_cls.data.manifest import split_name
 from audio_cls.errors import UserError
 
-__all__ = ["note_of", "refuse_unreadable"]
+__all__ = ["note_of", "refuse_names", "refuse_unreadable"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ _WAY_ON = "A CSV file with the columns path and label (and fold, split, group wh
 
 
 def refuse_unreadable(path: Path) -> None:
-    """Refuse a path that holds a published layout without a reader, or folders that are not classes by their names.
+    """Refuse a path that holds a published layout without a reader.
 
     Raises:
-        UserError: naming the layout and the way on.
+        UserError: naming the layout, where its labels stand, and the way on.
     """
     if path.is_file():
         if re.fullmatch(r"\.tfrecords?(-.*)?", path.suffix):
@@ -80,6 +80,14 @@ def refuse_unreadable(path: Path) -> None:
                 f"{path}: this is {known.name} by its {mark!r}, which has no reader yet. {_WAY_ON}; what goes into it stands in "
                 f"{known.labels}. --layout audio_folder takes the folders' names for classes all the same"
             )
+
+
+def refuse_names(path: Path) -> None:
+    """Refuse a folder whose folders are no classes by their names: `audio`, `fold1`, `dev`, ...
+
+    Raises:
+        UserError: asking whether they are, and naming the way on.
+    """
     names = [p.name for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     if names and all(map(_is_no_class, names)) and not _has_splits(path, names):
         shown = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
