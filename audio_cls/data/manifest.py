@@ -8,7 +8,19 @@ from pathlib import Path
 
 from audio_cls.errors import UserError, choices
 
-__all__ = ["SPLITS", "TASKS", "Clip", "Faults", "Manifest", "display_name", "natural_key", "split_name"]
+__all__ = [
+    "LARGEST_NUMBER",
+    "SPLITS",
+    "TASKS",
+    "Clip",
+    "Faults",
+    "Manifest",
+    "display_name",
+    "natural_key",
+    "split_name",
+]
+
+LARGEST_NUMBER = 2**31 - 1  # of a fold
 
 TASKS = ("multiclass", "multilabel")
 SPLITS = ("train", "validation", "test")

@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from audio_cls.data.manifest import Clip, Faults, Manifest, display_name, natural_key, split_name
+from audio_cls.data.manifest import LARGEST_NUMBER, Clip, Faults, Manifest, display_name, natural_key, split_name
 from audio_cls.errors import UserError, choices
 
-__all__ = ["MAX_FOLD", "Row", "detect", "read", "read_rows"]
+__all__ = ["Row", "detect", "read", "read_rows"]
 
 Row = tuple[int, dict[str, str]]  # (line of the file, cells by column)
 _NAMES = {
@@ -25,7 +25,6 @@ _NAMES = {
     "start": ("start", "onset", "start_seconds"),
     "end": ("end", "offset", "end_seconds"),
 }
-MAX_FOLD = 1_000_000
 _SEPARATORS = (";", "|", ",")
 
 
@@ -213,8 +212,8 @@ def _whole(text: str, what: str, row: int, faults: Faults) -> int | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not value.is_integer() or not 0 <= value <= MAX_FOLD:
-        faults.add(f"the {what} {text!r} is not a whole number from 0 to {MAX_FOLD:,}", row)
+    if not value.is_integer() or not 0 <= value <= LARGEST_NUMBER:
+        faults.add(f"the {what} {text!r} is not a whole number from 0 to {LARGEST_NUMBER}", row)
         return None
     return int(value)
 
