@@ -122,7 +122,7 @@ def test_esc50(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ("x.wav,one,0,dog,True,9,A", r"esc50.csv, row 6: fold 'one'"),
-        ("x.wav,10000000,0,dog,True,9,A", r"esc50.csv, row 6: fold '10000000'"),
+        ("x.wav,10000000000,0,dog,True,9,A", r"esc50.csv, row 6: fold '10000000000'"),
         ("x.wav,1,0,dog,yes,9,A", r"row 6: esc10 is 'yes'"),
         ("x.wav,1,5,dog,True,9,A", r"row 6: 'dog' has target 5 here and 0 in row 2"),
         ("x.wav,1,0,cat,True,9,A", r"row 6: target 0 is 'cat' here and 'dog' in row 2"),
@@ -244,7 +244,7 @@ def test_csv_options(tmp_path: Path) -> None:
         ("path,label\na.wav,x\n,y\n", r"meta.csv, row 3: the path is empty"),
         ("path,label\na.wav,x\nb.wav,\n", r"meta.csv, row 3: the label is empty"),
         ("path,label,fold\na.wav,x,1\nb.wav,x,1.5\n", r"row 3: the fold '1.5' is not a whole number"),
-        ("path,label,fold\na.wav,x,1e30\n", r"row 2: the fold '1e30' is not a whole number from 0 to 1,000,000"),
+        ("path,label,fold\na.wav,x,1e30\n", r"row 2: the fold '1e30' is not a whole number from 0 to 2147483647"),
         ("path,label,start\na.wav,x,-1\n", r"row 2: the start '-1' is not a time"),
         ("path,label,end\na.wav,x,nan\n", r"row 2: the end 'nan' is not a time"),
         ("path,label,start,end\na.wav,x,2,1\n", r"row 2: the end 1 s is not after the start 2 s"),
