@@ -111,6 +111,7 @@ class FeatureCache:
         if (
             experiment.features.output_domain == "waveform"
         ):  # nothing to compute: batches are cut from the corpus itself
+            corpus.check(range(len(corpus)))  # damage is found before the training, as where features are computed
             return PackedFeatures(torch.empty(0), None, None)
         window = f"{data.clip_samples}/{data.pad}" if framewise else "whole"
         key = (corpus.digest, experiment.features.digest(), window, str(device))
@@ -216,12 +217,12 @@ class Batches:
         data = self.experiment.data
         out = np.empty((len(clips), data.clip_samples), dtype=np.float32)
         for row, (clip, part) in enumerate(zip(clips.tolist(), where.tolist(), strict=True)):
-            offset, length = int(self.corpus.offsets[clip]), int(self.corpus.lengths[clip])
-            if length >= data.clip_samples:
-                start = offset + int(_position(np.array([part]), np.array([length - data.clip_samples]))[0])
-                out[row] = self.corpus.samples[start : start + data.clip_samples]
+            samples = self.corpus.samples_of(clip)
+            if len(samples) >= data.clip_samples:
+                start = int(_position(np.array([part]), np.array([len(samples) - data.clip_samples]))[0])
+                out[row] = samples[start : start + data.clip_samples]
             else:
-                out[row] = fit_length(self.corpus.samples[offset : offset + length], data.clip_samples, data.pad)
+                out[row] = fit_length(samples, data.clip_samples, data.pad)
         return torch.from_numpy(out).mul_(1 / 32768).to(self.device, non_blocking=True)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import tracemalloc
+import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio_cls.data.audio import BadAudio, load, to_float, to_int16
+from audio_cls.data.audio import BadAudio, load, source_rate, to_float, to_int16
+from audio_cls.data.headers import read_promise
 
 
 def tone(rate: int, seconds: float = 1.0, frequency: float = 440.0, level: float = 0.5) -> np.ndarray:
@@ -152,3 +157,198 @@ def test_a_flac_that_was_cut_off_is_bad(tmp_path: Path) -> None:
     (tmp_path / "a.flac").write_bytes(data[: len(data) // 2])
     with pytest.raises(BadAudio):
         load(tmp_path / "a.flac", sample_rate=8000)
+
+
+# -- headers that promise more than there is ------------------------------------------------------------------------
+
+FORMATS = {
+    "wav": {},
+    "aiff": {},
+    "au": {},
+    "w64": {},
+    "caf": {},
+    "flac": {},
+    "ogg": {},
+    "mp3": {"bitrate_mode": "CONSTANT"},
+    "opus": {"format": "OGG", "subtype": "OPUS"},
+    "rf64": {"format": "RF64"},
+    "wavex": {"format": "WAVEX", "subtype": "PCM_24"},
+    "adpcm": {"format": "WAV", "subtype": "IMA_ADPCM"},
+    "aifc": {"format": "AIFF", "subtype": "ULAW"},
+    "vbr": {"format": "MP3", "bitrate_mode": "VARIABLE"},
+}
+
+
+class Samples(dict[str, bytes]):
+    """Two seconds of sound in each format; in a failure's report without their bytes."""
+
+    def __repr__(self) -> str:
+        return "<samples>"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    folder = tmp_path_factory.mktemp("formats")
+    x = tone(24000, 2.0) + np.random.default_rng(5).uniform(-0.2, 0.2, 48000)
+    for name, options in FORMATS.items():
+        sf.write(folder / f"a.{name}", x, 24000, **options)
+    return Samples({name: (folder / f"a.{name}").read_bytes() for name in FORMATS})
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_that_was_cut_off_is_bad_and_a_whole_one_is_not(tmp_path: Path, whole: Samples, name: str) -> None:
+    path, data = tmp_path / f"a.{name}", whole[name]
+    path.write_bytes(data)
+    assert len(load(path, sample_rate=16000).samples) == pytest.approx(32000, abs=1600)
+    for kept in (0.1, 0.5, 0.97):
+        path.write_bytes(data[: int(kept * len(data))])
+        with pytest.raises(BadAudio, match=r"cut short|cannot be decoded"):
+            load(path, sample_rate=16000)
+        if name != "flac":  # whose decoder would notice only when it gets there
+            with pytest.raises(BadAudio):
+                load(path, sample_rate=16000, max_seconds=0.1)
+
+
+def test_an_mp3_without_a_header_of_its_length_is_bad_when_cut(tmp_path: Path, whole: Samples) -> None:
+    data = whole["mp3"]
+    first = data.index(data[:2], 2)  # the frame behind the one that holds the length
+    (tmp_path / "a.mp3").write_bytes(data[first:])
+    load(tmp_path / "a.mp3", sample_rate=16000)
+    (tmp_path / "a.mp3").write_bytes(data[first:] + b"TAG" + bytes(125))  # ID3v1
+    load(tmp_path / "a.mp3", sample_rate=16000)
+    (tmp_path / "a.mp3").write_bytes(data[first : len(data) // 10])
+    with pytest.raises(BadAudio, match=r"cut short: its header says .* bytes of its last frame"):
+        load(tmp_path / "a.mp3", sample_rate=16000)
+    cut = data[: len(data) // 10]
+    (tmp_path / "a.mp3").write_bytes(cut)
+    with pytest.raises(BadAudio, match=r"cut short: its header says .* MP3 frames"):
+        load(tmp_path / "a.mp3", sample_rate=16000)
+
+
+def test_a_header_that_claims_twice_the_audio_is_bad(tmp_path: Path, whole: Samples) -> None:
+    wav, aiff = bytearray(whole["wav"]), bytearray(whole["aiff"])
+    at = wav.index(b"data")
+    wav[at + 4 : at + 8] = struct.pack("<I", 2 * 96000)
+    (tmp_path / "a.wav").write_bytes(wav)
+    with pytest.raises(BadAudio, match=r"header says 4\.00 s, 2\.00 s can be read"):
+        load(tmp_path / "a.wav", sample_rate=16000)
+    at = aiff.index(b"COMM")
+    aiff[at + 10 : at + 14] = struct.pack(">I", 2 * 48000)
+    (tmp_path / "a.aiff").write_bytes(aiff)
+    with pytest.raises(BadAudio, match=r"header says 4\.00 s, 2\.00 s can be read"):
+        load(tmp_path / "a.aiff", sample_rate=16000)
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_wav_that_was_written_to_a_pipe_is_read(tmp_path: Path, whole: Samples, size: int) -> None:
+    wav = bytearray(whole["wav"])
+    at = wav.index(b"data")
+    wav[at + 4 : at + 8] = struct.pack("<I", size or 96000)
+    wav[4:8] = struct.pack("<I", min(0xFFFFFFFF, size + 36 if size else 0))
+    (tmp_path / "a.wav").write_bytes(wav)
+    assert len(load(tmp_path / "a.wav", sample_rate=24000).samples) == 48000
+
+
+def test_a_flac_header_that_claims_years_costs_no_memory(tmp_path: Path, whole: Samples) -> None:
+    flac = bytearray(whole["flac"])
+    for claimed, said in ((b"\xff" * 4, "too long"), (bytes(4), "names no length")):
+        flac[21] = flac[21] & 0xF0 | claimed[0] & 0x0F  # STREAMINFO's 36 bits of samples
+        flac[22:26] = claimed
+        (tmp_path / "a.flac").write_bytes(flac)
+        with pytest.raises(BadAudio, match=said):
+            load(tmp_path / "a.flac", sample_rate=16000)
+    assert len(load(tmp_path / "a.flac", sample_rate=24000, start=0.5, end=1.0).samples) == 12000
+
+
+def test_no_clip_of_esc10_is_called_cut_short(esc10_root: Path) -> None:
+    files = sorted((esc10_root / "audio").iterdir())
+    assert len(files) == 400
+    for path in files:
+        with open(path, "rb") as file:
+            assert read_promise(file, path.stat().st_size) is None, path
+
+
+# -- what is no audio -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [1, 100, 2_000_000])
+def test_an_implausible_rate_is_bad(tmp_path: Path, rate: int) -> None:
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.random.default_rng(0).integers(-9999, 9999, 16000).astype("<i2").tobytes())
+    for call in (lambda p: load(p, sample_rate=16000), source_rate):
+        with pytest.raises(BadAudio, match=rf"names a sample rate of {rate} Hz: 1,000 to 1,000,000 Hz are read"):
+            call(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("name", ["a.au", "a.snd", "a.vox", "a.gsm", "a.raw", "a.wav"])
+def test_text_is_no_audio_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("This is a text.\n" * 1000)
+    with pytest.raises(BadAudio, match="cannot be decoded"):
+        load(tmp_path / name, sample_rate=16000)
+
+
+def test_one_huge_sample_does_not_silence_a_clip(tmp_path: Path) -> None:
+    x = tone(8000).astype(np.float32)
+    for value, channels in ((3e38, 1), (1e6, 1), (3e38, 2)):
+        spoilt = x.copy()
+        spoilt[100] = value
+        sf.write(tmp_path / "a.wav", np.stack([spoilt] * channels, axis=1), 8000, subtype="FLOAT")
+        with pytest.raises(BadAudio, match=r"would be silent|not finite"):
+            load(tmp_path / "a.wav", sample_rate=8000)
+    sf.write(tmp_path / "a.wav", x * 32767, 8000, subtype="FLOAT")  # a scale of whole numbers is a scale
+    assert np.abs(load(tmp_path / "a.wav", sample_rate=8000).samples).max() > 32000
+    click = np.zeros(8000, np.float32)
+    click[4000:4040] = 1.3  # short and loud beside digital silence, yet a sound
+    sf.write(tmp_path / "a.wav", click, 8000, subtype="FLOAT")
+    assert load(tmp_path / "a.wav", sample_rate=8000).gain < 1
+
+
+def test_names_that_are_not_utf8_and_paths_that_cannot_be(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path)
+    sf.write(tmp_path / "a.flac", tone(8000), 8000)
+    os.rename(tmp_path / "a.flac", folder + b"/caf\xe9.flac")
+    path = Path(os.fsdecode(folder + b"/caf\xe9.flac"))
+    assert len(load(path, sample_rate=8000).samples) == 8000
+    assert source_rate(path) == 8000
+    os.mkfifo(tmp_path / "pipe.wav")
+    for bad, said in (("a\0b.wav", "NUL"), ("a" * 5000, "too long"), ("pipe.wav", "not a file")):
+        with pytest.raises(BadAudio, match=said):
+            load(tmp_path / bad, sample_rate=8000)
+
+
+@given(data=st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_damage_is_read_or_refused(whole: Samples, tmp_path: Path, data: st.DataObject) -> None:
+    """Bytes of a header changed, a part cut out or put in twice: a clip or a BadAudio, and no more memory than a clip takes."""
+    name = data.draw(st.sampled_from(sorted(whole)))
+    damaged = bytearray(whole[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        near = data.draw(st.booleans())
+        at = data.draw(st.integers(0, 120 if near else max(0, len(damaged) - 1)))
+        how = data.draw(st.sampled_from(["bytes", "cut", "twice", "end"]))
+        if how == "bytes":
+            new = data.draw(
+                st.binary(min_size=1, max_size=8) | st.sampled_from([b"\0" * 4, b"\xff" * 4, b"\x7f" + b"\xff" * 3])
+            )
+            damaged[at : at + len(new)] = new
+        elif how == "cut":
+            del damaged[at : at + data.draw(st.integers(1, 400))]
+        elif how == "twice":
+            damaged[at:at] = damaged[at : at + data.draw(st.integers(1, 400))]
+        else:
+            del damaged[max(1, at) :]
+    path = tmp_path / f"a.{name}"
+    path.write_bytes(damaged)
+    tracemalloc.start()
+    try:
+        audio = load(path, sample_rate=16000)
+        assert np.abs(audio.samples.astype(int)).max() > 0
+    except BadAudio as error:
+        assert str(error).isprintable()  # noqa: PT017 - both outcomes are right
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 64 << 20

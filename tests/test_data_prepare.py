@@ -5,25 +5,34 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from audio_cls.data import sources
+from audio_cls.batches import FeatureCache
+from audio_cls.data import corpus as corpora
+from audio_cls.data import rates, sources
 from audio_cls.data.audio import load, to_float
-from audio_cls.data.corpus import Corpus
+from audio_cls.data.corpus import Corpus, DamagedCorpus
 from audio_cls.data.describe import describe
 from audio_cls.data.manifest import Clip, Manifest
 from audio_cls.data.packing import prepare
+from audio_cls.data.rates import choose_rate
 from audio_cls.data.workers import WorkerDied, ordered_map
 from audio_cls.errors import UserError
+from audio_cls.experiment import Experiment
 
 MakeManifest = Callable[..., Manifest]
 
@@ -92,6 +101,7 @@ import sys, time
 from pathlib import Path
 from audio_cls.data import sources
 from audio_cls.data.packing import prepare
+from audio_cls.data.rates import choose_rate
 prepare(sources.read(Path(sys.argv[1]), "audio_folder"), sys.argv[2], workers=int(sys.argv[3]))
 """
 
@@ -279,8 +289,8 @@ def test_open_and_verify_notice_damage(make: MakeManifest, tmp_path: Path) -> No
         with pytest.raises(UserError, match=message):
             Corpus.open(tmp_path / "c")
     index.write_text(text.replace('"fold": [1,', '"fold": [2,'))
-    with pytest.raises(UserError, match="digest"):
-        Corpus.open(tmp_path / "c").verify()
+    with pytest.raises(UserError, match=r"index.json: damaged: it does not match its checksum"):
+        Corpus.open(tmp_path / "c")
 
 
 def test_a_damaged_corpus_is_prepared_anew(make: MakeManifest, tmp_path: Path) -> None:
@@ -326,6 +336,259 @@ def test_describe_counts(make: MakeManifest, tmp_path: Path) -> None:
     json.dumps(made.to_dict())
     for table in made.tables():
         assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+# -- the rate -------------------------------------------------------------------------------------------------------
+
+
+def at_rates(tmp_path: Path, *rates: int, name: str = "r") -> Manifest:
+    """One clip of half a second at each rate."""
+    (tmp_path / name).mkdir()
+    clips = []
+    for i, rate in enumerate(rates):
+        path = tmp_path / name / f"{i}.wav"
+        sf.write(path, np.random.default_rng(i).uniform(-0.5, 0.5, rate // 2), rate)
+        clips.append(Clip(path.name, path, ("a",)))
+    return Manifest("small", tuple(clips), ("a",), "multiclass", "test", root=tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected", "reason"),
+    [
+        ((8000, 8000, 44100), 8000, "the rate of 2 of 3 clips"),
+        ((44100, 44100, 8000), 16000, "recorded at 44100 Hz; more than 16000 only when asked"),
+        ((8000, 11025), 8000, "the rate of 1 of 2 clips"),  # of equals the lowest
+        ((12000,) * 3, 12000, "the rate of 3 of 3 clips"),
+    ],
+)
+def test_the_rate_is_that_of_most_files(tmp_path: Path, rates: tuple[int, ...], expected: int, reason: str) -> None:
+    report = prepare(at_rates(tmp_path, *rates), tmp_path / "c", workers=1)
+    assert report.corpus.sample_rate == expected
+    assert reason in report.rate_reason
+    assert report.notes == ()
+
+
+def test_the_rate_does_not_depend_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_FILES_PER_JOB", 1)
+    manifest = at_rates(tmp_path, *([8000] * 5 + [22050] * 4))
+    (tmp_path / "r" / "0.wav").write_bytes(b"no audio")
+    seen: list[str] = []
+    tell = lambda done, total, what: seen.append(what)  # noqa: E731
+    assert choose_rate(manifest, "auto", tmp_path / "c", 2, tell).reason == "the rate of 4 of 8 clips"
+    assert any(what.startswith("reading headers") for what in seen)
+
+
+def test_a_rate_above_the_files_own_is_warned_of(tmp_path: Path) -> None:
+    report = prepare(at_rates(tmp_path, 8000, 8000, 44100), tmp_path / "c", workers=1, sample_rate=16000)
+    assert report.corpus.sample_rate == 16000
+    [note] = report.notes
+    assert note.startswith("2 of 3 clips are recorded below 16000 Hz, most at 8000 Hz")
+    assert note.endswith("Better: --sample-rate 8000")
+
+
+def test_a_corpus_and_an_interrupted_preparation_keep_their_rate(tmp_path: Path) -> None:
+    manifest = at_rates(tmp_path, 8000, 8000)
+    first = prepare(manifest, tmp_path / "c", workers=1, sample_rate=16000)
+    again = prepare(manifest, tmp_path / "c", workers=1)
+    assert (again.decoded, again.corpus.digest, again.rate_reason) == (
+        0,
+        first.corpus.digest,
+        "as it was packed before",
+    )
+    (tmp_path / "r" / "bad.wav").write_bytes(b"no audio")
+    broken = dataclasses.replace(manifest, clips=(*manifest.clips, Clip("x", tmp_path / "r" / "bad.wav", ("a",))))
+    with pytest.raises(UserError, match="1 of 3 clips"):
+        prepare(broken, tmp_path / "d", workers=1, sample_rate=12000, on_bad="refuse")
+    taken_up = prepare(manifest, tmp_path / "d", workers=1)
+    assert (taken_up.decoded, taken_up.corpus.sample_rate) == (0, 12000)
+
+
+def test_wrong_rates_and_lengths_leave_nothing_behind(tmp_path: Path) -> None:
+    manifest = at_rates(tmp_path, 8000)
+    for wrong in ({"sample_rate": 10**9}, {"sample_rate": 10}, {"max_seconds": float("nan")}, {"max_seconds": 0.01}):
+        with pytest.raises(UserError, match=rf"\(--{next(iter(wrong)).replace('_', '-')}\)"):
+            prepare(manifest, tmp_path / "c", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="No clip can be used"):
+        prepare(dataclasses.replace(manifest, clips=(Clip("x", tmp_path / "x.wav", ("a",)),)), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+# -- damage ---------------------------------------------------------------------------------------------------------
+
+
+def zero(corpus: Corpus, share: float = 0.14) -> None:
+    """Zero a part of the packed samples from 40 % on."""
+    size = corpus.samples_path.stat().st_size
+    with open(corpus.samples_path, "r+b") as file:
+        file.seek(int(size * 0.4))
+        file.write(bytes(int(size * share)))
+
+
+def test_a_corpus_of_which_a_part_is_zero_is_refused_when_opened_and_repaired(
+    make: MakeManifest, tmp_path: Path
+) -> None:
+    corpus = prepare(make(40), tmp_path / "c", workers=1, max_seconds=60).corpus
+    before = contents(tmp_path / "c")
+    zero(corpus)
+    with pytest.raises(
+        DamagedCorpus, match=r"\d of 40 clips are damaged: 0\d\d\d.wav, .*repair it with: (.*)"
+    ) as error:
+        Corpus.open(tmp_path / "c")
+    assert str(error.value).endswith(
+        f"audio-cls data prepare {tmp_path / 'src'} --name small --sample-rate 16000 --max-seconds 60"
+    )
+    report = prepare(make(40), tmp_path / "c", workers=1, max_seconds=60)
+    assert 4 <= report.decoded <= 10
+    assert contents(tmp_path / "c") == before
+
+
+def test_what_opening_does_not_look_at_is_compared_when_it_is_read_first(
+    make: MakeManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpora, "_SAMPLE_BYTES", 0)
+    zero(prepare(make(40), tmp_path / "c", workers=1).corpus)
+    corpus = Corpus.open(tmp_path / "c")
+    corpus.waveform(0)
+    for read in (
+        lambda: corpus.waveform(18),
+        lambda: corpus.samples_of(18),
+        lambda: corpus.check(range(40)),
+        corpus.verify,
+    ):
+        with pytest.raises(DamagedCorpus, match="of 40 clips are damaged"):
+            read()
+    calls: list[int] = []
+    monkeypatch.setattr(corpora.zlib, "crc32", lambda data: calls.append(1) or 0)
+    corpus.waveform(0)
+    assert not calls  # once a process
+
+
+@pytest.mark.parametrize("features", ["log_mel", "waveform"])
+def test_a_damaged_corpus_is_refused_before_anything_is_trained(
+    tones_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: str
+) -> None:
+    shutil.copytree(tones_corpus, tmp_path / "tones")
+    monkeypatch.setattr(corpora, "_SAMPLE_BYTES", 0)
+    corpus = Corpus.open(tmp_path / "tones")
+    zero(corpus, 0.01)
+    keys = {"data.corpus": "tones", "data.sample_rate": 8000, "features": features}
+    experiment = Experiment().override(keys)
+    extractor = experiment.features.build(8000)
+    with pytest.raises(DamagedCorpus, match="1 of 30 clips are damaged"):
+        FeatureCache().packed(experiment, corpus, extractor, torch.device("cpu"))
+
+
+def test_a_corpus_of_an_older_version_is_opened_and_checked_by_its_digest(make: MakeManifest, tmp_path: Path) -> None:
+    prepare(make(), tmp_path / "c", workers=1)
+    path = tmp_path / "c" / "index.json"
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("checksum", "max_seconds")}
+    path.write_text(json.dumps(old))
+    Corpus.open(tmp_path / "c").verify()
+    assert prepare(make(), tmp_path / "c", workers=1).decoded == 0
+    path.write_text(json.dumps({**old, "columns": {**old["columns"], "fold": [2] * 12}}))
+    with pytest.raises(UserError, match=r"index.json: damaged"):
+        Corpus.open(tmp_path / "c")
+
+
+@given(data=st.data())
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_index_is_opened_or_refused(small_index: tuple[Path, str], data: st.DataObject) -> None:
+    """An index with wrong values and the right checksum, as an archive may bring one."""
+    directory, text = small_index
+    index = json.loads(text)
+    nasty = st.sampled_from(
+        [None, -1, 0, 2**70, 1e300, float("nan"), "", "../../x", [], {}, [1], True, "x" * 5000, "\udce9"]
+    )
+    for _ in range(data.draw(st.integers(1, 3))):
+        columns = data.draw(st.booleans())
+        where = index["columns"] if columns and isinstance(index.get("columns"), dict) else index
+        if not where:
+            continue
+        key = data.draw(st.sampled_from(sorted(where)))
+        if columns and isinstance(where[key], list) and where[key] and data.draw(st.booleans()):
+            where[key][data.draw(st.integers(0, len(where[key]) - 1))] = data.draw(nasty)
+        elif data.draw(st.integers(0, 9)) == 0:
+            del where[key]
+        else:
+            where[key] = data.draw(nasty)
+    rest = json.dumps(index)[1:].encode()
+    (directory / "index.json").write_bytes(b'{\n"checksum": %d,\n' % zlib.crc32(rest) + rest)
+    try:
+        corpus = Corpus.open(directory)
+        corpus.verify()
+    except UserError:
+        return
+    assert len(corpus.clips) == len(corpus) == len(corpus.targets)
+    describe(corpus)
+
+
+@pytest.fixture
+def small_index(make: MakeManifest, tmp_path: Path) -> tuple[Path, str]:
+    prepare(make(3), tmp_path / "c", workers=1)
+    index = json.loads((tmp_path / "c" / "index.json").read_text())
+    del index["checksum"]
+    return tmp_path / "c", json.dumps(index)
+
+
+# -- names and files ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_names_that_are_not_utf8_are_prepared(tmp_path: Path, workers: int) -> None:
+    root = os.fsencode(tmp_path / "set")
+    for folder in (b"caf\xe9", b"th\xe9", b"tee"):
+        os.makedirs(root + b"/" + folder)
+        for i in range(12):
+            sf.write(tmp_path / "x.flac", np.random.default_rng(i).uniform(-0.5, 0.5, 4000), 8000)
+            os.rename(tmp_path / "x.flac", root + b"/" + folder + b"/\xff%d.flac" % i)
+    manifest = sources.read(tmp_path / "set")
+    assert manifest.classes == ("caf\\xe9", "tee", "th\\xe9")
+    report = prepare(manifest, tmp_path / "c", workers=workers, on_bad="refuse")
+    corpus = Corpus.open(tmp_path / "c")
+    assert corpus.clips == manifest.clips
+    assert corpus.clips[0].path.is_file()
+    assert all(text.isprintable() for text in (*corpus.ids, *corpus.classes))
+    assert prepare(manifest, tmp_path / "c", workers=workers).decoded == 0
+    json.dumps(describe(report.corpus).to_dict()).encode("utf-8")
+
+
+def test_paths_that_no_file_can_have_are_bad_clips(make: MakeManifest, tmp_path: Path) -> None:
+    bad = [Clip(f"{i}", tmp_path / name, ("a",), row=i) for i, name in enumerate(["a\0b.wav", "a" * 5000, "x/" * 2500])]
+    report = prepare(make(4, clips=(*make(4).clips, *bad)), tmp_path / "c", workers=1)
+    assert [b.reason for b in report.bad] == [
+        "cannot be read: its path holds a NUL character",
+        "cannot be read: File name too long",
+        "cannot be read: File name too long",
+    ]
+    assert all(len(str(b)) < 300 for b in report.bad)
+
+
+def test_one_file_with_two_labels_is_bad_by_whatever_name(make: MakeManifest, tmp_path: Path) -> None:
+    good = make(4).clips
+    path = good[0].path
+    (tmp_path / "src" / "soft.wav").symlink_to(path)
+    os.link(path, tmp_path / "src" / "hard.wav")
+    others = [
+        path.parent / "." / ".." / "src" / path.name,
+        tmp_path / "src" / "soft.wav",
+        tmp_path / "src" / "hard.wav",
+    ]
+    for i, other in enumerate(others):
+        spelt = Path(f"{path.parent}/./../src/{path.name}") if i == 0 else other
+        said = Clip("other", spelt, ("b",), row=9)
+        report = prepare(make(4, clips=(*good, said)), tmp_path / f"c{i}", workers=1)
+        assert {b.id: b.reason for b in report.bad} == {
+            "0000.wav": "labelled a here and b as other (row 9): the same file",
+            "other": "labelled b here and a as 0000.wav (row 2): the same file",
+        }
+        again = dataclasses.replace(said, labels=("a",))  # twice the same is no contradiction, nor is another part
+        part = dataclasses.replace(said, id="part", start=0.05)
+        assert prepare(make(4, clips=(*good, again, part)), tmp_path / f"d{i}", workers=1).bad == ()
+
+
+def test_the_way_around_bad_clips_is_the_options_name(make: MakeManifest, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"leave them out: --on-bad skip \(in Python: on_bad=\"skip\"\)"):
+        prepare(bad_manifest(make, tmp_path)[0], tmp_path / "c", workers=1, on_bad="refuse")
 
 
 FRAGILE = """

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from audio_cls.data import sources
 from audio_cls.data.manifest import Manifest
@@ -119,6 +122,7 @@ def test_esc50(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ("x.wav,one,0,dog,True,9,A", r"esc50.csv, row 6: fold 'one'"),
+        ("x.wav,10000000000,0,dog,True,9,A", r"esc50.csv, row 6: fold '10000000000'"),
         ("x.wav,1,0,dog,yes,9,A", r"row 6: esc10 is 'yes'"),
         ("x.wav,1,5,dog,True,9,A", r"row 6: 'dog' has target 5 here and 0 in row 2"),
         ("x.wav,1,0,cat,True,9,A", r"row 6: target 0 is 'cat' here and 'dog' in row 2"),
@@ -240,6 +244,7 @@ def test_csv_options(tmp_path: Path) -> None:
         ("path,label\na.wav,x\n,y\n", r"meta.csv, row 3: the path is empty"),
         ("path,label\na.wav,x\nb.wav,\n", r"meta.csv, row 3: the label is empty"),
         ("path,label,fold\na.wav,x,1\nb.wav,x,1.5\n", r"row 3: the fold '1.5' is not a whole number"),
+        ("path,label,fold\na.wav,x,1e30\n", r"row 2: the fold '1e30' is not a whole number from 0 to 2147483647"),
         ("path,label,start\na.wav,x,-1\n", r"row 2: the start '-1' is not a time"),
         ("path,label,end\na.wav,x,nan\n", r"row 2: the end 'nan' is not a time"),
         ("path,label,start,end\na.wav,x,2,1\n", r"row 2: the end 1 s is not after the start 2 s"),
@@ -271,3 +276,109 @@ def test_a_manifest_refuses_nonsense() -> None:
         Manifest("m", (), ("a",), "multiclass", "here")
     with pytest.raises(UserError, match="Did you mean 'multiclass'"):
         Manifest("m", (), ("a",), "multi-class", "here")
+
+
+def test_csv_names_files_that_are_not_utf8(tmp_path: Path) -> None:
+    wav(tmp_path / "a.wav").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    (tmp_path / "meta.csv").write_bytes(b"path,label\ncaf\xe9.wav,x\n")
+    made = sources.read(tmp_path)
+    assert made.clips[0].path.is_file()
+    assert made.clips[0].id == "caf\\xe9.wav"
+    assert prepare(made, tmp_path / "corpus", workers=1, on_bad="refuse").n == 1
+    for row, said in (
+        (b"caf\xe8.wav,x", "row 2: not UTF-8 text: .*no file has these bytes"),
+        (b"caf\xe9.wav,\xff", "column 'label'"),
+    ):
+        (tmp_path / "meta.csv").write_bytes(b"path,label\n" + row + b"\n")
+        with pytest.raises(UserError, match=said):
+            sources.read(tmp_path)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_csv_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    """Columns, cells and bytes as they come: a corpus whose clips can be listed, or a UserError."""
+    wav(tmp_path / "a.wav")
+    columns = data.draw(st.lists(st.sampled_from([*KNOWN_COLUMNS, "x", "", "\0"]), min_size=1, max_size=6))
+    cell = st.sampled_from(["a.wav", "./a.wav", "x", "1", "-1", "1e999", "nan", "train", "", "\0", '"', "\r", "é", "x" * 5000, "../..", "9" * 400, "1e30", "٣"])  # fmt: skip
+    rows = data.draw(st.lists(st.lists(cell, min_size=len(columns), max_size=len(columns)), max_size=4))
+    text = "\n".join(data.draw(st.sampled_from([",", ";", "\t"])).join(row) for row in [columns, *rows]).encode()
+    for _ in range(data.draw(st.integers(0, 2))):
+        at = data.draw(st.integers(0, len(text)))
+        text = text[:at] + data.draw(st.binary(max_size=4)) + text[at:]
+    (tmp_path / "meta.csv").write_bytes(text)
+    try:
+        made = sources.read(tmp_path / "meta.csv")
+        report = prepare(made, tmp_path / "corpus", workers=1, max_seconds=0.1)
+    except UserError:
+        return
+    assert 1 <= report.n <= len(made)
+    assert len(report.corpus.targets) == report.n
+
+
+KNOWN_COLUMNS = ("path", "label", "labels", "id", "fold", "split", "group", "start", "end", "PATH", "file")
+
+
+# -- published layouts without a reader -----------------------------------------------------------------------------
+
+UNREADABLE = {
+    "UrbanSound8K": ("metadata/UrbanSound8K.csv", "audio/fold1/a.wav", "audio/fold2/b.wav"),
+    "FSD50K": ("FSD50K.ground_truth/dev.csv", "FSD50K.dev_audio/1.wav", "FSD50K.eval_audio/2.wav"),
+    "DCASE": ("meta.txt", "evaluation_setup/fold1_train.txt", "audio/a.wav"),
+    "AudioSet": ("balanced_train_segments.csv", "wav/a.wav"),
+    "TFRecord": ("audioset_v1_embeddings/bal_train/00.tfrecord",),
+    "NSynth": ("examples.json", "audio/a.wav"),
+    "RAVDESS": ("Actor_01/03-01-01-01-01-01-01.wav", "Actor_02/03-01-01-01-01-01-02.wav"),
+}
+
+
+def tree(root: Path, files: tuple[str, ...]) -> Path:
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".wav"):
+            wav(root / name)
+        else:
+            (root / name).write_text("x")
+    return root
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_published_layout_without_a_reader_is_named(tmp_path: Path, name: str) -> None:
+    root = tree(tmp_path / "set", UNREADABLE[name])
+    with pytest.raises(
+        UserError, match=rf"this is {name}.* has no reader yet. A CSV file with the columns path and label"
+    ):
+        sources.read(root)
+    if name == "UrbanSound8K":
+        with pytest.raises(UserError, match="this is UrbanSound8K"):
+            sources.read(root / "audio")
+        assert sources.read(root / "audio", "audio_folder").classes == ("fold1", "fold2")
+        (root / "mine.csv").write_text("path,label,fold\naudio/fold1/a.wav,dog,1\naudio/fold2/b.wav,cat,2\n")
+        assert sources.read(root / "mine.csv").classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("names", [("audio",), ("wav", "meta"), ("fold1", "fold2", "fold10"), ("dev", "eval"), ("train", "test"), ("Fold_3",)])  # fmt: skip
+def test_names_that_are_no_classes_are_asked_about(tmp_path: Path, names: tuple[str, ...]) -> None:
+    root = tree(tmp_path / "set", tuple(f"{name}/a.wav" for name in names))
+    with pytest.raises(UserError, match=r"are '.*' classes\?.*--layout audio_folder takes the names for classes"):
+        sources.read(root)
+
+
+@pytest.mark.parametrize("names", [("test", "dog"), ("audio", "silence"), ("blues", "jazz")])
+def test_names_that_may_be_classes_are(tmp_path: Path, names: tuple[str, ...]) -> None:
+    assert set(sources.read(tree(tmp_path / "set", tuple(f"{name}/a.wav" for name in names))).classes) == set(names)
+
+
+def test_what_is_not_read_of_speech_commands_is_said(tmp_path: Path) -> None:
+    files = (
+        "yes/1_nohash_0.wav",
+        "no/1_nohash_0.wav",
+        "_background_noise_/hum.wav",
+        "testing_list.txt",
+        "validation_list.txt",
+    )
+    made = sources.read(tree(tmp_path / "set", files))
+    assert len(made) == 3
+    assert "its official split (validation_list.txt and testing_list.txt) is not read" in made.note
+    assert "_background_noise_ counts as a class" in made.note
+    assert any("official split" in note for note in prepare(made, tmp_path / "corpus", workers=1).notes)

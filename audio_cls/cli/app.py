@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -84,6 +85,13 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+            click.echo(
+                f"{str(error.filename)[:60]}...: a path of {len(str(error.filename)):,} characters is too long",
+                err=True,
+            )
+            return 2
         if not is_disk_full(error):
             raise
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)

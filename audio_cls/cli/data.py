@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
@@ -38,6 +39,30 @@ def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | 
     )
 
 
+class Rate(click.ParamType):
+    """A sample rate: hertz, or auto."""
+
+    name = "HERTZ|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
+        if value == "auto":
+            return "auto"
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a whole number of hertz nor auto", param, ctx)
+
+
+def _next_commands(ctx: click.Context, name: str) -> str:
+    """What to do with a corpus that was prepared, one command a line."""
+    lines = [(f"data describe {name}", "what is in it")]
+    if "init" in getattr(ctx.find_root().command, "commands", {}):
+        lines.append((f"init {name}", "a study and an ablation that fit it"))
+    lines.append((f"train --set data.corpus={name}", "a first run"))
+    width = max(len(words) for words, _ in lines)
+    return "Next:\n" + "\n".join(f"  audio-cls {words:{width}}   # {what}" for words, what in lines)
+
+
 @data.command("prepare")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="The corpus's name: corpora/NAME.")
@@ -48,7 +73,13 @@ def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | 
 @click.option(
     "--task", type=click.Choice(["multiclass", "multilabel"]), default=None, help="Default: as the labels are."
 )
-@click.option("--sample-rate", type=click.IntRange(1000), default=16000, show_default=True, help="Hz.")
+@click.option(
+    "--sample-rate",
+    type=Rate(),
+    default="auto",
+    show_default=True,
+    help="Hz. auto: that of most files, 16000 at most; the one it has for a corpus that is there already.",
+)
 @click.option("--max-seconds", type=float, default=None, help="Keep at most so much of each clip.")
 @click.option(
     "--on-bad",
@@ -59,7 +90,7 @@ def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | 
 )
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
 @click.pass_context
-def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None, subset: str | None, task: str | None, sample_rate: int, max_seconds: float | None, on_bad: str, workers: int | None) -> None:  # fmt: skip
+def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None, subset: str | None, task: str | None, sample_rate: int | Literal["auto"], max_seconds: float | None, on_bad: str, workers: int | None) -> None:  # fmt: skip
     """Decode, mix to mono, resample and pack SOURCE once. Interrupted, it goes on."""
     from dataclasses import replace
 
@@ -90,9 +121,12 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
     for note in shared_groups_notes(made):
         click.echo(f"note: {note}")
     click.echo(
-        f"{name}: {len(made)} clips, {len(made.classes)} classes, {made.task}, {made.sample_rate} Hz, digest {made.digest[:12]}"
-        f" ({report.seconds:.1f} s). Next: audio-cls data describe {name}"
+        f"{name}: {len(made)} clips, {len(made.classes)} classes, {made.task}, {made.sample_rate} Hz ({report.rate_reason}), "
+        f"digest {made.digest[:12]} ({report.seconds:.1f} s, {report.decoded} decoded)"
     )
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    click.echo(_next_commands(ctx, name))
 
 
 @data.command("describe")

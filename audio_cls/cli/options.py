@@ -22,7 +22,12 @@ class Commands(click.Group):
         name = args[0] if args else ""
         known = [n for n in self.list_commands(ctx) if not self.commands[n].hidden]
         if name and not name.startswith("-") and name not in self.commands:
-            raise click.UsageError(f"no command {name!r}. Allowed: {', '.join(known)}.{did_you_mean(name, known)}", ctx)
+            inner = [
+                f"{n} {sub}" for n in known if isinstance(g := self.commands[n], click.Group) for sub in g.commands
+            ]
+            exact = [repr(words) for words in inner if words.split()[1] == name]
+            hint = f" Did you mean {' or '.join(exact)}?" if exact else did_you_mean(name, known)
+            raise click.UsageError(f"no command {name!r}. Allowed: {', '.join(known)}.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
 

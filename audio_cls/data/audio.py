@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +13,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audio_cls.data.headers import Promise, read_promise
 from audio_cls.errors import UserError
 
 __all__ = [
     "AUDIO_SUFFIXES",
+    "MAX_RATE",
+    "MIN_RATE",
     "MIN_SECONDS",
     "SILENCE_PEAK",
     "Audio",
     "BadAudio",
+    "file_size",
     "load",
     "pack_job",
+    "source_rate",
     "to_float",
     "to_int16",
 ]
 
+MIN_RATE, MAX_RATE = 1_000, 1_000_000  # hertz: below hydrophones' and seismic audio, above bat detectors
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"})
 SILENCE_PEAK = 1e-4  # -80 dBFS: three steps of int16, below any recorder's own noise
 MIN_SECONDS = 0.05
 _TOLERANCE_SECONDS = 0.05  # published end times are rounded
-_STREAM_SIZES = frozenset({0, 0x7FFFFFFF, 0xFFFFFFFF})  # what writers put into RIFF when they cannot seek back
+_MAX_VALUES = 1 << 29  # samples times channels decoded at once: 2 GiB as float32, 101 minutes of CD audio
+_BLOCK = 1 << 20  # values read at a time
+_UNKNOWN = 1 << 61  # frames; libsndfile says more where a FLAC stream's header names none
+_OUTLIERS = 16  # so few samples, however loud, may not decide the level of a clip
 
 
 class BadAudio(UserError):
@@ -87,43 +97,15 @@ def load(
     seconds within the file; what is longer than `max_seconds` is cut at its end.
 
     Raises:
-        BadAudio: missing, empty, undecodable, cut short, not finite, silent, or shorter than `min_seconds`.
+        BadAudio: missing, empty, undecodable, cut short, of an implausible sample rate, not finite, silent, too long to be
+            decoded at once, or shorter than `min_seconds`.
     """
-    import soundfile
-
-    size = _size(path)
-    _check_riff(path, size)
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, channels, frames = int(file.samplerate), int(file.channels), int(file.frames)
-            first, last = _span(frames, rate, start, end)
-            if max_seconds is not None:
-                last = min(last, first + math.ceil(max_seconds * rate))
-            if first:
-                file.seek(first)
-            x = file.read(last - first, dtype="float32", always_2d=True)  # (frames, channels)
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise BadAudio(f"cannot be decoded: {_reason(error, path)}") from None
-    if len(x) < last - first and len(x) < (last - first) - rate // 10:
-        raise BadAudio(
-            f"cut short: its header tells {(last - first) / rate:.2f} s, {len(x) / rate:.2f} s can be decoded"
-        )
+    x, rate = _read(path, sample_rate, start, end, max_seconds)
     if len(x) == 0:
         raise BadAudio("empty: it holds no samples")
     if len(x) < min_seconds * rate:
         raise BadAudio(f"too short: {len(x) / rate:.3f} s, at least {min_seconds:g} s are needed")
-    if not np.isfinite(x).all():
-        raise BadAudio("holds samples that are not finite numbers")
-    mono = x[:, 0] if channels == 1 else x.mean(axis=1, dtype=np.float32)
-    peak = float(np.abs(mono).max())
-    if peak < SILENCE_PEAK:
-        cancelled = channels > 1 and float(np.abs(x).max()) >= SILENCE_PEAK
-        why = (
-            "its channels cancel when mixed to mono"
-            if cancelled
-            else f"peak {peak:.1e}, at least {SILENCE_PEAK:g} is needed"
-        )
-        raise BadAudio(f"silent: {why}")
+    mono = _mix(x)
     if rate != sample_rate:
         import soxr
 
@@ -131,7 +113,7 @@ def load(
     if max_seconds is not None:
         mono = mono[: max(1, math.floor(max_seconds * sample_rate + 0.5))]
     samples, gain = to_int16(mono)
-    return Audio(samples, sample_rate, rate, channels, gain)
+    return Audio(samples, sample_rate, rate, x.shape[1], gain)
 
 
 def pack_job(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -151,31 +133,137 @@ def pack_job(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     return facts, payload
 
 
-def _size(path: Path) -> int:
+def source_rate(path: Path) -> int:
+    """The sample rate that a file's header names, hertz.
+
+    Raises:
+        BadAudio: when there is none, or one that `load` refuses.
+    """
+    import soundfile
+
+    file_size(path)
     try:
-        size = os.stat(path).st_size
-    except FileNotFoundError:
+        with open(path, "rb", buffering=0) as raw, soundfile.SoundFile(raw.fileno(), closefd=False) as file:
+            return _plausible(int(file.samplerate))
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise BadAudio(f"cannot be decoded: {_reason(error)}") from None
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file that can be opened for reading.
+
+    Raises:
+        BadAudio: missing, empty, a folder, or a path that no file can have.
+    """
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
         raise BadAudio("the file is missing") from None
     except OSError as error:
         raise BadAudio(f"cannot be read: {error.strerror or error}") from None
-    if path.is_dir():
+    except ValueError:
+        raise BadAudio("cannot be read: its path holds a NUL character") from None
+    if stat.S_ISDIR(found.st_mode):
         raise BadAudio("is a folder, not a file")
-    if size == 0:
+    if not stat.S_ISREG(found.st_mode):
+        raise BadAudio("is a device or a pipe, not a file")
+    if found.st_size == 0:
         raise BadAudio("empty: the file has 0 bytes")
-    return size
+    return found.st_size
 
 
-def _check_riff(path: Path, size: int) -> None:
-    """libsndfile reads a WAV file that was cut short as a shorter one; its RIFF header tells."""
+def _read(
+    path: Path, sample_rate: int, start: float | None, end: float | None, max_seconds: float | None
+) -> tuple[NDArray[np.float32], int]:
+    """The asked part of a file, (frames, channels), and its rate. Opened by its descriptor, never by its name: libsndfile
+    takes whatever is named `.au`, `.vox` or `.gsm` for audio without a header, and Python's names that are not UTF-8 for none."""
+    import soundfile
+
+    size = file_size(path)
     try:
-        with open(path, "rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise BadAudio(f"cannot be read: {error.strerror or error}") from None
-    if head[:4] == b"RIFF" and len(head) == 8:
-        declared = int.from_bytes(head[4:], "little")
-        if declared not in _STREAM_SIZES and declared + 8 > size + 1:
-            raise BadAudio(f"cut short: its header tells {declared + 8} bytes, the file has {size}")
+        with open(path, "rb", buffering=0) as raw:
+            promise = read_promise(raw, size)
+            if promise is not None and promise.what != "audio":
+                raise BadAudio(_cut_short(promise, None))
+            raw.seek(0)
+            with soundfile.SoundFile(raw.fileno(), closefd=False) as file:
+                rate, channels, frames = _plausible(int(file.samplerate)), int(file.channels), int(file.frames)
+                if promise is not None:
+                    raise BadAudio(_cut_short(promise, frames / rate))
+                first, last = _span(frames, rate, start, end)
+                if max_seconds is not None:
+                    last = min(last, first + math.ceil(max_seconds * rate))
+                if first:
+                    file.seek(first)
+                wanted = _bounded(last - first, channels, rate, sample_rate)
+                x = _read_frames(file, wanted, channels)
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise BadAudio(f"cannot be decoded: {_reason(error)}") from None
+    if len(x) < last - first - rate // 10:
+        raise BadAudio(f"cut short: its header says {(last - first) / rate:.2f} s, {len(x) / rate:.2f} s can be read")
+    return x, rate
+
+
+def _read_frames(file: Any, wanted: int, channels: int) -> NDArray[np.float32]:
+    """`wanted` frames, or those that there are: memory grows with what is read, not with what a header claims."""
+    blocks: list[NDArray[np.float32]] = []
+    size = max(1, _BLOCK // channels)
+    while wanted > 0:
+        blocks.append(file.read(min(wanted, size), dtype="float32", always_2d=True))
+        if len(blocks[-1]) < min(wanted, size):
+            break
+        wanted -= size
+    return blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros((0, channels), np.float32), *blocks])
+
+
+def _bounded(frames: int, channels: int, rate: int, sample_rate: int) -> int:
+    if frames >= _UNKNOWN:
+        raise BadAudio("its header names no length, as where it was written to a pipe: write it to a file once more")
+    if frames * max(channels, sample_rate / rate) > _MAX_VALUES:
+        raise BadAudio(
+            f"too long: {frames / rate:,.0f} s of {channels} channels at {rate} Hz are more than is decoded at once "
+            f"({_MAX_VALUES:,} values). Keep its beginning with --max-seconds, or name parts of it by start and end in a CSV"
+        )
+    return frames
+
+
+def _plausible(rate: int) -> int:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise BadAudio(f"its header names a sample rate of {rate} Hz: {MIN_RATE:,} to {MAX_RATE:,} Hz are read")
+    return rate
+
+
+def _mix(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Frames (n, channels) -> (n,), the mean of the channels, refused where it is not a sound."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono = x[:, 0] if x.shape[1] == 1 else x.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(x).all() or not np.isfinite(mono).all():
+        raise BadAudio("holds samples that are not finite numbers")
+    level = np.abs(mono)
+    peak = float(level.max())
+    if peak < SILENCE_PEAK:
+        cancelled = x.shape[1] > 1 and float(np.abs(x).max()) >= SILENCE_PEAK
+        why = (
+            "its channels cancel when mixed to mono"
+            if cancelled
+            else f"peak {peak:.1e}, at least {SILENCE_PEAK:g} is needed"
+        )
+        raise BadAudio(f"silent: {why}")
+    if peak > 1 and len(level) > _OUTLIERS:
+        rest = float(np.partition(level, -_OUTLIERS - 1)[-_OUTLIERS - 1])
+        if rest / peak < SILENCE_PEAK:
+            raise BadAudio(
+                f"holds a sample of {peak:.1e} (full scale is 1) beside which the rest, up to {rest:.1e}, would be silent"
+            )
+    return mono
+
+
+def _cut_short(promise: Promise, seconds: float | None) -> str:
+    if seconds is None or promise.present == 0:
+        kind = "bytes of audio" if promise.what == "audio" else promise.what
+        return f"cut short: its header says {promise.promised:,} {kind}, {promise.present:,} are there"
+    whole = seconds * promise.promised / promise.present
+    return f"cut short: its header says {whole:.2f} s, {seconds:.2f} s can be read"
 
 
 def _span(frames: int, rate: int, start: float | None, end: float | None) -> tuple[int, int]:
@@ -191,6 +279,6 @@ def _span(frames: int, rate: int, start: float | None, end: float | None) -> tup
     return first, last
 
 
-def _reason(error: BaseException, path: Path) -> str:
-    text = str(error).replace(f"{str(path)!r}", "").strip()
-    return text.removeprefix("Error opening").lstrip(" :").rstrip(".") or type(error).__name__
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return str(text).strip().rstrip(".") or type(error).__name__

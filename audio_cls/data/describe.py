@@ -208,13 +208,11 @@ def _duplicates(corpus: Corpus) -> tuple[tuple[str, str], ...]:
     pairs = []
     for i, key in enumerate(zip(corpus.crcs.tolist(), corpus.lengths.tolist(), strict=True)):
         j = first.setdefault(key, i)
-        if j != i and np.array_equal(_samples(corpus, i), _samples(corpus, j)):  # a checksum alone could meet by chance
+        if j != i and np.array_equal(
+            corpus.samples_of(i), corpus.samples_of(j)
+        ):  # a checksum alone could meet by chance
             pairs.append((corpus.ids[j], corpus.ids[i]))
     return tuple(pairs)
-
-
-def _samples(corpus: Corpus, i: int) -> NDArray[np.int16]:
-    return corpus.samples[corpus.offsets[i] : corpus.offsets[i] + corpus.lengths[i]]
 
 
 def _counts(corpus: Corpus, indices: NDArray[np.int64] | None) -> tuple[int, ...]:

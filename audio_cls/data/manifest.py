@@ -8,7 +8,19 @@ from pathlib import Path
 
 from audio_cls.errors import UserError, choices
 
-__all__ = ["SPLITS", "TASKS", "Clip", "Faults", "Manifest", "natural_key", "split_name"]
+__all__ = [
+    "LARGEST_NUMBER",
+    "SPLITS",
+    "TASKS",
+    "Clip",
+    "Faults",
+    "Manifest",
+    "display_name",
+    "natural_key",
+    "split_name",
+]
+
+LARGEST_NUMBER = 2**31 - 1  # of a fold
 
 TASKS = ("multiclass", "multilabel")
 SPLITS = ("train", "validation", "test")
@@ -25,8 +37,8 @@ class Clip:
     """One example.
 
     Attributes:
-        id: unique within its manifest.
-        path: the audio file.
+        id: unique within its manifest; like labels and group valid text, whatever the file's name is (`display_name`).
+        path: the audio file. A name that is not UTF-8 is kept as Python keeps it, with surrogates for its bytes.
         labels: names of classes; exactly one in a multiclass set, any number in a multilabel set.
         fold: the published fold, or None.
         split: "train", "validation", "test", or None.
@@ -108,6 +120,11 @@ def split_name(text: str) -> str | None:
     """`"val"` -> `"validation"`; None for a word that names no split."""
     word = text.strip().lower()
     return next((name for name, words in _ALIASES.items() if word in words), None)
+
+
+def display_name(name: str | Path) -> str:
+    r"""A file's name as text that can be shown and stored: bytes that are not UTF-8 as `\xe9`; other names as they are."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

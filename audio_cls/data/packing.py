@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -13,16 +15,20 @@ from typing import Any
 
 from audio_cls.data.audio import MIN_SECONDS
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.manifest import Clip, Manifest
-from audio_cls.data.store import FORMAT_VERSION, Entry, PartialStore, content_digest, lock, publish
+from audio_cls.data.faults import clip_faults
+from audio_cls.data.index import FORMAT_VERSION, content_digest
+from audio_cls.data.manifest import Clip, Manifest, display_name
+from audio_cls.data.rates import SampleRate, advice, check_rate, choose_rate
+from audio_cls.data.store import Entry, PartialStore, lock, publish
 from audio_cls.data.workers import WorkerDied, ordered_map, usable_cores
-from audio_cls.errors import UserError, choices, did_you_mean
+from audio_cls.errors import UserError, choices
 
 __all__ = ["BadClip", "PrepareReport", "Progress", "prepare"]
 
 Progress = Callable[[int, int, str], None]
 _MIN_CLIPS_PER_WORKER = 16  # below that a worker's start costs more than it saves
 _STATED = 10
+_LONGEST_PATH = 300  # characters that are shown
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class BadClip:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}{'' if self.row is None else f' (row {self.row})'}: {self.reason}"
+        where = "" if self.row is None else f" (row {self.row})"
+        return f"{_short(display_name(self.path))}{where}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class PrepareReport:
         seconds: wall time.
         decoded: clips decoded by this call; 0 when there was nothing to do.
         turned_down: clips whose level was lowered to keep them from clipping.
+        rate_reason: why the corpus has its sample rate.
+        notes: what else should be known: of the rate, of the layout.
     """
 
     corpus: Corpus
@@ -57,13 +66,15 @@ class PrepareReport:
     seconds: float
     decoded: int
     turned_down: int
+    rate_reason: str
+    notes: tuple[str, ...]
 
 
 def prepare(
     manifest: Manifest,
     directory: Path | str,
     *,
-    sample_rate: int = 16000,
+    sample_rate: SampleRate = "auto",
     workers: int | None = None,
     on_bad: str = "skip",
     max_seconds: float | None = None,
@@ -74,10 +85,11 @@ def prepare(
 
     Clips stand in the order of the manifest, and the bytes do not depend on the number of workers or on interruptions.
     Killed at any moment, the same call goes on where it was; with nothing changed it does nothing (files are compared
-    by size and modification time). When labels, folds or some files have changed, clips already decoded are used again.
+    by size and modification time) but compare the samples with their checksums, and decode damaged clips again. When
+    labels, folds or some files have changed, clips already decoded are used again.
 
     Args:
-        sample_rate: hertz of the corpus.
+        sample_rate: hertz of the corpus; "auto" takes that of most files, 16 kHz at most, or that which the corpus has.
         workers: processes; None takes the usable cores.
         on_bad: "skip" leaves bad clips out and reports them, "refuse" raises once all clips have been looked at.
         max_seconds: longer clips are cut at their end.
@@ -90,27 +102,27 @@ def prepare(
     """
     if on_bad not in ("skip", "refuse"):
         raise UserError(f"on_bad={on_bad!r}: {choices(on_bad, ('skip', 'refuse'))}")
-    if sample_rate < 1000 or (max_seconds is not None and max_seconds < min_seconds):
-        raise UserError(
-            f"sample_rate={sample_rate}, max_seconds={max_seconds}: the rate is in hertz, 1000 or more, "
-            f"and clips may not be cut below {min_seconds:g} s"
-        )
+    if max_seconds is not None and not min_seconds <= max_seconds < math.inf:
+        raise UserError(f"max_seconds={max_seconds} (--max-seconds): a number of seconds, {min_seconds:g} or more")
     started, directory, tell = time.perf_counter(), Path(directory), progress or (lambda done, total, what: None)
+    check_rate(sample_rate)
     with lock(directory, lambda: tell(0, len(manifest), "waiting for another process that prepares this corpus")):
         publish(directory, None, None)
+        choice = choose_rate(manifest, sample_rate, directory, workers or usable_cores(), tell)
         previous = _previous(manifest, directory)
-        request = {"sample_rate": sample_rate, "max_seconds": max_seconds, "min_seconds": min_seconds}
+        request = {"sample_rate": choice.sample_rate, "max_seconds": max_seconds, "min_seconds": min_seconds}
         keys = [_key(manifest, clip, request) for clip in manifest.clips]
         fingerprint = _fingerprint(manifest, keys, request)
-        decoded = 0
-        if previous is None or previous.fingerprint != fingerprint:
-            faults = _faults(manifest)
+        decoded, damaged = 0, [] if previous is None else previous.damaged(lambda done, n, what: tell(0, n, what))
+        if previous is None or previous.fingerprint != fingerprint or damaged:
+            faults = clip_faults(manifest)
             jobs = {
                 key: clip for i, (key, clip) in enumerate(zip(keys, manifest.clips, strict=True)) if i not in faults
             }
             store = PartialStore(directory)
+            store.note_rate(choice.sample_rate)
             try:
-                known = {} if previous is None else _entries(previous)
+                known = {} if previous is None else _entries(previous, set(damaged))
                 todo = {key: clip for key, clip in jobs.items() if key not in store.entries and key not in known}
                 decoded = len(todo)
                 died = _decode(todo, store, request, workers, len(manifest), tell)
@@ -126,9 +138,11 @@ def prepare(
                 else:
                     path = store.path if key in store.entries else known[key]["path"]
                     good.append((clip, path, entry))
+            if not good and previous is None:
+                _leave_nothing(directory)
             _refuse(manifest, bad, on_bad, len(good))
             samples = store.in_order([(path, entry) for _, path, entry in good])
-            publish(directory, _index(manifest, good, bad, sample_rate, "" if died else fingerprint), samples)
+            publish(directory, _index(manifest, good, bad, request, "" if died else fingerprint), samples)
         elif (directory / "partial").exists():  # left by a call with other settings, given up since
             shutil.rmtree(directory / "partial", ignore_errors=True)
         corpus = Corpus.open(directory)
@@ -136,9 +150,9 @@ def prepare(
     left_out = tuple(BadClip(i, root / p, row, reason) for i, p, row, reason in corpus.bad)
     _refuse(manifest, left_out, on_bad, len(corpus))
     tell(len(manifest), len(manifest), "done")
-    return PrepareReport(
-        corpus, left_out, len(corpus), time.perf_counter() - started, decoded, int((corpus.gains < 1.0).sum())
-    )
+    seconds, turned_down = time.perf_counter() - started, int((corpus.gains < 1.0).sum())
+    notes = tuple(note for note in (advice(corpus), manifest.note) if note)
+    return PrepareReport(corpus, left_out, len(corpus), seconds, decoded, turned_down, choice.reason, notes)
 
 
 def _decode(
@@ -169,9 +183,9 @@ def _previous(manifest: Manifest, directory: Path) -> Corpus | None:
     if not (directory / "index.json").exists():
         return None
     try:
-        corpus = Corpus.open(directory)
+        corpus = Corpus.open(directory, check=False)
     except UserError:
-        return None  # damaged or of an older format: it is being prepared again
+        return None  # its index is damaged or of an older format: it is being prepared again
     if corpus.name != manifest.name:
         raise UserError(
             f"{directory} holds the corpus {corpus.name!r}, asked was {manifest.name!r}: "
@@ -180,39 +194,25 @@ def _previous(manifest: Manifest, directory: Path) -> Corpus | None:
     return corpus
 
 
-def _entries(corpus: Corpus) -> dict[str, Entry]:
+def _leave_nothing(directory: Path) -> None:
+    """Remove a folder in which nothing was packed, unless something else lies in it."""
+    shutil.rmtree(directory / "partial", ignore_errors=True)
+    (directory / ".lock").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def _entries(corpus: Corpus, damaged: set[int]) -> dict[str, Entry]:
     """The clips of an older corpus that are still what was packed, by key."""
     c = corpus.index["columns"]
-    rows = zip(
-        c["key"], corpus.offsets.tolist(), c["length"], c["crc"], c["rate"], c["channels"], c["gain"], strict=True
-    )
     names = ("key", "offset", "length", "crc", "rate", "channels", "gain")
-    try:
-        corpus.verify()
-    except UserError:
-        return {}
-    return {row[0]: {**dict(zip(names, row, strict=True)), "path": corpus.samples_path} for row in rows}
-
-
-def _faults(manifest: Manifest) -> dict[int, str]:
-    """What is wrong with clips before any is decoded, by their place in the manifest."""
-    faults: dict[int, str] = {}
-    seen: dict[str, Clip] = {}
-    classes = set(manifest.classes)
-    for i, clip in enumerate(manifest.clips):
-        unknown = [label for label in clip.labels if label not in classes]
-        if clip.id in seen:
-            first = seen[clip.id]
-            faults[i] = f"its id {clip.id!r} is taken" + ("" if first.row is None else f" by row {first.row}")
-        elif unknown:
-            listed = ", ".join(manifest.classes[:12]) + (", ..." if len(manifest.classes) > 12 else "")
-            faults[i] = f"label {unknown[0]!r} is not among the classes: {listed}.{did_you_mean(unknown[0], classes)}"
-        elif manifest.task == "multiclass" and len(clip.labels) != 1:
-            faults[i] = f"{len(clip.labels)} labels, a multiclass set needs exactly one"
-        elif not clip.path.exists():
-            faults[i] = "the file is missing"
-        seen.setdefault(clip.id, clip)
-    return faults
+    columns = {**c, "offset": corpus.offsets.tolist()}
+    rows = enumerate(zip(*(columns[name] for name in names), strict=True))
+    return {
+        row[0]: {**dict(zip(names, row, strict=True)), "path": corpus.samples_path}
+        for i, row in rows
+        if i not in damaged
+    }
 
 
 def _key(manifest: Manifest, clip: Clip, request: dict[str, Any]) -> str:
@@ -220,7 +220,7 @@ def _key(manifest: Manifest, clip: Clip, request: dict[str, Any]) -> str:
     try:
         stat = clip.path.stat()
         state: tuple[int, int] | None = (stat.st_size, stat.st_mtime_ns)
-    except OSError:
+    except (OSError, ValueError):
         state = None
     text = json.dumps([manifest.relative(clip), state, clip.start, clip.end, *request.values(), FORMAT_VERSION])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
@@ -239,12 +239,22 @@ def _refuse(manifest: Manifest, bad: list[BadClip] | tuple[BadClip, ...], on_bad
         return
     listed = "\n".join(f"  {clip}" for clip in bad[:_STATED])
     more = f"\n  ... and {len(bad) - _STATED} more" if len(bad) > _STATED else ""
-    advice = 'Mend them, or leave them out with on_bad="skip".' if n_good else "No clip can be used."
-    raise UserError(f"{manifest.source}: {len(bad)} of {len(manifest)} clips are bad. {advice}\n{listed}{more}")
+    way_on = (
+        'Mend them, or leave them out: --on-bad skip (in Python: on_bad="skip").' if n_good else "No clip can be used."
+    )
+    raise UserError(f"{manifest.source}: {len(bad)} of {len(manifest)} clips are bad. {way_on}\n{listed}{more}")
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= _LONGEST_PATH else f"{path[:60]}...{path[-20:]} ({len(path):,} characters)"
 
 
 def _index(
-    manifest: Manifest, good: list[tuple[Clip, Path, Entry]], bad: list[BadClip], sample_rate: int, fingerprint: str
+    manifest: Manifest,
+    good: list[tuple[Clip, Path, Entry]],
+    bad: list[BadClip],
+    request: dict[str, Any],
+    fingerprint: str,
 ) -> dict[str, Any]:
     number = {name: k for k, name in enumerate(manifest.classes)}
     columns: dict[str, list[Any]] = {
@@ -262,7 +272,8 @@ def _index(
         "name": manifest.name,
         "task": manifest.task,
         "classes": list(manifest.classes),
-        "sample_rate": sample_rate,
+        "sample_rate": request["sample_rate"],
+        "max_seconds": request["max_seconds"],
         "n": len(good),
         "source": manifest.source,
         "note": manifest.note,

@@ -2,7 +2,7 @@
 
     <corpus>/index.json             columns by clip, classes, digest; names the samples file
     <corpus>/samples-<digest>.i16   mono int16, little endian, clips back to back in the order of the manifest
-    <corpus>/partial/               while `prepare` runs: decoded clips in any order and a journal of them
+    <corpus>/partial/               while `prepare` runs: decoded clips in any order, a journal of them, and their rate
 
 The index is replaced last, by a rename: at any moment it names a samples file that is whole.
 """
@@ -10,7 +10,6 @@ The index is replaced last, by a rename: at any moment it names a samples file t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -22,69 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from audio_cls.errors import UserError
+from audio_cls.data.index import write_index
 
-__all__ = ["CLIP_COLUMNS", "FORMAT_VERSION", "Entry", "PartialStore", "content_digest", "lock", "publish", "read_index"]
+__all__ = ["Entry", "PartialStore", "lock", "publish"]
 
-FORMAT_VERSION = 1
-CLIP_COLUMNS = ("id", "path", "labels", "fold", "split", "group", "start", "end", "row")
-FACT_COLUMNS = ("length", "crc", "rate", "channels", "gain", "key")
 Entry = dict[str, Any]  # key and either "bad" or the facts: offset, length, crc, rate, channels, gain
-
-
-def read_index(directory: Path) -> dict[str, Any]:
-    """The index as a dictionary whose `columns` all have `n` values.
-
-    Raises:
-        UserError: no corpus there, another format version, or an index that does not hold together.
-    """
-    path = directory / "index.json"
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        version = index["version"]
-    except FileNotFoundError:
-        busy = (
-            " An interrupted `prepare` lies there: run it again to finish it."
-            if (directory / "partial").exists()
-            else ""
-        )
-        raise UserError(f"{directory}: no corpus here (index.json is missing).{busy}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the index of a corpus ({error}); prepare the corpus again") from None
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: format version {version}, this version reads {FORMAT_VERSION}; prepare the corpus again"
-        )
-    try:
-        n, columns = index["n"], index["columns"]
-        for name in (*CLIP_COLUMNS, *FACT_COLUMNS):
-            if columns[name] is None:
-                columns[name] = [None] * n
-            if len(columns[name]) != n:
-                raise UserError(
-                    f"{path}: column {name!r} has {len(columns[name])} values for {n} clips; prepare the corpus again"
-                )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: incomplete (no {error}); prepare the corpus again") from None
-    return dict(index)
-
-
-def content_digest(index: dict[str, Any]) -> str:
-    """SHA-256 (hex) over what an experiment depends on: audio, labels, folds, splits, groups, classes, task, sample rate.
-
-    Neither paths nor names nor the place of the corpus go in.
-    """
-    columns = index["columns"]
-    names = ("length", "crc", "labels", "fold", "split", "group")
-    parts = [
-        index["version"],
-        index["task"],
-        index["classes"],
-        index["sample_rate"],
-        *([columns[name] for name in names]),
-    ]
-    text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -161,6 +102,10 @@ class PartialStore:
         if time.monotonic() - self._synced > self.FSYNC_SECONDS:  # against the end of the machine: at intervals
             self.sync()
 
+    def note_rate(self, sample_rate: int) -> None:
+        """Write down the rate of the clips, for a call that goes on after an interruption without naming one."""
+        (self.directory / "request.json").write_text(json.dumps({"sample_rate": sample_rate}), encoding="utf-8")
+
     def sync(self) -> None:
         os.fsync(self._samples.fileno())
         os.fsync(self._journal.fileno())
@@ -203,7 +148,7 @@ def publish(directory: Path, index: dict[str, Any] | None, samples: Path | None)
         if not whole:
             return False
     else:
-        _write_index(pending, index)
+        write_index(pending, index)
         os.replace(samples, directory / index["samples"])
         _sync_directory(directory)
     os.replace(pending, directory / "index.json")
@@ -214,22 +159,6 @@ def publish(directory: Path, index: dict[str, Any] | None, samples: Path | None)
             with contextlib.suppress(OSError):  # a reader on a system that does not let go of open files
                 old.unlink()
     return True
-
-
-def _write_index(path: Path, index: dict[str, Any]) -> None:
-    columns = {name: None if all(v is None for v in values) else values for name, values in index["columns"].items()}
-
-    def dump(value: Any) -> str:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-    lines = [f"{dump(key)}: {dump(value)}" for key, value in index.items() if key != "columns"]
-    lines.append(
-        '"columns": {\n' + ",\n".join(f"{dump(name)}: {dump(values)}" for name, values in columns.items()) + "\n}"
-    )
-    with open(path, "w", encoding="utf-8") as file:
-        file.write("{\n" + ",\n".join(lines) + "\n}\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _write_all(file: Any, data: bytes) -> None:

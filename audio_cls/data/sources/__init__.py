@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from audio_cls.data.manifest import Manifest
+from audio_cls.data.sources.known import refuse_names, refuse_unreadable
 from audio_cls.errors import UserError, choices
 
 __all__ = ["LAYOUTS", "detect", "read"]
@@ -47,9 +48,13 @@ def detect(path: Path) -> str:
     """The layout of a path.
 
     Raises:
-        UserError: none fits; says what was looked for.
+        UserError: none fits; says what was looked for. Or it is a published layout that has no reader.
     """
     for layout in LAYOUTS:
+        if layout == "csv":
+            refuse_unreadable(path)
+        elif layout == "audio_folder" and path.is_dir():
+            refuse_names(path)
         if _module(layout).detect(path):
             return layout
     raise UserError(

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audio_cls.data.audio import AUDIO_SUFFIXES
-from audio_cls.data.manifest import Clip, Manifest, natural_key, split_name
+from audio_cls.data.manifest import Clip, Manifest, display_name, natural_key, split_name
+from audio_cls.data.sources.known import note_of
 from audio_cls.errors import UserError
 
 __all__ = ["detect", "read"]
@@ -60,15 +61,18 @@ def read(root: Path, *, group_pattern: str | None = None, name: str | None = Non
                 )
             passed_over += sum(len(names) for _, _, names in os.walk(folder)) - len(files)
             for path in files:
-                relative = path.relative_to(root).as_posix()
+                relative = display_name(path.relative_to(root).as_posix())
                 found = pattern.search(relative) if pattern else None
                 group = (found.group(1) if found.groups() else found.group()) if found else None
-                clips.append(Clip(relative, path, (folder.name,), split=split, group=group))
+                clips.append(Clip(relative, path, (display_name(folder.name),), split=split, group=group))
     if not clips:
         raise UserError(f"{root}: no class folders with audio in them")
     classes = tuple(sorted({c.labels[0] for c in clips}, key=natural_key))
-    note = f"{passed_over} files that are no audio by their ending were passed over" if passed_over else ""
-    return Manifest(name or root.resolve().name, tuple(clips), classes, "multiclass", "audio_folder", note, root)
+    skipped = f"{passed_over} files that are no audio by their ending were passed over" if passed_over else ""
+    note = "; ".join(part for part in (skipped, note_of(root)) if part)
+    return Manifest(
+        name or display_name(root.resolve().name), tuple(clips), classes, "multiclass", "audio_folder", note, root
+    )
 
 
 def _folders(path: Path) -> list[Path]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from audio_cls.data.manifest import Clip, Faults, Manifest, natural_key, split_name
+from audio_cls.data.manifest import LARGEST_NUMBER, Clip, Faults, Manifest, display_name, natural_key, split_name
 from audio_cls.errors import UserError, choices
 
 __all__ = ["Row", "detect", "read", "read_rows"]
@@ -60,7 +61,7 @@ def read(
     path = _find(root)
     if path is None:
         raise UserError(f"{root}: neither a CSV file nor a folder with meta.csv, manifest.csv or a single CSV file")
-    columns, rows = read_rows(path)
+    columns, rows = read_rows(path, raw=_NAMES["path"])
     at = {key: next((c for n in names for c in columns if c.lower() == n), None) for key, names in _NAMES.items()}
     if at["path"] is None or (at["label"] is None and at["labels"] is None):
         raise UserError(
@@ -79,6 +80,11 @@ def read(
         if not cell("path"):
             faults.add("the path is empty", number)
             continue
+        clip_path = base / cell("path")
+        if not _is_text(cell("path")) and not os.path.lexists(clip_path):
+            faults.add(
+                f"not UTF-8 text: {display_name(cell('path'))!r}, and no file has these bytes as its name", number
+            )
         text = cells[label_column]
         labels = tuple(part.strip() for part in (text.split(separator) if separator else [text]) if part.strip())
         if not labels and not several:
@@ -89,8 +95,8 @@ def read(
         part = "" if start is None and end is None else f"[{cell('start')}:{cell('end')}]"
         clips.append(
             Clip(
-                id=cell("id") or cell("path") + part,
-                path=base / cell("path"),
+                id=cell("id") or display_name(cell("path")) + part,
+                path=clip_path,
                 labels=tuple(dict.fromkeys(labels)),
                 fold=_whole(cell("fold"), "fold", number, faults),
                 split=_split(cell("split"), number, faults),
@@ -105,24 +111,29 @@ def read(
     named = (
         tuple(classes) if classes is not None else tuple(sorted({n for c in clips for n in c.labels}, key=natural_key))
     )
-    default = path.parent.resolve().name if path.stem in ("meta", "manifest") else path.stem
-    return Manifest(name or default, tuple(clips), named, task or found, f"csv:{path.name}", root=base)
+    default = display_name(path.parent.resolve().name if path.stem in ("meta", "manifest") else path.stem)
+    return Manifest(name or default, tuple(clips), named, task or found, f"csv:{display_name(path.name)}", root=base)
 
 
-def read_rows(path: Path, required: Sequence[str] = ()) -> tuple[list[str], list[Row]]:
+def read_rows(path: Path, required: Sequence[str] = (), raw: Sequence[str] = ()) -> tuple[list[str], list[Row]]:
     """The columns and rows of a CSV file (UTF-8; comma, semicolon or tab), cells stripped, blank lines left out.
+
+    Columns named in `raw` (in lower case) hold names of files, which may be any bytes: what is not UTF-8 there is kept as
+    surrogates.
 
     Raises:
         UserError: not readable, no rows, a required column missing, or rows that have more or fewer cells than the header.
     """
     faults, rows = Faults(path), list[Row]()
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             header = file.readline()
             file.seek(0)
             delimiter = max(",;\t", key=header.count)
             lines = _numbered(csv.reader(file, delimiter=delimiter, strict=True))
             columns = [c.strip() for c in next(lines, (1, []))[1]]
+            if not all(map(_is_text, columns)):
+                raise UserError(f"{path}, row 1: not UTF-8 text: {', '.join(map(display_name, columns))}")
             missing = [c for c in required if c not in columns]
             if missing:
                 raise UserError(
@@ -137,18 +148,28 @@ def read_rows(path: Path, required: Sequence[str] = ()) -> tuple[list[str], list
                         f"{len(cells)} cells, the header has {len(columns)} (a field that holds the separator needs quotes)",
                         number,
                     )
+                elif odd := next(
+                    (k for k, c in zip(columns, cells, strict=True) if not _is_text(c) and k.lower() not in raw), None
+                ):
+                    faults.add(
+                        f"not UTF-8 text in the column {odd!r}: {display_name(dict(zip(columns, cells, strict=True))[odd])!r}",
+                        number,
+                    )
                 else:
                     rows.append((number, dict(zip(columns, (c.strip() for c in cells), strict=True))))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except csv.Error as error:
         raise UserError(f"{path}, row {rows[-1][0] + 1 if rows else 1}: not CSV: {error}") from None
     faults.check()
     if not rows:
         raise UserError(f"{path}: no rows below the header")
     return columns, rows
+
+
+def _is_text(cell: str) -> bool:
+    """Whether a cell was UTF-8: other bytes are surrogates now."""
+    return cell.isascii() or not any("\ud800" <= c <= "\udfff" for c in cell)
 
 
 def _numbered(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
@@ -191,8 +212,8 @@ def _whole(text: str, what: str, row: int, faults: Faults) -> int | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not value.is_integer() or value < 0:
-        faults.add(f"the {what} {text!r} is not a whole number, 0 or more", row)
+    if not value.is_integer() or not 0 <= value <= LARGEST_NUMBER:
+        faults.add(f"the {what} {text!r} is not a whole number from 0 to {LARGEST_NUMBER}", row)
         return None
     return int(value)
 

@@ -1,0 +1,66 @@
+"""What is wrong with clips before any is decoded: ids, labels, files."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from audio_cls.data.audio import BadAudio, file_size
+from audio_cls.data.manifest import Clip, Manifest
+from audio_cls.errors import did_you_mean
+
+__all__ = ["clip_faults"]
+
+
+def clip_faults(manifest: Manifest) -> dict[int, str]:
+    """The clips of a manifest that cannot be used whatever their audio is: place in the manifest -> reason."""
+    faults: dict[int, str] = {}
+    seen: dict[str, Clip] = {}
+    classes = set(manifest.classes)
+    for i, clip in enumerate(manifest.clips):
+        unknown = [label for label in clip.labels if label not in classes]
+        if clip.id in seen:
+            faults[i] = f"its id {clip.id!r} is taken{_by_row(seen[clip.id])}"
+        elif unknown:
+            listed = ", ".join(manifest.classes[:12]) + (", ..." if len(manifest.classes) > 12 else "")
+            faults[i] = f"label {unknown[0]!r} is not among the classes: {listed}.{did_you_mean(unknown[0], classes)}"
+        elif manifest.task == "multiclass" and len(clip.labels) != 1:
+            faults[i] = f"{len(clip.labels)} labels, a multiclass set needs exactly one"
+        else:
+            try:
+                file_size(clip.path)
+            except BadAudio as error:
+                faults[i] = str(error)
+        seen.setdefault(clip.id, clip)
+    return {**faults, **_contradictions(manifest, faults)}
+
+
+def _contradictions(manifest: Manifest, faults: dict[int, str]) -> dict[int, str]:
+    """Clips that are the same part of the same file, by whatever spelling or link, with other labels. None of them is right
+    for sure, so all of them are bad."""
+    same: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for i, clip in enumerate(manifest.clips):
+        if i not in faults:
+            same[_identity(clip.path), clip.start, clip.end].append(i)
+    found = {}
+    for places in same.values():
+        for i in places:
+            clip = manifest.clips[i]
+            others = [manifest.clips[j] for j in places if set(manifest.clips[j].labels) != set(clip.labels)]
+            if others:
+                labels = ", ".join(others[0].labels) or "nothing"
+                found[i] = (
+                    f"labelled {', '.join(clip.labels) or 'nothing'} here and {labels} as {others[0]}: the same file"
+                )
+    return found
+
+
+def _identity(path: Path) -> object:
+    """What two paths to one file have in common."""
+    found = os.stat(path)
+    return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
+
+
+def _by_row(clip: Clip) -> str:
+    return "" if clip.row is None else f" by row {clip.row}"
