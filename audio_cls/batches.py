@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from audio_cls.config import ConfigError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.splits import Split
-from audio_cls.experiment import Data, Experiment
+from audio_cls.experiment import Data, Experiment, check_sample_rate
 from audio_cls.features import FeatureExtractor, Normaliser
 from audio_cls.rng import numpy_rng
 from audio_cls.shapes import check_sampling
@@ -159,11 +158,7 @@ class Batches:
         device: torch.device,
     ) -> None:
         data = experiment.data
-        if corpus.sample_rate != data.sample_rate:
-            raise ConfigError(
-                f"data.sample_rate={data.sample_rate}, but the corpus {corpus.name!r} is packed at {corpus.sample_rate} Hz: "
-                f"set data.sample_rate={corpus.sample_rate}, or prepare it again with --sample-rate {data.sample_rate}"
-            )
+        check_sample_rate(data, corpus)
         self.experiment, self.corpus, self.split, self.device = experiment, corpus, split, device
         self.packed = packed
         self.parts = 1  # in how many parts batches are worked on, for want of memory

@@ -7,8 +7,9 @@ cannot work (an augmentation of waveforms before features that take images, ...)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ from torch import nn
 
 from audio_cls import augment as augmentation
 from audio_cls.augment import Augment
+from audio_cls.auto import AUTO, OrAuto, known
 from audio_cls.config import Component, ConfigError
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.default_split import AutoSplit
 from audio_cls.data.splits import Folds, Split, SplitScheme
 from audio_cls.device import Precision
 from audio_cls.features import FeatureExtractor, Features, LogMel, Normaliser
@@ -30,29 +33,36 @@ from audio_cls.rng import derive
 from audio_cls.sampling import Sampling, Uniform
 from audio_cls.shapes import check_augmentation, check_loss, check_model
 
-__all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_domains"]
+__all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_domains", "check_sample_rate"]
 
 
 class Data(Component):
     """Which clips, and what part of each: `clip_seconds` of audio at `sample_rate` Hz, cut at random when training, from the
-    middle when evaluating; shorter clips are padded with silence or tiled."""
+    middle when evaluating; shorter clips are padded with silence or tiled.
+
+    What is "auto" is chosen by `audio_cls.resolve`: the corpus's rate, a window that fits its durations, the split that it names.
+    """
 
     corpus: str = "demo"
-    """Name of a prepared corpus, or the path of its folder."""
-    sample_rate: int = Field(default=16000, ge=1000)
-    """Of the audio in Hz; as the corpus is packed."""
-    clip_seconds: float = Field(default=5.0, gt=0)
-    """Length of what the model sees of a clip, in seconds."""
+    sample_rate: OrAuto[Annotated[int, Field(ge=1000)]] = AUTO
+    """Of the audio in Hz; auto is what the corpus is packed at."""
+    clip_seconds: OrAuto[Annotated[float, Field(gt=0)]] = AUTO
+    """Length of what the model sees of a clip, in seconds; auto covers most clips."""
     crop: Literal["random", "centre"] = "random"
     """Where a longer clip is cut when training; evaluation cuts from the middle."""
     pad: Literal["zero", "tile"] = "zero"
     """How a shorter clip is filled: with silence, or repeated."""
-    split: SplitScheme = Folds()
-    """Which clips train, validate and test."""
+    split: SplitScheme = AutoSplit()
+    """Which clips train, validate and test; auto is published folds, the official split, or generated folds."""
+
+    @property
+    def rate(self) -> int:
+        """The sample rate in Hz, once it is resolved."""
+        return known(self.sample_rate, "data.sample_rate")
 
     @property
     def clip_samples(self) -> int:
-        return round(self.clip_seconds * self.sample_rate)
+        return round(known(self.clip_seconds, "data.clip_seconds") * self.rate)
 
 
 class Training(Component):
@@ -98,6 +108,13 @@ class Experiment(Component):
     seed: int = Field(default=0, ge=0)
     """Of initial weights, clip order and augmentation."""
 
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """As `Component.override`; a key below `data.split` also chooses the kind of split, where that is "auto"."""
+        below = [key for key in changes if key.startswith("data.split.")]
+        if below and self.data.split.kind == AUTO and not changes.keys() & {"data.split", "data.split.kind"}:
+            changes = {"data.split.kind": _split_kind_with(below), **changes}
+        return super().override(changes)
+
     def check(self) -> Experiment:
         """Refuse what cannot work, whatever the data: metric name, domains. Returns itself."""
         check_metric(self.training.metric)
@@ -107,6 +124,17 @@ class Experiment(Component):
             )
         check_domains(self)
         return self
+
+
+def _split_kind_with(keys: list[str]) -> str:
+    """The kind of split that has these keys: `folds` where that has them, else the only one that does."""
+    names = {key.split(".")[2] for key in keys}
+    kinds = [kind for kind, member in SplitScheme.members().items() if names <= member.model_fields.keys()]
+    if Folds.kind in kinds or not kinds:
+        return Folds.kind
+    if len(kinds) > 1:
+        raise ConfigError(f"{keys[0]}: of which split? Set data.split.kind as well. Kinds with this key: {', '.join(kinds)}")
+    return kinds[0]
 
 
 def check_domains(experiment: Experiment) -> None:
@@ -149,6 +177,19 @@ def check_domains(experiment: Experiment) -> None:
         )
 
 
+def check_sample_rate(data: Data, corpus: Corpus) -> None:
+    """Refuse an experiment at another rate than its corpus was packed at.
+
+    Raises:
+        ConfigError: naming both rates and the ways out.
+    """
+    if data.sample_rate != corpus.sample_rate:
+        raise ConfigError(
+            f"data.sample_rate={data.sample_rate}, but the corpus {corpus.name!r} is packed at {corpus.sample_rate} Hz: leave it to "
+            f"the data (data.sample_rate=auto), or prepare it again with --sample-rate {data.sample_rate}"
+        )
+
+
 class Classifier(nn.Module):
     """Normalisation and model: what is trained and saved. Takes un-normalised features, gives logits (batch, n_classes)."""
 
@@ -184,7 +225,7 @@ def assemble(
     """
     experiment.check()
     data = experiment.data
-    features = experiment.features.build(data.sample_rate)
+    features = experiment.features.build(data.rate)
     n_classes = len(corpus.classes)
     targets = corpus.targets[split.train]
     counts = torch.from_numpy(np.asarray(targets.sum(0), dtype=np.float32))
@@ -199,7 +240,7 @@ def assemble(
     loss = experiment.loss.build(counts, len(split.train), corpus.task)
     check_loss(experiment.loss, loss, n_classes)
     hop = features.hop_length
-    built = [(op.domain, op.build(data.sample_rate, hop)) for op in experiment.augment.ops]
+    built = [(op.domain, op.build(data.rate, hop)) for op in experiment.augment.ops]
     for config, (_, op) in zip(experiment.augment.ops, built, strict=True):
         check_augmentation(config, op, data.clip_samples, shape, n_classes)
     classifier = Classifier(normaliser, model).to(device=device)

@@ -90,7 +90,7 @@ class Labeller:
         """Label files one by one; a file that is missing or cannot be read yields its reason instead of ending the rest."""
         for path in paths:
             try:
-                waveform = to_float(load(path, sample_rate=self.experiment.data.sample_rate).samples)
+                waveform = to_float(load(path, sample_rate=self.experiment.data.rate).samples)
             except (BadAudio, OSError, ValueError) as error:
                 yield Labelled(path, None, _without_path(error, path))
                 continue
@@ -164,7 +164,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _build(experiment: Experiment, n_classes: int, weights: dict[str, Tensor]) -> tuple[FeatureExtractor, Classifier]:
     """The front end and the classifier with its weights."""
-    features = experiment.features.build(experiment.data.sample_rate)
+    features = experiment.features.build(experiment.data.rate)
     model = experiment.model.build(feature_shape(experiment, features), n_classes)
     classifier = Classifier(Normaliser.build(experiment.features, features.n_bins), model)
     classifier.load_state_dict(weights)

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from audio_cls.batches import Batches, FeatureCache
-from audio_cls.config import ConfigError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.data.splits import Split
 from audio_cls.device import choose_device, choose_precision
 from audio_cls.errors import UserError, choices
-from audio_cls.experiment import Chain, Experiment, assemble, feature_shape
+from audio_cls.experiment import Chain, Experiment, assemble, check_sample_rate, feature_shape
 from audio_cls.metrics import VERSION
 from audio_cls.shapes import check_features
 from audio_cls.workspace import Workspace
@@ -86,12 +85,8 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
     experiment.check()
     corpus = runtime.corpus(experiment.data.corpus)
     split = experiment.data.split.assign(corpus)
-    features = experiment.features.build(experiment.data.sample_rate)
-    if corpus.sample_rate != experiment.data.sample_rate:
-        raise ConfigError(
-            f"data.sample_rate={experiment.data.sample_rate}, but the corpus {corpus.name!r} is packed at {corpus.sample_rate} Hz: "
-            f"set data.sample_rate={corpus.sample_rate}, or prepare it again with --sample-rate {experiment.data.sample_rate}"
-        )
+    features = experiment.features.build(experiment.data.rate)
+    check_sample_rate(experiment.data, corpus)
     check_features(experiment.features, features, experiment.data.clip_samples, feature_shape(experiment, features))
     packed = runtime.features.packed(experiment, corpus, features, runtime.device)
     normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device)

@@ -1,0 +1,57 @@
+"""The split that fits a corpus: what `data.split=auto`, the default, becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.splits import CrossValidation, Folds, Grouped, Index, Official, Split, SplitScheme
+from audio_cls.errors import UserError
+
+__all__ = ["AutoSplit", "choose_split"]
+
+
+class AutoSplit(SplitScheme, kind="auto"):
+    """Left to the data: published folds, else the published split, else whole groups, else stratified by class."""
+
+    def assign(self, corpus: Corpus) -> Split:
+        return choose_split(corpus)[0].assign(corpus)
+
+    def sides(self, corpus: Corpus) -> Index:
+        return choose_split(corpus)[0].sides(corpus)
+
+
+def choose_split(corpus: Corpus) -> tuple[SplitScheme, str]:
+    """The split that fits a corpus, and why: the first candidate that can be assigned.
+
+    Raises:
+        UserError: when none can be: what is wrong with each.
+    """
+    faults: list[str] = []
+    for scheme, why in _candidates(corpus):
+        try:
+            scheme.assign(corpus)
+        except UserError as error:
+            faults.append(f"{scheme.kind}: {error}")
+            continue
+        return scheme, "; ".join([why, *(f"not {fault}" for fault in faults)])
+    raise UserError(f"{corpus.name!r} cannot be split:\n  " + "\n  ".join(faults))
+
+
+def _candidates(corpus: Corpus) -> Iterator[tuple[SplitScheme, str]]:
+    folds = sorted({int(fold) for fold in corpus.folds if fold >= 0})
+    if len(folds) >= 3:
+        yield Folds() if Folds().test_fold in folds else Folds(test_fold=folds[0]), f"its {len(folds)} folds"
+    if len(folds) == 2:
+        yield CrossValidation(fold=folds[0]), "its 2 folds, one of which validates; there is no test set"
+    if any(corpus.splits):
+        yield Official(), "its official split"
+    n_groups = len({group for group in corpus.groups if group is not None})
+    if n_groups:
+        why = f"its {n_groups} groups are kept whole"
+        yield Grouped(), why
+        yield Grouped(test_fraction=0.0), f"{why}; too few for a test set"
+    else:
+        why = "stratified by class; it names no groups, so clips of one recording or speaker may be on both sides"
+        yield Grouped(), why
+        yield Grouped(test_fraction=0.0), f"{why}; too few clips for a test set"
