@@ -15,10 +15,12 @@ import click
 
 from audio_cls.config import parse_assignment
 from audio_cls.console import table
+from audio_cls.data.corpus import Corpus
 from audio_cls.disk import DiskFull
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.folds import FOLDS_CSV, asked_folds, fold_csv, fold_figures, fold_label, fold_table, grid_text
+from audio_cls.resolve import TAG, Resolved, hand_set_faults, resolve
 from audio_cls.runs import (
     GRACE_SECONDS,
     GridItem,
@@ -69,19 +71,33 @@ def train_command(
     grace: float = GRACE_SECONDS,
 ) -> None:
     """Train one run, or a grid of folds x seeds below one parent run."""
-    from audio_cls.preparation import open_corpus
+    from audio_cls.preparation import check_fits, open_corpus
 
     experiment = load_experiment(workspace, file, assignments).check()
     corpus = open_corpus(workspace, experiment.data.corpus)
+    resolved = resolve(experiment, corpus)
+    experiment = resolved.experiment
     name = name or f"{experiment.model.kind} {experiment.features.kind}"
     cells = _cells(experiment, corpus, folds, seeds, name)
-    items = [GridItem(n, e.to_dict(), run_key(e.digest(), corpus.digest), tags) for n, e, tags in cells]
+    check_fits(cells[0][1], corpus)
+    for _, cell, _ in cells[1:]:
+        cell.data.split.assign(corpus)
+    say_resolved(resolved, corpus)
+    items = [GridItem(n, e.to_dict(), run_key(e.digest(), corpus.digest), tags | resolved.tags) for n, e, tags in cells]
     if again:
         _forget(workspace, items)
     if len(items) == 1:
         _train_one(workspace, items[0], file, device, grace)
     else:
         _train_grid(workspace, items, name, experiment, corpus, workers, file, device, grace)
+
+
+def say_resolved(resolved: Resolved, corpus: Corpus) -> None:
+    """Print what was chosen from the data, and what is set by hand against it: once, by the command that the user started."""
+    if resolved.choices:
+        click.echo(f"from the data: {', '.join(map(str, resolved.choices))}")
+    for line in hand_set_faults(resolved, corpus):
+        click.echo(f"warning: {line}", err=True)
 
 
 def _cells(
@@ -187,7 +203,7 @@ def _train_grid(
     state = read_state(folder)
     parent = tracker.start(
         mlflow_experiment(corpus), name, parent=None, kind="cross-validation", params=experiment.flatten(),
-        tags={"runs": str(len(items)), "data.digest": corpus.digest}, dataset=dataset, run_id=state.run_id,
+        tags={"runs": str(len(items)), "data.digest": corpus.digest, **{k: v for k, v in items[0].tags.items() if k == TAG}}, dataset=dataset, run_id=state.run_id,
     )  # fmt: skip
     state.run_id = parent.run_id
     write_state(folder, state)

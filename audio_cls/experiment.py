@@ -133,7 +133,9 @@ def _split_kind_with(keys: list[str]) -> str:
     if Folds.kind in kinds or not kinds:
         return Folds.kind
     if len(kinds) > 1:
-        raise ConfigError(f"{keys[0]}: of which split? Set data.split.kind as well. Kinds with this key: {', '.join(kinds)}")
+        raise ConfigError(
+            f"{keys[0]}: of which split? Set data.split.kind as well. Kinds with this key: {', '.join(kinds)}"
+        )
     return kinds[0]
 
 

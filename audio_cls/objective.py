@@ -25,6 +25,7 @@ from audio_cls.failures import FAILURE, describe, write_traceback
 from audio_cls.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
 from audio_cls.own_parts import record_sources
 from audio_cls.preparation import Prepared, Runtime, mlflow_experiment, prepare_run, run_facts
+from audio_cls.resolve import resolve
 from audio_cls.results import final_metrics, log_results
 from audio_cls.training import FINISHED_AT, Diverged, Fit, fit
 
@@ -84,7 +85,7 @@ def run_experiment(
     is_mine: Callable[[], bool] | None = None,
     epochs: int | None = None,
 ) -> Outcome:
-    """Train one experiment to its budget, going on from `store`, recording it as `record` says.
+    """Train one experiment (what it leaves to the data is resolved first) to its budget, going on from `store`, recording it as `record` says.
 
     After each epoch `report(epoch, value)` is told the chosen metric and `should_stop()` asked; its answer begins with
     `pruned` or `interrupted` (or anything else, which counts as interrupted). `leave_now()` is asked before each step: a
@@ -100,6 +101,7 @@ def run_experiment(
         UserError: when the experiment cannot be built.
     """
     began = time.perf_counter()
+    experiment = resolve(experiment, runtime.corpus(experiment.data.corpus)).experiment
     told = Caller(report, should_stop, leave_now, is_mine, record)
     patient = PatientStore(store, runtime.disk_wait_seconds, told.should_stop)
     batch_size, accumulate, tried_again = experiment.training.batch_size, 1, False

@@ -21,13 +21,24 @@ from audio_cls.device import choose_device, choose_precision
 from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Chain, Experiment, assemble, check_sample_rate, feature_shape
 from audio_cls.metrics import VERSION
+from audio_cls.normaliser import Normaliser
+from audio_cls.resolve import resolve
 from audio_cls.shapes import check_features
 from audio_cls.workspace import Workspace
 
 if TYPE_CHECKING:
     from audio_cls.tracking import Tracker
 
-__all__ = ["Prepared", "Runtime", "mlflow_experiment", "open_corpus", "prepare_run", "run_facts", "split_facts"]
+__all__ = [
+    "Prepared",
+    "Runtime",
+    "check_fits",
+    "mlflow_experiment",
+    "open_corpus",
+    "prepare_run",
+    "run_facts",
+    "split_facts",
+]
 
 
 @dataclass
@@ -77,13 +88,14 @@ class Prepared:
 
 
 def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
-    """Open the corpus, split it, pack the features, build the chain.
+    """Open the corpus, resolve what is left to it, split it, pack the features, build the chain.
 
     Raises:
         UserError: for a corpus, split or configuration that does not hold.
     """
     experiment.check()
     corpus = runtime.corpus(experiment.data.corpus)
+    experiment = resolve(experiment, corpus).experiment
     split = experiment.data.split.assign(corpus)
     features = experiment.features.build(experiment.data.rate)
     check_sample_rate(experiment.data, corpus)
@@ -103,6 +115,25 @@ def split_facts(experiment: Experiment, corpus: Corpus, split: Split) -> dict[st
         "split.shared_groups": shared_groups_text(len(shared_groups(corpus, split))),
     }
     return {key: text for key, text in facts.items() if text}
+
+
+def check_fits(experiment: Experiment, corpus: Corpus) -> None:
+    """Refuse an experiment that cannot be built for a corpus, before anything is created. It must have been resolved.
+
+    Raises:
+        UserError: for a sample rate, split, features, model or loss that do not fit the data or each other.
+    """
+    experiment.check()
+    check_sample_rate(experiment.data, corpus)
+    split = experiment.data.split.assign(corpus)
+    features = experiment.features.build(experiment.data.rate)
+    normaliser = Normaliser.build(experiment.features, features.n_bins)
+    try:
+        assemble(experiment, corpus, split, normaliser, torch.device("cpu"))
+    except UserError:
+        raise
+    except Exception:  # a fault in a user's own part: the run records it, with its traceback
+        return
 
 
 def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:

@@ -5,13 +5,13 @@ holds no "auto" and resolves to itself. The rules:
 
 - `data.sample_rate`: the corpus's.
 - `data.clip_seconds`: the shortest usual length that covers 90 % of the clips, at most 10 s and at most twice the median.
-- `data.split`: folds where there are folds, else the official split, else whole groups, else stratified by class.
+- `data.split`: published folds, else the official split, else five generated folds, stratified, with whole groups.
 - `features.n_fft`, `hop_length`, `f_max`: from the rate, the window and the rates of the original files (`Features.fitted`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,16 @@ from audio_cls.data.default_split import choose_split
 from audio_cls.data.splits import Folds
 from audio_cls.experiment import Experiment
 
-__all__ = ["FORMER", "RULES", "Choice", "Resolved", "hand_set_faults", "resolve"]
+__all__ = [
+    "FORMER",
+    "RULES",
+    "TAG",
+    "Choice",
+    "Resolved",
+    "choose_window",
+    "hand_set_faults",
+    "resolve",
+]
 
 RULES = 1
 """The version of the rules below. A study or suite records the one that it was begun with; 0 stands for `FORMER`."""
@@ -39,6 +48,7 @@ FORMER: dict[str, Any] = {
 }
 """The fixed defaults that stood where "auto" stands now: studies and suites of that time go on with them."""
 
+TAG = "from_data"  # of a run in MLflow: what was left to the data
 LONGEST = 10.0  # seconds of a window that is left to the data
 USUAL_SECONDS = (
     *(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5),
@@ -57,9 +67,13 @@ class Choice:
     value: Any
     why: str
 
-    def __str__(self) -> str:
+    @property
+    def short(self) -> str:
         value = self.value.kind if isinstance(self.value, Component) else self.value
-        return f"{self.key}={'none' if value is None else value}" + (f" ({self.why})" if self.why else "")
+        return f"{self.key}={'none' if value is None else value}"
+
+    def __str__(self) -> str:
+        return self.short + (f" ({self.why})" if self.why else "")
 
 
 @dataclass(frozen=True)
@@ -70,9 +84,9 @@ class Resolved:
     choices: tuple[Choice, ...] = ()
 
     @property
-    def text(self) -> str:
-        """The choices in one line; empty when nothing was left to the data."""
-        return ", ".join(map(str, self.choices))
+    def tags(self) -> dict[str, str]:
+        """For the record: which keys were left to the data, with what they became; empty when none was."""
+        return {TAG: ", ".join(choice.short for choice in self.choices)} if self.choices else {}
 
 
 def resolve(experiment: Experiment, corpus: Corpus, *, rules: int = RULES) -> Resolved:
@@ -85,12 +99,13 @@ def resolve(experiment: Experiment, corpus: Corpus, *, rules: int = RULES) -> Re
         UserError: for a corpus that no split fits.
     """
     choices = _former(experiment) if rules == 0 else _data_choices(experiment, corpus)
-    experiment = experiment.override({choice.key: choice.value for choice in choices})
-    if rules > 0:
-        fitted = _fit_features(experiment, corpus)
-        choices += fitted
-        experiment = experiment.override({choice.key: choice.value for choice in fitted})
-    return Resolved(experiment, tuple(choices))
+    experiment = _with(experiment, choices)
+    fitted = _fit_features(experiment, corpus) if rules > 0 else []
+    return Resolved(_with(experiment, fitted), (*choices, *fitted))
+
+
+def _with(experiment: Experiment, choices: Sequence[Choice]) -> Experiment:
+    return experiment.override({choice.key: choice.value for choice in choices}) if choices else experiment
 
 
 def _left(component: Component, prefix: str) -> list[str]:

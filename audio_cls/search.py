@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from audio_cls import resolve
 from audio_cls.checkpoint import CheckpointStore
-from audio_cls.config import ConfigError
+from audio_cls.config import Component, ConfigError
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
@@ -15,7 +18,7 @@ from audio_cls.metrics import VERSION, check_metric
 from audio_cls.objective import Outcome, Record, State, run_experiment
 from audio_cls.own_parts import sources_of
 from audio_cls.preparation import Runtime, mlflow_experiment
-from audio_cls.study.declaration import Study
+from audio_cls.study.declaration import RULES, Settled, Study
 from audio_cls.study.seam import Objective, TrialContext
 from audio_cls.tracking import DatasetInfo, Run, Tracker
 from audio_cls.workspace import Workspace
@@ -26,6 +29,7 @@ __all__ = [
     "dataset_info",
     "open_parent",
     "settle_runs",
+    "settle_study",
     "study_identity",
     "trial_folder",
     "trial_objective",
@@ -54,6 +58,22 @@ def check_study(study: Study) -> Experiment:
             f"training.metric={base.training.metric!r}: make them equal"
         )
     return base.check()
+
+
+def settle_study(declared: Study, corpus: Corpus, stored: Mapping[str, Any] | None) -> Study:
+    """A study with what its base and its trials leave to the data chosen for a corpus.
+
+    By the rules that the study was begun with, when its `stored` identity is given; one that was begun before there were any
+    goes on with the fixed defaults of that time.
+    """
+    rules = resolve.RULES if stored is None else int(stored.get(RULES, 0))
+
+    def complete(experiment: Component) -> Component:
+        assert isinstance(experiment, Experiment)
+        return resolve.resolve(experiment, corpus, rules=rules).experiment
+
+    resolved = resolve.resolve(check_study(declared), corpus, rules=rules)
+    return replace(declared, base=resolved.experiment, settled=Settled(rules, complete, resolved.tags))
 
 
 def study_identity(corpus: Corpus) -> dict[str, Any]:
@@ -92,6 +112,7 @@ def open_parent(tracker: Tracker, study: Study, corpus: Corpus, file: Path, run_
             "study.sampler": study.sampler.to_json(None),
             "study.pruner": study.pruner.to_json(None),
             "data.digest": corpus.digest,
+            **(study.settled.tags if study.settled else {}),
         },
         dataset=dataset_info(corpus) if run_id is None else None,
         run_id=run_id,

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,28 +39,52 @@ def load_study(launch: Launch) -> Study:
 
 
 def open_parts(
-    workspace: Workspace, launch: Launch, storage: str | None, new_version: bool = False
+    workspace: Workspace, launch: Launch, storage: str | None, new_version: bool = False, announce: bool = False
 ) -> tuple[Study, Any, Any]:
-    """The declaration under its version's name, its corpus, and the opened Optuna study.
+    """The declaration under its version's name, settled on its corpus, that corpus, and the opened Optuna study.
+
+    With `announce`, what was chosen from the data is printed.
 
     Raises:
-        UserError: when the study was begun by another declaration, unless a `new_version` shall be begun then.
+        UserError: for a base that does not fit the corpus, before anything is created; and when the study was begun by another
+            declaration, unless a `new_version` shall be begun then.
     """
-    from audio_cls.preparation import open_corpus
-    from audio_cls.search import check_study, study_identity
+    from audio_cls.commands import say_resolved
+    from audio_cls.preparation import check_fits, open_corpus
+    from audio_cls.resolve import resolve
+    from audio_cls.search import check_study, settle_study, study_identity
     from audio_cls.study.storage import open_storage, open_study
-    from audio_cls.study.versions import begin_version, resolve_version
+    from audio_cls.study.versions import begin_version, resolve_version, stored_identity
     from audio_cls.study_versions import bring_checkpoints
 
-    study = load_study(launch)
-    corpus = open_corpus(workspace, check_study(study).data.corpus)
-    where, extra = open_storage(storage or workspace.optuna_db), study_identity(corpus)
-    if new_version and (made := begin_version(study, where, extra, partial(bring_checkpoints, workspace))):
+    def settle(declared: Study, stored: Mapping[str, Any] | None) -> Study:
+        return settle_study(declared, corpus, stored)
+
+    declared = load_study(launch)
+    corpus = open_corpus(workspace, check_study(declared).data.corpus)
+    address, extra = storage or workspace.optuna_db, study_identity(corpus)
+    if new_version or not _may_exist(address):
+        check_fits(check_study(settle(declared, None)), corpus)
+    where = open_storage(address)
+    if new_version and (made := begin_version(declared, where, extra, partial(bring_checkpoints, workspace), settle)):
         for line in made.told():
             click.echo(line)
     if launch.name is None:
-        study = resolve_version(study, where, extra)
-    return study, corpus, open_study(study, where, extra=extra)
+        study = resolve_version(declared, where, extra, settle)
+    else:
+        study = settle(declared, stored_identity(launch.name, where))
+    if stored_identity(study.name, where) is None:
+        check_fits(check_study(study), corpus)
+    opened = open_study(study, where, extra=extra)
+    if announce and study.settled is not None:
+        say_resolved(resolve(check_study(declared), corpus, rules=study.settled.rules), corpus)
+    return study, corpus, opened
+
+
+def _may_exist(address: str | Path) -> bool:
+    """Whether there may be a database already: a file that is there, or a server."""
+    text = str(address)
+    return Path(text.removeprefix("sqlite:///")).exists() or ("://" in text and not text.startswith("sqlite"))
 
 
 def run_command(
@@ -93,7 +117,7 @@ def run_command(
     launch = find_launch(workspace, str(reference), storage, assignments, trust=trust)
     launch = replace(launch, name=name or launch.name)
     file, assignments = launch.file, launch.assignments
-    study, corpus, opened = open_parts(workspace, launch, storage, new_version)
+    study, corpus, opened = open_parts(workspace, launch, storage, new_version, announce=True)
     record_launch(workspace, opened, file, assignments)
     load_with(workspace, [file])  # it was loaded above; remembered now, also if no trial is left to run
     tracker = Tracker(workspace)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.splits import CrossValidation, Folds, Grouped, Index, Official, Split, SplitScheme
+from audio_cls.data.splits import CrossValidation, Folds, Index, KFold, Official, Split, SplitScheme
 from audio_cls.errors import UserError
 
 __all__ = ["AutoSplit", "choose_split"]
 
+K_FOLDS = 5
+UNGROUPED = "It names no groups: clips of one recording or speaker may be on both sides"
+
 
 class AutoSplit(SplitScheme, kind="auto"):
-    """Left to the data: published folds, else the published split, else whole groups, else stratified by class."""
+    """Left to the data: published folds, else the published split, else generated folds, stratified, with whole groups."""
 
     def assign(self, corpus: Corpus) -> Split:
         return choose_split(corpus)[0].assign(corpus)
@@ -46,12 +49,9 @@ def _candidates(corpus: Corpus) -> Iterator[tuple[SplitScheme, str]]:
         yield CrossValidation(fold=folds[0]), "its 2 folds, one of which validates; there is no test set"
     if any(corpus.splits):
         yield Official(), "its official split"
-    n_groups = len({group for group in corpus.groups if group is not None})
-    if n_groups:
-        why = f"its {n_groups} groups are kept whole"
-        yield Grouped(), why
-        yield Grouped(test_fraction=0.0), f"{why}; too few for a test set"
-    else:
-        why = "stratified by class; it names no groups, so clips of one recording or speaker may be on both sides"
-        yield Grouped(), why
-        yield Grouped(test_fraction=0.0), f"{why}; too few clips for a test set"
+    groups = {group for group in corpus.groups if group is not None}
+    why = f"its {len(groups)} groups are kept whole" if groups else f"stratified by class. {UNGROUPED}"
+    units = len(groups) + sum(group is None for group in corpus.groups)
+    if units >= 3:
+        yield KFold(k=min(K_FOLDS, units), held_out="test"), why
+    yield KFold(k=2), f"{why}; too few for a test set"

@@ -33,12 +33,14 @@ __all__ = [
     "PrunerConfig",
     "RandomSearch",
     "SamplerConfig",
+    "Settled",
     "Study",
     "identity_changes",
     "load_study_file",
 ]
 
 Direction = Literal["maximize", "minimize"]
+RULES = "data_rules"  # key of an identity: the version of the rules by which what is left to the data is chosen
 
 
 class SamplerConfig(Component, family=True):
@@ -144,8 +146,25 @@ class NoPruning(PrunerConfig, kind="none"):
 
 
 @dataclass(frozen=True)
+class Settled:
+    """How what a study leaves to the data is chosen, once its corpus is known.
+
+    Attributes:
+        rules: the version of the rules by which it is chosen; part of the study's identity.
+        complete: fills in what an experiment still leaves to the data.
+        tags: what was chosen for the base, for the record.
+    """
+
+    rules: int
+    complete: Callable[[Component], Component]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Study:
     """A search: `space(trial)` suggests parameters and returns the dotted keys in which a trial differs from `base`.
+
+    `settled` is set by the commands, which know the corpus.
 
     Raises:
         UserError: for a name, direction, base, space, sampler or pruner that does not hold.
@@ -158,6 +177,7 @@ class Study:
     direction: Direction = "maximize"
     sampler: SamplerConfig = field(default_factory=TPE)
     pruner: PrunerConfig = field(default_factory=lambda: Median(startup_trials=8, warmup_epochs=10))
+    settled: Settled | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         where = f"study {self.name!r}"
@@ -202,7 +222,8 @@ class Study:
     def experiment(self, overrides: Mapping[str, Any]) -> Component:
         """The base with overrides; raises `ConfigError` that names the key."""
         try:
-            return self.base.override(overrides)
+            experiment = self.base.override(overrides)
+            return experiment if self.settled is None else self.settled.complete(experiment)
         except ConfigError as error:
             raise ConfigError(f"{self._where()}: {error}", error.unknown) from None
 
@@ -217,6 +238,7 @@ class Study:
             "sampler": self.sampler.to_dict(),
             "pruner": self.pruner.to_dict(),
             "space": {"digest": hashlib.sha256(source.encode()).hexdigest(), "source": source},
+            **({} if self.settled is None else {RULES: self.settled.rules}),
         }
 
     def _where(self) -> str:

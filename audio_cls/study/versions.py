@@ -28,11 +28,14 @@ from audio_cls.study.queue import Tally
 from audio_cls.study.samplers import root_of
 from audio_cls.study.storage import IDENTITY, StudyStorage, load_study, study_ids, study_names
 
-__all__ = ["VERSION", "NewVersion", "begin_version", "newest_version", "resolve_version", "versions"]
+__all__ = ["VERSION", "NewVersion", "begin_version", "newest_version", "resolve_version", "stored_identity", "versions"]
 
 VERSION = "version_of"  # user attribute of a study: the declared name, for all versions but the first
 SAME = ("metric", "direction", "data", "metric_version")
 COUNTED = ("ready", "outcome", "reason", "experiment", "overrides", "cost", "best_epoch", "epochs")
+
+
+Settle = Callable[[Study, Mapping[str, Any] | None], Study]
 
 
 @dataclass
@@ -64,14 +67,28 @@ def newest_version(name: str, storage: StudyStorage) -> str:
     return (versions(name, storage) or [name])[-1]
 
 
-def resolve_version(declared: Study, storage: StudyStorage, extra: Mapping[str, Any] | None = None) -> Study:
-    """The declaration under the name of the version that it began; of the newest where it began none."""
+def stored_identity(name: str, storage: StudyStorage) -> dict[str, Any] | None:
+    """The identity that a study was created with; None for no such study, or one that audio_cls did not create."""
+    return _attrs(name, storage).get(IDENTITY) if name in study_ids(storage) else None
+
+
+def resolve_version(
+    declared: Study,
+    storage: StudyStorage,
+    extra: Mapping[str, Any] | None = None,
+    settle: Settle = lambda declared, stored: declared,
+) -> Study:
+    """The declaration under the name of the version that it began; of the newest where it began none.
+
+    `settle(declared, identity)` chooses what the declaration leaves to the data as the study with that identity has it.
+    """
     found = versions(declared.name, storage)
     for name in reversed(found):
         stored = _attrs(name, storage).get(IDENTITY)
-        if stored is not None and not identity_changes(stored, declared, extra):
-            return replace(declared, name=name)
-    return replace(declared, name=found[-1]) if found else declared
+        if stored is not None and not identity_changes(stored, settled := settle(declared, stored), extra):
+            return replace(settled, name=name)
+    newest = _attrs(found[-1], storage).get(IDENTITY) if found else None
+    return replace(settle(declared, newest), name=found[-1] if found else declared.name)
 
 
 def begin_version(
@@ -79,6 +96,7 @@ def begin_version(
     storage: StudyStorage,
     extra: Mapping[str, Any] | None = None,
     prepare: Callable[[NewVersion], object] = lambda _: None,
+    settle: Settle = lambda declared, stored: declared,
 ) -> NewVersion | None:
     """Begin a new version of a study that was begun by another declaration; None where it was begun by this one, or by none.
 
@@ -92,10 +110,11 @@ def begin_version(
         found = versions(declared.name, storage)
         if not found:
             return None
-        current = resolve_version(declared, storage, extra)
+        current = resolve_version(declared, storage, extra, settle)
         stored = _attrs(current.name, storage).get(IDENTITY)
-        if stored is None or not (changes := identity_changes(stored, declared, extra)):
+        if stored is None or not (changes := identity_changes(stored, current, extra)):
             return None
+        declared = settle(declared, None)
         taken = study_ids(storage)
         number = len(found) + 1
         while f"{declared.name}.v{number}" in taken:
