@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from audio_cls.commands import say_resolved
 from audio_cls.console import progress, table
 from audio_cls.errors import UserError
 from audio_cls.runs import RunState, item_folder
@@ -38,6 +39,8 @@ def run_command(workspace: Workspace, file: Path, *, workers: int, seeds: int | 
     tracker = Tracker(workspace)
     tracker.flush()
     suite = open_suite(ablation, workspace, tracker, file, device)
+    if suite.resolved is not None:
+        say_resolved(suite.resolved, suite.corpus)
     table(f"{ablation.name}: the contract", ["what", "is"], [list(term) for term in suite.plan.terms])
     if suite.ablation.tune is not None:
         suite = tune_arms(suite, file, device=device)
@@ -81,6 +84,7 @@ def report_command(workspace: Workspace, reference: str) -> None:
     from audio_cls.ablation.declaration import load_ablation
     from audio_cls.ablation.record import join_suite
     from audio_cls.ablation.running import log_result, reopen_suite, results
+    from audio_cls.ablation.settling import settle
     from audio_cls.tracking import Tracker
 
     tracker = Tracker(workspace)
@@ -88,6 +92,7 @@ def report_command(workspace: Workspace, reference: str) -> None:
     if reference.endswith(".py"):
         ablation = load_ablation(Path(reference))
         suite = reopen_suite(ablation.name, workspace, tracker)
+        ablation, _ = settle(ablation, suite.corpus, suite.state.data_rules)
         join_suite(ablation, workspace, suite.corpus, Path(reference))  # refuses a declaration that has changed
     else:
         suite = reopen_suite(reference, workspace, tracker)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from audio_cls.ablation.declaration import Ablation, Cell
+from audio_cls.ablation.settling import settle
 from audio_cls.config import Component, ComponentSet
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text
@@ -92,6 +93,8 @@ def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device | None =
             unequal budgets or precision.
     """
     where = f"ablation {ablation.name!r}"
+    if ablation.complete is None:
+        ablation, _ = settle(ablation, corpus)
     check_declaration(ablation)
     have = ablation.base.data.split.folds(corpus)
     folds: tuple[int, ...] = (0,)

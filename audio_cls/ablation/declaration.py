@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from audio_cls.auto import AUTO
 from audio_cls.config import ConfigError
 from audio_cls.data.splits import SplitScheme
 from audio_cls.errors import UserError, choices
@@ -68,6 +69,7 @@ class Ablation:
         margin: below it, in the metric's units, is no difference; None takes one point.
         question: what the suite asks, for the report.
         tune: a search for each arm first, of equal size.
+        complete: fills in what an arm leaves to the data; set by the commands, which know the corpus.
 
     Raises:
         UserError: for what does not hold, naming arm, key and the nearest match.
@@ -87,6 +89,7 @@ class Ablation:
     margin: float | None = None
     question: str = ""
     tune: Tune | None = field(default=None, compare=False)
+    complete: Callable[[Experiment], Experiment] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         where = f"ablation {self.name!r}"
@@ -133,7 +136,7 @@ class Ablation:
                 f"and judged by {self.metrics[0]!r}: make them equal, or select='last'"
             )
         split = self.base.data.split
-        if self.folds is not None and not split.fold_key:
+        if self.folds is not None and not split.fold_key and split.kind != AUTO:
             kinds = [kind for kind, scheme in SplitScheme.members().items() if getattr(scheme, "fold_key", "")]
             raise UserError(
                 f"{where}: data.split.kind={split.kind} has no folds: set folds=None, or split by one of {', '.join(kinds)}"
@@ -172,8 +175,9 @@ class Ablation:
 
     @property
     def fold_key(self) -> str | None:
-        """The dotted key that a fold sets; None for the split as the base has it."""
-        return None if self.folds is None else f"data.split.{self.base.data.split.fold_key}"
+        """The dotted key that a fold sets; None for the split as the base has it, and while that is left to the data."""
+        key = self.base.data.split.fold_key
+        return None if self.folds is None or not key else f"data.split.{key}"
 
     def arm(self, name: str) -> Experiment:
         """The experiment of an arm, before seed and fold are set.
@@ -183,7 +187,8 @@ class Ablation:
         """
         try:
             budget = {"training.epochs": self.budget} if self.budget is not None and self.unit == "epochs" else {}
-            return self.base.override(budget).override(self.arms[name]).check()
+            experiment = self.base.override(budget).override(self.arms[name]).check()
+            return experiment if self.complete is None else self.complete(experiment)
         except ConfigError as error:
             raise ConfigError(f"ablation {self.name!r}, arm {name!r}: {error}", error.unknown) from None
 

@@ -19,6 +19,7 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Experiment
 from audio_cls.folds import fold_label
+from audio_cls.resolve import RULES
 from audio_cls.runs import GridItem, item_folder, read_state
 from audio_cls.workspace import Workspace, atomic_write
 
@@ -34,6 +35,7 @@ __all__ = [
     "read_suite",
     "restore",
     "suite_names",
+    "suite_rules",
     "write_suite",
 ]
 
@@ -44,6 +46,7 @@ class SuiteState:
 
     seeds: all that were ever asked for. data: the corpus's digest. tuned: the overrides that each arm's search found. sources: the
     digests of the files that declare parts of the user's own.
+    data_rules: the version of the rules by which what is left to the data was chosen (`audio_cls.resolve`).
     """
 
     name: str
@@ -58,6 +61,7 @@ class SuiteState:
     arms: dict[str, str] = field(default_factory=dict)
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: list[str] = field(default_factory=list)
+    data_rules: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,11 @@ def read_suite(workspace: Workspace, name: str) -> SuiteState:
     return SuiteState(**json.loads(path.read_text(encoding="utf-8")))
 
 
+def suite_rules(workspace: Workspace, name: str) -> int:
+    """The version of the rules that a suite was begun with; the present one for a suite that is not there yet."""
+    return read_suite(workspace, name).data_rules if _path(workspace, name).exists() else RULES
+
+
 def write_suite(workspace: Workspace, state: SuiteState) -> None:
     atomic_write(_path(workspace, state.name), json.dumps(asdict(state), indent=2, ensure_ascii=False))
 
@@ -155,7 +164,8 @@ def join_suite(ablation: Ablation, workspace: Workspace, corpus: Corpus, file: P
     """
     folds = list(ablation.folds) if isinstance(ablation.folds, tuple) else ablation.folds
     new = SuiteState(
-        ablation.name, ablation.identity(), ablation.base.data.corpus, corpus.digest, list(ablation.seeds), folds, ablation.question, str(file)  # type: ignore[arg-type]
+        ablation.name, ablation.identity(), ablation.base.data.corpus, corpus.digest, list(ablation.seeds), folds, ablation.question, str(file),  # type: ignore[arg-type]
+        data_rules=RULES,
     )  # fmt: skip
     if not _path(workspace, ablation.name).exists():
         return new
@@ -174,6 +184,7 @@ def join_suite(ablation: Ablation, workspace: Workspace, corpus: Corpus, file: P
     if isinstance(old.folds, list) and isinstance(new.folds, list):
         new.folds = sorted({*old.folds, *new.folds})
     new.run_id, new.arms, new.tuned, new.sources = old.run_id, old.arms, old.tuned, old.sources
+    new.data_rules = old.data_rules
     return new
 
 

@@ -18,13 +18,16 @@ from audio_cls.ablation.record import (
     read_records,
     read_suite,
     restore,
+    suite_rules,
     write_suite,
 )
+from audio_cls.ablation.settling import settle
 from audio_cls.ablation.suite import SuiteResult, summarise
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.metrics import check_metric
 from audio_cls.own_parts import remember, sources_of
+from audio_cls.resolve import Resolved
 from audio_cls.runs import RunState, item_folder, read_state, run_grid
 from audio_cls.tracking import DatasetInfo, Run, Tracker
 from audio_cls.tracking.suites import arm_figures
@@ -43,6 +46,7 @@ class Suite:
     state: SuiteState
     workspace: Workspace
     tracker: Tracker
+    resolved: Resolved | None = None  # what the base left to the data, of a suite that is run
 
     @property
     def experiment_name(self) -> str:
@@ -58,14 +62,18 @@ def open_suite(ablation: Ablation, workspace: Workspace, tracker: Tracker, file:
         UserError: for a declaration, plan or record that breaks the contract, naming the difference.
     """
     from audio_cls.device import choose_device
-    from audio_cls.preparation import open_corpus
+    from audio_cls.preparation import check_fits, open_corpus
 
     corpus = open_corpus(workspace, ablation.base.data.corpus)
+    ablation, resolved = settle(ablation, corpus, suite_rules(workspace, ablation.name))
     state = join_suite(ablation, workspace, corpus, file)
     grown: Any = {"seeds": state.seeds, "folds": state.folds, "arms": state.identity["arms"]}
     ablation = replace(ablation, **grown)
     plan = check_plan(tuned(ablation, state), corpus, choose_device(device))  # again after a search
-    records = read_records(ablation, plan, corpus, workspace, tracker)
+    if state.run_id is None:
+        for planned in {p.arm: p for p in reversed(plan.cells)}.values():
+            check_fits(planned.experiment, corpus)
+    records = read_records(ablation, plan, corpus, workspace, tracker if state.run_id else None)
     check_records(ablation, plan, records)
     opened = openings(records)
     if opened and not all(r.done for r in records):
@@ -73,7 +81,7 @@ def open_suite(ablation: Ablation, workspace: Workspace, tracker: Tracker, file:
             f"the suite {ablation.name!r} cannot grow: its test split has been opened ({opened[0]}), and what is run from now on "
             "may be chosen by what it showed. Start another suite under another name"
         )
-    return Suite(ablation, plan, corpus, state, workspace, tracker)
+    return Suite(ablation, plan, corpus, state, workspace, tracker, resolved)
 
 
 def reopen_suite(name: str, workspace: Workspace, tracker: Tracker) -> Suite:
@@ -93,6 +101,7 @@ def reopen_suite(name: str, workspace: Workspace, tracker: Tracker) -> Suite:
         raise UserError(
             f"not comparable: the corpus {corpus.name!r} has digest {corpus.digest[:16]}, the suite {name!r} was run on {state.data[:16]}"
         )
+    ablation, full = (settle(made, corpus, state.data_rules)[0] for made in (ablation, full))
     return Suite(ablation, check_plan(full, corpus), corpus, state, workspace, tracker)
 
 
@@ -133,6 +142,7 @@ def start_suite(suite: Suite, file: Path) -> tuple[Run, dict[str, Run]]:
         "ablation.reference": ablation.reference,
         "ablation.metric": ablation.metrics[0],
         "data.digest": corpus.digest,
+        **(suite.resolved.tags if suite.resolved else {}),
     }
     parent = tracker.start(
         suite.experiment_name, f"suite {ablation.name}", kind="suite", params={**ablation.base.flatten(), **base},

@@ -12,7 +12,9 @@ import click
 from audio_cls.ablation.contract import check_plan
 from audio_cls.ablation.record import write_suite
 from audio_cls.ablation.running import Suite, tuned
+from audio_cls.config import Component
 from audio_cls.errors import UserError
+from audio_cls.experiment import Experiment
 
 __all__ = ["tune_arms"]
 
@@ -32,7 +34,7 @@ def tune_arms(suite: Suite, file: Path, *, device: str) -> Suite:
     from audio_cls.metrics import check_metric
     from audio_cls.preparation import Runtime
     from audio_cls.search import open_parent, study_identity, trial_objective
-    from audio_cls.study.declaration import TPE, NoPruning, Study
+    from audio_cls.study.declaration import TPE, NoPruning, Settled, Study
     from audio_cls.study.status import study_status
     from audio_cls.study.storage import open_storage, open_study
     from audio_cls.study.worker import run_worker
@@ -43,14 +45,20 @@ def tune_arms(suite: Suite, file: Path, *, device: str) -> Suite:
     tune_process()
     runtime = Runtime(suite.workspace, suite.tracker, choose_device(device))
     runtime.corpora[suite.corpus.name] = suite.corpus
+
+    def complete(experiment: Component) -> Component:
+        assert isinstance(experiment, Experiment)
+        return experiment if ablation.complete is None else ablation.complete(experiment)
+
     for arm in ablation.arms:
         if arm in suite.state.tuned:
             continue
         base = ablation.experiment(arm, max(ablation.seeds) + FAR, suite.plan.folds[0])
         metric = base.training.metric
         study = Study(
-            f"{ablation.name}.{arm}", base, tune.space, metric, check_metric(metric), TPE(seed=tune.seed), NoPruning()
-        )
+            f"{ablation.name}.{arm}", base, tune.space, metric, check_metric(metric), TPE(seed=tune.seed), NoPruning(),
+            settled=Settled(suite.state.data_rules, complete),
+        )  # fmt: skip
         click.echo(f"{study.name}: searching, {tune.trials} trials")
         identity = study_identity(suite.corpus)
         opened = open_study(study, open_storage(suite.workspace.optuna_db), extra=identity)
