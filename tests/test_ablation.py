@@ -30,7 +30,7 @@ from audio_cls.tracking import Tracker
 from audio_cls.workspace import Workspace
 
 SMALL = {
-    "data.corpus": "tones", "data.sample_rate": 8000, "data.clip_seconds": 1.0, "features.n_fft": 256, "features.hop_length": 128,
+    "data.corpus": "tones", "data.split": "folds", "data.sample_rate": 8000, "data.clip_seconds": 1.0, "features.n_fft": 256, "features.hop_length": 128,
     "features.n_mels": 16, "training.batch_size": 8, "training.epochs": 2, "optimizer.lr": 0.01, "model.widths": (4, 8),
     "training.precision": "fp32",
 }  # fmt: skip

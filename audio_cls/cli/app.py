@@ -13,6 +13,7 @@ import click
 
 from audio_cls import __version__
 from audio_cls.cli import ablations, data, experiments, studies
+from audio_cls.cli.init import init
 from audio_cls.cli.options import ADDRESSES, TRACKING_HELP, Commands, workspace_of
 from audio_cls.disk import is_disk_full
 from audio_cls.errors import UserError
@@ -48,6 +49,7 @@ def ui(ctx: click.Context, port: int, host: str) -> None:
 
 for command in (
     data.data,
+    init,
     experiments.keys,
     experiments.train,
     experiments.evaluate,
