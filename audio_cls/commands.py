@@ -95,7 +95,7 @@ def train_command(
 def say_resolved(resolved: Resolved, corpus: Corpus) -> None:
     """Print what was chosen from the data, and what is set by hand against it: once, by the command that the user started."""
     if resolved.choices:
-        click.echo(f"from the data: {', '.join(map(str, resolved.choices))}")
+        click.echo("from the data:\n  " + "\n  ".join(resolved.lines()))
     for line in hand_set_faults(resolved, corpus):
         click.echo(f"warning: {line}", err=True)
 

@@ -72,9 +72,6 @@ class Choice:
         value = self.value.kind if isinstance(self.value, Component) else self.value
         return f"{self.key}={'none' if value is None else value}"
 
-    def __str__(self) -> str:
-        return self.short + (f" ({self.why})" if self.why else "")
-
 
 @dataclass(frozen=True)
 class Resolved:
@@ -82,6 +79,11 @@ class Resolved:
 
     experiment: Experiment
     choices: tuple[Choice, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The choices with their reasons, for people; those without a reason of their own in one line."""
+        bare = ", ".join(choice.short for choice in self.choices if not choice.why)
+        return [f"{choice.short}: {choice.why}" for choice in self.choices if choice.why] + ([bare] if bare else [])
 
     @property
     def tags(self) -> dict[str, str]:
@@ -138,14 +140,14 @@ def _fit_features(experiment: Experiment, corpus: Corpus) -> list[Choice]:
         return []
     top, clip_seconds = signal_top(corpus), known(experiment.data.clip_seconds, "data.clip_seconds")
     fitted = experiment.features.fitted(corpus.sample_rate, clip_seconds, top)
-    why = {"features.f_max": f"the original files end at {top:g} Hz" if top else "half the sample rate"}
+    why = {"features.f_max": f"the original files end at {top:g} Hz" if top else ""}
     return [Choice(key, getattr(fitted, key.removeprefix("features.")), why.get(key, "")) for key in left]
 
 
 def choose_window(corpus: Corpus) -> tuple[float, str]:
     """The window in seconds that fits a corpus, and why."""
     seconds = corpus.seconds
-    covering, median = float(np.quantile(seconds, COVERED)), float(np.median(seconds))
+    covering, median = float(np.quantile(seconds, COVERED, method="inverted_cdf")), float(np.median(seconds))
     most = min(LONGEST, 2 * median)
     usual = np.asarray(USUAL_SECONDS)
     enough = usual[usual >= min(covering, most) * 0.99]
