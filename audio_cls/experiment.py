@@ -44,6 +44,7 @@ class Data(Component):
     """
 
     corpus: str = "demo"
+    """Name of a prepared corpus, or the path of its folder."""
     sample_rate: OrAuto[Annotated[int, Field(ge=1000)]] = AUTO
     """Of the audio in Hz; auto is what the corpus is packed at."""
     clip_seconds: OrAuto[Annotated[float, Field(gt=0)]] = AUTO
