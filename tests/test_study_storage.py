@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -333,3 +334,63 @@ def test_the_percentile_that_is_explained_is_the_one_that_pruned() -> None:
     assert "0.39 below the best 25 %, which begin at 0.4 of 5 trials" in pruner.explain(
         study, study.trials[trial.number]
     )
+
+
+# -- where a database and its lock may lie ------------------------------------------------------------------------
+
+
+def _entries(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["text", "other tables", "short", "folder"])
+@pytest.mark.parametrize("must_exist", [False, True])
+def test_nothing_is_written_beside_a_file_that_is_no_study_database(
+    tmp_path: Path, kind: str, must_exist: bool
+) -> None:
+    """A `passwd.lock` beside the system's passwd stops every command that adds a user."""
+    path = tmp_path / "passwd"
+    if kind == "text":
+        path.write_text("root:x:0:0:root:/root:/bin/bash\n" * 20)
+    elif kind == "short":
+        path.write_text("x")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("create table bookmarks (url)")
+    before = _entries(tmp_path)
+    with pytest.raises(UserError, match=r"no usable study database|is no file"):
+        open_storage(path, must_exist=must_exist)
+    assert _entries(tmp_path) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["passwd"]
+
+
+def test_an_empty_file_becomes_a_database_and_its_lock_lies_apart(tmp_path: Path) -> None:
+    (tmp_path / "s.db").touch()
+    open_study(declare(), open_storage(tmp_path / "s.db"))
+    assert (tmp_path / ".locks" / "s.db.lock").is_file()
+    assert not (tmp_path / "s.db.lock").exists()
+
+
+def test_a_link_to_a_database_shares_its_lock(tmp_path: Path) -> None:
+    """Two workspaces with one database exclude each other, however they name it."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine.db").symlink_to(tmp_path / "s.db")
+    first, second = open_storage(tmp_path / "s.db"), open_storage(tmp_path / "elsewhere" / "mine.db")
+    with first.lock("toy"), pytest.raises(LockBusy), second.lock("toy", timeout=0.1):
+        pass
+
+
+def test_opening_a_database_again_keeps_the_locks_of_the_first_opening(tmp_path: Path) -> None:
+    """A process loses its locks on a file when it closes it; another one then takes the write-ahead log away under it."""
+    path = tmp_path / "s.db"
+    first = open_storage(path)
+    open_study(declare(), first)
+    with first.backend.engine.connect() as connection:
+        connection.exec_driver_sql("select * from studies").fetchall()
+        connection.rollback()
+        open_storage(path)
+        code = f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('select * from studies').fetchall(); c.close()"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        assert path.with_name("s.db-wal").exists()

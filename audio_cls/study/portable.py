@@ -44,7 +44,7 @@ def study_from_json(data: Mapping[str, Any], where: str) -> list[FrozenTrial]:
             raise ValueError("its trials are not numbered from 0 on")
         if not isinstance(data["name"], str) or not isinstance(data["attrs"], dict):
             raise ValueError("no name or no attributes")
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{where}: study.json does not hold together ({type(error).__name__}: {error})") from None
     return trials
 
@@ -135,6 +135,9 @@ def _trial_to_json(t: FrozenTrial) -> dict[str, Any]:
 
 def _trial_from_json(data: Mapping[str, Any]) -> FrozenTrial:
     start, end = (datetime.fromisoformat(data[k]) if data[k] else None for k in ("start", "end"))
+    distributions = {k: json_to_distribution(json.dumps(d)) for k, d in data["distributions"].items()}
+    for key, value in data["params"].items():
+        distributions[key].to_internal_repr(value)  # raises ValueError for what is no value of it
     return FrozenTrial(
         number=int(data["number"]),
         state=TrialState[data["state"]],
@@ -142,7 +145,7 @@ def _trial_from_json(data: Mapping[str, Any]) -> FrozenTrial:
         datetime_start=start,
         datetime_complete=end,
         params=dict(data["params"]),
-        distributions={k: json_to_distribution(json.dumps(d)) for k, d in data["distributions"].items()},
+        distributions=distributions,
         user_attrs=dict(data["user_attrs"]),
         system_attrs=dict(data["system_attrs"]),
         intermediate_values={int(step): float(value) for step, value in data["curve"]},

@@ -270,35 +270,42 @@ def _check_sqlite_file(path: Path) -> None:
     """
     if path.is_dir() or (path.exists() and not path.is_file()):
         raise UserError(f"--storage: {path} is no file: expected the study database, or a name for a new one")
-    header = b""
-    try:
-        if path.exists():
-            with open(path, "rb") as file:
-                header = file.read(16)
-    except OSError as error:
-        raise UserError(f"--storage: {path} cannot be read: {error.strerror}") from None
-    if header and header != b"SQLite format 3\0":
-        raise UserError(
-            f"{path} is no usable study database: it is no SQLite file. Name one that `study run` made, or a new file"
-        )
-    if not header and not os.access(path.parent, os.W_OK):
+    if path.exists() and path.stat().st_size > 0:
+        tables = _tables(path)
+        if tables and not any(name.startswith(("studies", "study_", "trial", "version_info")) for name in tables):
+            raise UserError(
+                f"{path} is no usable study database: it holds the tables of something else ({', '.join(tables[:3])}, ...). "
+                "Name one that `study run` made, or a new file"
+            )
+    elif not os.access(path.parent, os.W_OK):
         raise UserError(f"--storage: {path.parent} cannot be written to: no study database can be made there")
-    tables = _tables(path) if header else []
-    if tables and not any(name.startswith(("studies", "study_", "trial", "version_info")) for name in tables):
-        raise UserError(
-            f"{path} is no usable study database: it holds the tables of something else ({', '.join(tables[:3])}, ...). "
-            "Name one that `study run` made, or a new file"
-        )
+
+
+SMALLEST_SQLITE = 512  # bytes
+NO_SQLITE = "{} is no usable study database: it is no SQLite file. Name one that `study run` made, or a new file"
 
 
 def _tables(path: Path) -> list[str]:
-    """The tables of an SQLite file, read without writing anything beside it; none where that does not tell."""
+    """The tables of an SQLite file, read without writing anything beside it; none where another process just writes to it.
+
+    It is never opened but by SQLite: to close such a file takes all locks away that this process has on it.
+
+    Raises:
+        UserError: for a file of another kind, or one that cannot be read.
+    """
+    if path.stat().st_size < SMALLEST_SQLITE:  # SQLite takes it for an empty one
+        raise UserError(NO_SQLITE.format(path))
     uri = f"file:{urllib.parse.quote(str(path))}?mode=ro&immutable=1"
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-        return [
-            name for (name,) in connection.execute("select name from sqlite_master where type = 'table' order by name")
-        ]
-    return []
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            rows = connection.execute("select name from sqlite_master where type = 'table' order by name").fetchall()
+    except sqlite3.DatabaseError as error:
+        if "not a database" in str(error):
+            raise UserError(NO_SQLITE.format(path)) from None
+        if "unable to open" in str(error):
+            raise UserError(f"--storage: {path} cannot be read: {error}") from None
+        return []
+    return [name for (name,) in rows]
 
 
 @contextlib.contextmanager
