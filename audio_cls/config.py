@@ -95,6 +95,11 @@ class Component(BaseModel):
         if not isinstance(value, Mapping):
             return handler(value)
         value = {str(k): _tuples(v) for k, v in value.items()}
+        for key, text in value.items():
+            if isinstance(text, str) and not _encodable(text):
+                raise PydanticCustomError(
+                    "not_text", "{key} is no UTF-8 text: {text}", {"key": key, "text": repr(text)[:80]}
+                )
         if cls.is_family():
             kind = value.get("kind")
             if kind is None:
@@ -295,6 +300,14 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Component):
         return value.to_dict()
@@ -313,7 +326,9 @@ def _explain(error: ValidationError, where: str) -> str:
         if place and UNION_TAG.match(place[-1]):
             place.pop()
         key, found = ".".join(place), fault.get("input")
-        said = fault["type"] in ("unknown_key", "unknown_kind", "wrong_kind", "twice") or isinstance(found, Component)
+        said = fault["type"] in ("not_text", "unknown_key", "unknown_kind", "wrong_kind", "twice") or isinstance(
+            found, Component
+        )
         message = fault["msg"].removeprefix("Value error, ") + ("" if said else f", found {shorten(found)}")
         line = f"{where}{'.' if key else ''}{key}: {message}"
         lines[key] = (

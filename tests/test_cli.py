@@ -183,3 +183,20 @@ def test_folds_and_seeds_below_one_parent(workspace: Path) -> None:
     }
     mean = sum(r.metrics["best/accuracy"] for r in children) / 10
     assert parent.metrics["mean/best/accuracy"] == pytest.approx(mean)
+
+
+def test_keys_are_a_line_each_in_a_pipe_and_folded_on_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    piped = call(capsys, tmp_path, "keys").splitlines()
+    assert all(len(line.split("\t")) == 5 and line.split("\t")[4] for line in piped)
+    assert max(map(len, piped)) > 120, "nothing is folded"
+    assert "model.widths\tsmall_cnn\t16,32,64\tint > 0, ...\tChannels of each block." in piped
+    assert all(line.startswith("optimizer.") for line in call(capsys, tmp_path, "keys", "optimizer").splitlines())
+
+    monkeypatch.setattr("audio_cls.console.console", lambda: Console(force_terminal=True, width=80))
+    shown = call(capsys, tmp_path, "keys").splitlines()
+    assert max(map(len, shown)) <= 80
+    assert {line.split("\t")[0] for line in piped} == {line.partition("=")[0] for line in shown if line[0] != " "}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from audio_cls.config import Component, ComponentSet, ConfigError, parse_assignment
@@ -238,6 +238,8 @@ NASTY = [
         max_size=3,
     )
 )  # fmt: skip
+@example([("training.metric", "\udcff")])
+@example([("model", '{"kind": 3}'), ("model.widths", "1")])
 @settings(max_examples=400, deadline=None)
 def test_any_assignment_is_accepted_or_refused(pairs: list[tuple[str, str]]) -> None:
     """Whatever is assigned: an experiment that can be stored and read back, or one error."""
