@@ -95,7 +95,7 @@ def _verdicts(report: SuiteReport, points: bool) -> Section:
     if any(not arm.reference and math.isfinite(arm.difference) for arm in report.arms):
         content.append(forest(report.arms, report.metric, report.direction, points))
     content.append(_arms(report, points))
-    content += report.notes
+    content += [*report.notes, *(f"Note: {_plain(value)}" for key, value in report.contract if key == "groups")]
     if not report.test_rows:
         content += report.openings or ["The test split has not been opened."]
     return Section("Verdicts", content)
@@ -106,7 +106,7 @@ def _arms(report: SuiteReport, points: bool) -> Table:
     scale = 100.0 if points else 1.0
     rows: list[list[Any]] = []
     for arm in report.arms:
-        rest: list[Any] = [None, None, "reference"]
+        figures: list[Any] = [arm.mean * scale, None, None]
         if not arm.reference:
             interval = ""
             if math.isfinite(arm.difference_low):
@@ -114,12 +114,12 @@ def _arms(report: SuiteReport, points: bool) -> Table:
                     format_number(v * scale, 1 if points else 3) for v in (arm.difference_low, arm.difference_high)
                 )
                 interval = f"[{low}, {high}]"
-            rest = [arm.difference * scale, interval, arm.verdict]
-        rows.append([arm.name, arm.mean * scale, *rest])
+            figures[1:] = arm.difference * scale, interval
+        rows.append([arm.name, "reference" if arm.reference else arm.verdict, *figures])
     baseline = report.baseline.get(report.metric.rpartition("/")[2])
     if baseline is not None:
-        rows.append(["(baseline)", baseline * scale, None, None, "learned nothing"])
-    columns = ["arm", f"mean{', points' if points else ''}", "difference", "95 %", "verdict"]
+        rows.append(["(baseline)", "learned nothing", baseline * scale, None, None])
+    columns = ["arm", "verdict", f"mean{', points' if points else ''}", "difference", "95 %"]
     caption = f"{report.metric} ({report.direction}) against {report.reference or 'the reference'}"
     return Table(columns, rows, caption, 2 if points else 3)
 
