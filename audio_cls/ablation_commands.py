@@ -126,7 +126,7 @@ def list_command(workspace: Workspace) -> None:
 def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
     """Print the tables, write the page, renew the views."""
     from audio_cls.ablation.opening import read_result
-    from audio_cls.ablation.page import arm_scores, audit_of_best, build_report, more_lines
+    from audio_cls.ablation.page import audit_of_best, build_report, more_lines
     from audio_cls.ablation.running import ascending
     from audio_cls.ablation.suite import bootstrap_arms
     from audio_cls.ablation.verdict import in_points
@@ -139,11 +139,13 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
     for what, text in first.terms:
         if what == "groups":
             click.echo(f"note: {text}")
-    scores = arm_scores(first, tracker, suite.corpus)
+    scores = first.scores
     intervals = bootstrap_arms(first, scores, suite.corpus)
     click.echo(
         f"{ablation.name}: {first.state}; {first.metric} of the {ablation.select} epoch, against {ablation.reference}"
     )
+    for line in first.findings:
+        click.echo(line)
     for arm in first.arms:
         if arm.verdict is not None:
             click.echo(f"  {arm.name}: {arm.verdict.text}")
@@ -153,12 +155,13 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
         for words, reason in arm.failed:
             click.echo(f"FAILED {words}: {reason}")
     test = read_result(tracker, suite.state.run_id)
-    for line in (*(test.lines() if test else ()), *first.openings):
+    history = suite_history(suite, first)
+    for line in (*(test.lines() if test else ()), *first.openings, *([history] if history else ())):
         click.echo(f"TEST SPLIT {line}")
     if first.done:
         path = suite.workspace.reports / f"suite-{ablation.name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        page = build_report(first, tracker, suite.corpus, scores, intervals, test, summed[1:])
+        page = build_report(first, tracker, suite.corpus, scores, intervals, test, summed[1:], history)
         suite_report(page, path, audit_of_best(first, scores, suite.corpus))
         if suite.state.run_id and not suite.state.run_id.startswith("local-"):
             run = tracker.reopen(suite.state.run_id)
@@ -176,6 +179,17 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
         click.echo("MLflow UI: audio-cls ui, then")
         for title, link in links.items():
             click.echo(f"  {title}: {link}")
+
+
+def suite_history(suite: Suite, result: SuiteResult) -> str:
+    """How often the test clips of a suite have been opened, where for other runs too; empty where not."""
+    from audio_cls.opened_clips import history_of_runs
+
+    known = {r.run_id for r in result.records if r.run_id}
+    query = f"params.`ablation.suite` = '{result.ablation.name}' and tags.kind = 'cell'"
+    runs = [r for r in suite.tracker.runs(filter=query) if known & {r.run_id, r.tags.get("local_uid", "")}]
+    history = history_of_runs(suite.workspace, suite.tracker, runs)
+    return history.sentence() if history.but(f"suite {result.ablation.name}").openings else ""
 
 
 def print_arms(result: SuiteResult) -> None:
@@ -200,6 +214,9 @@ def print_arms(result: SuiteResult) -> None:
         interval = "" if isnan(c.low) else f" [{number(c.low)}, {number(c.high)}]"
         p = "" if isnan(verdict.p) else "< 0.001" if verdict.p < 0.001 else f"{verdict.p:.2g}"
         rows.append([*row, number(c.mean, signed=True) + interval, p, verdict.word])
+    plain = result.metric.rpartition("/")[2]
+    if plain in result.baseline:
+        rows.append(["(baseline)", "", number(result.baseline[plain]), "", "", "learned nothing"])
     unit = " (points)" if points else ""
     columns = ["arm", "runs", "mean ± sd", "difference [95 %]", "p Holm", "verdict"]
     table(f"{result.ablation.name}: {result.metric}{unit}", columns, rows, right=(1, 2, 3, 4))

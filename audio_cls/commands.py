@@ -20,6 +20,7 @@ from audio_cls.disk import DiskFull
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.folds import FOLDS_CSV, asked_folds, fold_csv, fold_figures, fold_label, fold_table, grid_text
+from audio_cls.judgement import BASELINE
 from audio_cls.resolve import TAG, Resolved, hand_set_faults, resolve
 from audio_cls.runs import (
     GRACE_SECONDS,
@@ -165,8 +166,12 @@ def _train_one(workspace: Workspace, item: GridItem, file: Path | None, device: 
 
 def _say_outcome(item: GridItem, state: RunState, again: bool = False) -> None:
     if state.state == "COMPLETE":
-        row = [[k, round(v, 4), round(state.last.get(k, float("nan")), 4)] for k, v in state.metrics.items()]
-        table(f"{item.name}: validation", ["metric", "best epoch", "last epoch"], row)
+        for line in state.findings:
+            click.echo(line)
+        figures = (state.metrics, state.last, state.baseline) if state.baseline else (state.metrics, state.last)
+        row = [[k, *(round(v[k], 4) if k in v else None for v in figures)] for k in state.metrics]
+        columns = ["metric", "best epoch", "last epoch", "baseline"][: len(figures) + 1]
+        table(f"{item.name}: validation", columns, row, right=range(1, len(columns)))
         _say_remarks([state])
         tail = " It was trained before; --again trains it anew." if again else ""
         click.echo(f"run {state.run_id}.{tail} Next: audio-cls evaluate {str(state.run_id)[:8]}")
@@ -225,8 +230,19 @@ def _train_grid(
         parent.final(
             {f"mean/{k}": m for k, (m, _) in summary.items()} | {f"std/{k}": s for k, (_, s) in summary.items()}
         )
-        rows = [[k, m, s] for k, (m, s) in summary.items()]
-        table(f"{name}: {len(complete)} of {len(items)} runs", ["metric", "mean", "std"], rows)
+        baseline = _mean_baseline(complete)
+        parent.final({f"{BASELINE}{k}": v for k, v in baseline.items()})
+        judgement = _judge_grid(tracker, items, states, corpus)
+        for line in judgement:
+            click.echo(line)
+        parent.tags({"findings": " ".join(judgement) or "none"})
+        rows = [[k, m, s, baseline.get(k.partition("/")[2])] for k, (m, s) in summary.items()]
+        table(
+            f"{name}: {len(complete)} of {len(items)} runs",
+            ["metric", "mean", "std", "baseline"],
+            rows,
+            right=(1, 2, 3),
+        )
     if complete and all("fold" in item.tags for item in items):
         figures = fold_figures(
             [
@@ -280,6 +296,30 @@ def _say_remarks(states: Sequence[RunState]) -> None:
     for remark in dict.fromkeys(s.facts.get("split.shared_groups", "") for s in states):
         if remark:
             click.echo(f"note: {remark}")
+
+
+def _mean_baseline(states: Sequence[RunState]) -> dict[str, float]:
+    """The figures of a model that learned nothing, the mean over the runs that all have them."""
+    keys = [key for key in states[0].baseline if all(key in s.baseline for s in states)]
+    return {key: statistics.fmean(s.baseline[key] for s in states) for key in keys}
+
+
+def _judge_grid(tracker: Any, items: Sequence[GridItem], states: Sequence[RunState], corpus: Any) -> tuple[str, ...]:
+    """What is wrong with the predictions of a grid's runs together, in sentences."""
+    from audio_cls.ablation.answers import judge_cells
+    from audio_cls.ablation.predictions import read_cell_scores
+
+    cells, training, experiment = {}, {}, None
+    for item, state in zip(items, states, strict=True):
+        scores = read_cell_scores(tracker, str(state.run_id), corpus, "best") if state.state == "COMPLETE" else None
+        if scores is not None:
+            fold = int(item.tags.get("fold", 0))
+            experiment = Experiment.parse(item.experiment, item.name)
+            cells[int(item.tags["seed"]), fold] = scores
+            training[fold] = experiment.data.split.assign(corpus).train
+    if experiment is None:
+        return ()
+    return judge_cells(cells, training, corpus, experiment.training.metric, experiment.flatten()).lines
 
 
 def summarise(states: Sequence[RunState]) -> dict[str, tuple[float, float]]:

@@ -23,9 +23,9 @@ __all__ = ["PairedFigure", "compare_command", "differences", "paired"]
 
 SURROUNDINGS = (
     "data.digest", "split.digest", "init.digest", "order.digest", "metric.version", "env.git_commit", "env.git_dirty", "env.python",
-    "env.packages", "env.host", "env.device", "device", "precision", "state", "reason", "test.openings",
+    "env.packages", "env.host", "env.device", "device", "precision", "state", "reason", "test.openings", "findings",
 )  # fmt: skip
-FIGURES = ("best/", "last/", "final/", "test/", "mean/", "std/")
+FIGURES = ("best/", "last/", "baseline/", "final/", "test/", "mean/", "std/")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def paired(
     order = {int(c): i for i, c in enumerate(other.clips)}
     aligned = other.values[[order[int(c)] for c in first.clips]]
     targets = corpus.targets[first.clips]
-    groups = [corpus.groups[int(i)] or f"\0{i}" for i in first.clips]
+    groups = corpus.resampling_groups(first.clips)
     out = []
     for name in metrics:
         metric = metric_function(name, corpus.task)

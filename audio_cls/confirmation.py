@@ -181,7 +181,8 @@ def confirm_command(
             on_poll=lambda now: tell(sum(s.done for s in now), len(now), f"{sum(s.epoch + 1 for s in now)} epochs"),
         )  # fmt: skip
     ranked = confirm(chosen, places, states, corpus, status.metric)
-    lines = show(status, chosen, ranked)
+    baseline = [s.baseline[plain] for s in states if (plain := status.metric.rpartition("/")[2]) in s.baseline]
+    lines = show(status, chosen, ranked, fmean(baseline) if baseline else nan)
     best = next((c for c in ranked if isfinite(c.mean.mean)), None)
     if best is not None:
         plain = status.metric.rpartition("/")[2]
@@ -206,8 +207,11 @@ def _sources(workspace: Workspace, opened: Any, status: StudyStatus) -> tuple[li
     return list(digests), [workspace.root / launch["file"]] if launch else []
 
 
-def show(status: StudyStatus, chosen: list[Candidate], ranked: list[Confirmed]) -> list[str]:
-    """Print the new ranking and what regressed; the lines below the table."""
+def show(status: StudyStatus, chosen: list[Candidate], ranked: list[Confirmed], baseline: float = nan) -> list[str]:
+    """Print the new ranking and what regressed. `baseline` is the mean figure of a model that learned nothing on the same splits.
+
+    Returns the lines below the table.
+    """
     points = in_points(status.metric)
 
     def number(value: float, signed: bool = False) -> str:
@@ -241,6 +245,8 @@ def show(status: StudyStatus, chosen: list[Candidate], ranked: list[Confirmed]) 
             f"regression to the mean: found at {number(searched)}, confirmed at {number(confirmed)}{on_it} "
             f"({number(confirmed - searched, signed=True)}, mean of {len(known)} configurations)"
         )
+    if isfinite(baseline):
+        lines.append(f"a model that learned nothing: {number(baseline)} on the same splits")
     for line in lines:
         click.echo(line)
     return lines

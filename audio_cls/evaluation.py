@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,8 +14,10 @@ from audio_cls.checkpoint import CheckpointStore, read
 from audio_cls.console import table
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text
+from audio_cls.data.splits import Split
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
+from audio_cls.judgement import Judgement, baseline_figures, baseline_name, baseline_scores, judge
 from audio_cls.metrics import Evaluation, evaluate, fit_thresholds
 from audio_cls.own_parts import recorded_experiment
 from audio_cls.preparation import Runtime, prepare_run
@@ -24,14 +26,14 @@ from audio_cls.training import predict, probabilities
 if TYPE_CHECKING:
     from audio_cls.tracking import RunInfo
 
-__all__ = ["Scored", "evaluate_run", "print_figures", "score_run"]
+__all__ = ["Scored", "evaluate_run", "print_figures", "print_findings", "score_run"]
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
     """A run's probabilities. clips: (n,) rows of the corpus. scores: (n, n_classes). thresholds: (n_classes,), fitted on the
-    run's validation clips (multilabel), else None. chosen: which epoch's weights, and by what. remarks: what a reader of the
-    figures must know of the split."""
+    run's validation clips (multilabel), else None. chosen: which epoch's weights, and by what. part: of the split, that the
+    clips are. remarks: what a reader of the figures must know of the split."""
 
     run: RunInfo
     experiment: Experiment
@@ -40,6 +42,8 @@ class Scored:
     scores: NDArray[Any]
     thresholds: NDArray[Any] | None
     chosen: str
+    split: Split
+    part: Literal["validation", "test"]
     remarks: tuple[str, ...] = ()
 
     @property
@@ -50,6 +54,37 @@ class Scored:
         return evaluate(
             self.scores, self.targets, self.corpus.task, classes=self.corpus.classes, thresholds=self.thresholds
         )
+
+    def baseline(self) -> dict[str, float]:
+        """The figures of a model that learned nothing on the same clips, its thresholds fitted where the run's are."""
+        targets = np.asarray(self.corpus.targets)
+        fitted_on = None if self.thresholds is None else targets[self.split.validation]
+        return baseline_figures(targets[self.split.train], self.targets, self.corpus.task, fitted_on=fitted_on)
+
+    def baseline_run(self) -> Scored:
+        """The same run as if it had given the scores of a model that learned nothing."""
+        training = self.corpus.targets[self.split.train]
+        thresholds = None
+        if self.thresholds is not None:
+            validation = self.split.validation
+            thresholds = fit_thresholds(baseline_scores(training, len(validation)), self.corpus.targets[validation])
+        return replace(self, scores=baseline_scores(training, len(self.clips)), thresholds=thresholds)
+
+    def judgement(self) -> Judgement:
+        """What the predictions are worth beside the baseline's; of the test split without advice on what to try next."""
+        corpus = self.corpus
+        found = judge(
+            self.scores,
+            self.targets,
+            baseline_scores(corpus.targets[self.split.train], len(self.clips)),
+            corpus.task,
+            corpus.classes,
+            self.experiment.training.metric,
+            groups=corpus.resampling_groups(self.clips),
+            settings=self.experiment.flatten(),
+            clips=f"{self.part} clips",
+        )
+        return replace(found, advice="") if self.part == "test" else found
 
 
 def score_run(
@@ -111,19 +146,28 @@ def score_run(
         fitted_on = prepared.split.validation
         thresholds = fit_thresholds(scores(fitted_on), np.asarray(corpus.targets[fitted_on]))
     shared = shared_groups_text(len(shared_groups(corpus, prepared.split)))
-    return Scored(info, experiment, corpus, clips, scores(clips), thresholds, chosen, (shared,) if shared else ())
+    remarks = (shared,) if shared else ()
+    return Scored(info, experiment, corpus, clips, scores(clips), thresholds, chosen, prepared.split, part, remarks)
 
 
 def evaluate_run(runtime: Runtime, info: RunInfo) -> None:
     """Print the figures of a run's best weights on its validation clips."""
     scored = score_run(runtime, info, "validation")
-    overall = scored.evaluation().overall
+    overall, baseline = scored.evaluation().overall, scored.baseline()
+    print_findings(scored.judgement())
     table(
         f"{scored.run.name}: {len(scored.clips)} validation clips",
-        ["metric", "validation"],
-        [[k, v] for k, v in overall.items()],
+        ["metric", "validation", baseline_name(scored.corpus.task)],
+        [[k, v, baseline.get(k)] for k, v in overall.items()],
+        right=(1, 2),
     )
     print_figures(scored)
+
+
+def print_findings(judgement: Judgement) -> None:
+    """Print what is wrong with a run's predictions, a line each, and what to try."""
+    for line in judgement.lines:
+        click.echo(line)
 
 
 def print_figures(scored: Scored) -> None:

@@ -70,11 +70,17 @@ def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again:
 
 
 def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
-    from audio_cls.ablation.opening import open_group
+    from audio_cls.ablation.opening import group_history, open_group
+    from audio_cls.judgement import baseline_name
+    from audio_cls.openings import NOT_UNBIASED
 
     with progress(f"{group.name}: test") as tell:
         found = open_group(runtime, group, again=again, on_run=tell)
     runtime.tracker.flush()
+    task = next(iter(runtime.corpora.values())).task
+    for arm, lines in found.findings.items():
+        for line in lines:
+            click.echo(f"{arm}: {line}")
     for metric in found.metrics:
         rows = []
         for arm, figures in found.arms.items():
@@ -84,6 +90,8 @@ def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
             rows.append(
                 [arm, of["value"], interval, mine["text"] if mine else "the reference" if found.reference else ""]
             )
+        if metric in found.baseline:
+            rows.append([baseline_name(task), found.baseline[metric], "", ""])
         columns = [
             "arm",
             metric.rpartition("/")[2],
@@ -97,3 +105,6 @@ def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
     click.echo(
         f"the test split of {found.name} has been opened {found.openings} time(s); recorded ({found.who}, {found.last})"
     )
+    history = group_history(runtime, group)
+    if history.but(group.what).openings:
+        click.echo(f"{history.sentence()}. {NOT_UNBIASED}")

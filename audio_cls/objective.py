@@ -23,6 +23,7 @@ from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.failures import FAILURE, describe, write_traceback
 from audio_cls.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
+from audio_cls.judgement import BASELINE
 from audio_cls.own_parts import record_sources
 from audio_cls.preparation import Prepared, Runtime, mlflow_experiment, prepare_run, run_facts
 from audio_cls.resolve import resolve
@@ -196,9 +197,10 @@ def _train(
     if outcome.state in ("COMPLETE", "PRUNED"):
         figures = final_metrics(result, best, prepared, time.perf_counter() - began)
         outcome.attrs["cost"] = {k.split("/", 1)[1]: v for k, v in figures.items() if k.startswith("final/")}
+        outcome.attrs["baseline"] = {k.removeprefix(BASELINE): v for k, v in figures.items() if k.startswith(BASELINE)}
         run.final(figures)
     if outcome.state == "COMPLETE":
-        log_results(run, name, prepared, result, store)
+        outcome.attrs["findings"] = list(log_results(run, name, prepared, result, store).lines)
     return outcome
 
 

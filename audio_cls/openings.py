@@ -1,5 +1,6 @@
 """The test split. It is opened here only: who chose what, and by which metric, is recorded before a figure is shown; each
-opening is counted, a second one refused unless asked for, and every figure has an interval (clips or groups resampled).
+opening is counted by the clips that it shows (`opened_clips`), a second one refused unless asked for, whichever run it is of, and
+every figure has an interval (clips or groups resampled).
 """
 
 from __future__ import annotations
@@ -16,36 +17,38 @@ import click
 from audio_cls.ablation.bootstrap import Interval, figure_intervals
 from audio_cls.console import table
 from audio_cls.errors import UserError
-from audio_cls.evaluation import Scored, print_figures, score_run
+from audio_cls.evaluation import Scored, print_figures, print_findings, score_run
+from audio_cls.judgement import baseline_name
+from audio_cls.opened_clips import TEST_SCORES, ClipHistory, clip_history, clips_to_test, named, opening_tags
 from audio_cls.scores import scores_csv
 
 if TYPE_CHECKING:
-    from audio_cls.data.corpus import Corpus
     from audio_cls.preparation import Runtime
     from audio_cls.tracking import RunInfo, Tracker
 
 __all__ = [
-    "TEST_SCORES",
+    "NOT_UNBIASED",
     "Opened",
-    "clip_groups",
+    "clip_ids",
     "configuration_of",
     "interval_words",
     "now_and_who",
     "open_run",
-    "opened_on",
     "record_opening",
     "refuse_again",
+    "refuse_opened_clips",
     "test_scores_csv",
 ]
 
-TEST_SCORES = "scores_test.csv"
-"""The artifact with the probabilities of a run's test clips, once they have been opened."""
+NOT_UNBIASED = "The best of several test figures is no longer an unbiased one"
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What an opening is recorded as: what chose the weights and the configuration, when, and by whom."""
+    """What an opening is recorded as: what was opened (a run, a suite), what chose the weights and the configuration, when, and
+    by whom."""
 
+    what: str
     chosen: str
     when: str
     who: str
@@ -74,8 +77,24 @@ def refuse_again(info: RunInfo, again: bool) -> None:
         )
 
 
+def refuse_opened_clips(history: ClipHistory, what: str, again: bool) -> None:
+    """Refuse to open test clips that have been opened for another run, unless that was asked for.
+
+    It is refused like a second opening of the same run, and for a better reason: the same run gives the same figures again,
+    while another one on the same clips makes a choice between test figures.
+
+    Raises:
+        UserError: saying when, how often and for which runs they were opened.
+    """
+    if history.openings and not again:
+        raise UserError(
+            f"{what}: {history.sentence()}. Another configuration measured on the same clips is a choice between test "
+            "figures; it is counted, and the reports of all of them show it: add --again"
+        )
+
+
 def configuration_of(tracker: Tracker, info: RunInfo) -> str:
-    """How the configuration of a run was come by, in words."""
+    """Describe how a run's configuration was chosen."""
     tags, metric = info.tags, info.params.get("training.metric", "the validation metric")
     kind = tags.get("kind")
     if kind == "trial":
@@ -88,15 +107,18 @@ def configuration_of(tracker: Tracker, info: RunInfo) -> str:
     return "a configuration that its user gave"
 
 
-def opened_on(tracker: Tracker, split_digest: str) -> list[RunInfo]:
-    """The runs whose test split was opened and had the same clips."""
-    return tracker.runs(None, f"tags.`split.digest` = '{split_digest}' and tags.`test.openings` LIKE '%'")
-
-
 def record_opening(
-    tracker: Tracker, info: RunInfo, opened: Opened, figures: Mapping[str, Interval], scores: str = ""
+    tracker: Tracker,
+    info: RunInfo,
+    opened: Opened,
+    figures: Mapping[str, Interval],
+    clips: Sequence[str],
+    scores: str = "",
 ) -> int:
-    """Count an opening on a run, with its figures (`test/...`, `test/..._low`, `test/..._high`); how many there are now."""
+    """Record an opening with a run: its figures (`test/...`, `test/..._low`, `test/..._high`) and the ids of the `clips` shown.
+
+    Returns how many openings of the run there are now.
+    """
     count = int(info.tags.get("test.openings", "0")) + 1
     run = tracker.reopen(info.run_id)
     run.tags(
@@ -106,6 +128,7 @@ def record_opening(
             "test.last_opened": opened.when,
             "test.opened_by": opened.who,
             "test.chosen_by": opened.chosen,
+            **opening_tags(info, opened.what, opened.when, opened.who, clips),
         }
     )
     values = {}
@@ -120,45 +143,47 @@ def record_opening(
     return count
 
 
-def clip_groups(corpus: Corpus, clips: Sequence[int]) -> list[str]:
-    """The group of each clip; one without is a group of its own."""
-    return [corpus.groups[int(i)] or f"\0{int(i)}" for i in clips]
+def clip_ids(scored: Scored) -> list[str]:
+    return [scored.corpus.ids[int(i)] for i in scored.clips]
 
 
 def test_scores_csv(scored: Scored) -> str:
-    ids = [scored.corpus.ids[int(i)] for i in scored.clips]
-    return scores_csv(ids, scored.scores, scored.corpus.classes)
+    return scores_csv(clip_ids(scored), scored.scores, scored.corpus.classes)
 
 
 def open_run(runtime: Runtime, info: RunInfo, *, again: bool) -> None:
     """Open the test split of one run: compute, record, then show."""
     tracker = runtime.tracker
     refuse_again(info, again)
+    before = clip_history(tracker, clips_to_test(runtime, info), info).but(named(info))
+    refuse_opened_clips(before, named(info), again)
     scored = score_run(runtime, info, "test")
-    groups = clip_groups(scored.corpus, scored.clips.tolist())
+    groups = scored.corpus.resampling_groups(scored.clips)
     intervals = figure_intervals(scored.scores, scored.targets, scored.corpus.task, scored.thresholds, groups)
     when, who = now_and_who()
-    opened = Opened(f"{configuration_of(tracker, info)}; {scored.chosen}", when, who)
-    others = [r for r in opened_on(tracker, info.tags.get("split.digest", "")) if r.run_id != info.run_id]
-    count = record_opening(tracker, info, opened, intervals, test_scores_csv(scored))
+    opened = Opened(named(info), f"{configuration_of(tracker, info)}; {scored.chosen}", when, who)
+    count = record_opening(tracker, info, opened, intervals, clip_ids(scored), test_scores_csv(scored))
     tracker.flush()
+    baseline = scored.baseline()
+    print_findings(scored.judgement())
 
     units = {interval.n_units for interval in intervals.values()}
     drawn = "clips" if units == {len(scored.clips)} else f"{max(units)} groups"
     table(
         f"{info.name}: {len(scored.clips)} test clips",
-        ["metric", "test", f"95 % interval over {drawn}"],
-        [[name, interval.estimate, interval_words(interval)] for name, interval in intervals.items()],
+        ["metric", "test", f"95 % interval over {drawn}", baseline_name(scored.corpus.task)],
+        [
+            [name, interval.estimate, interval_words(interval), baseline.get(name)]
+            for name, interval in intervals.items()
+        ],
+        right=(1, 3),
     )
     print_figures(scored)
     click.echo(f"chosen: {opened.chosen}")
     click.echo(f"the test split of this run has been opened {count} time(s); recorded ({opened.who}, {opened.when})")
-    if others:
-        names = ", ".join(f"{r.name} ({r.run_id[:8]})" for r in others[:3]) + (", ..." if len(others) > 3 else "")
-        click.echo(
-            f"the same test clips were opened by {len(others)} other run(s): {names}. The best of several test figures is no "
-            "longer an unbiased one"
-        )
+    history = clip_history(tracker, clip_ids(scored), info)
+    if history.but(named(info)).openings:
+        click.echo(f"{history.sentence()}. {NOT_UNBIASED}")
 
 
 def interval_words(interval: Interval) -> str:

@@ -14,6 +14,7 @@ from audio_cls.study_commands import PARENT
 from audio_cls.workspace import Workspace, atomic_write
 
 if TYPE_CHECKING:
+    from audio_cls.opened_clips import ClipHistory
     from audio_cls.report.page import Section
     from audio_cls.study.status import StudyStatus
     from audio_cls.tracking import RunInfo, Tracker
@@ -78,7 +79,7 @@ def study_page(
     from audio_cls.data.groups import shared_groups_declared
     from audio_cls.report.study import StudyReport, TrialRow, study_report
     from audio_cls.study.plots import study_figures
-    from audio_cls.study.status import study_status
+    from audio_cls.study.status import baseline_of, findings_of, study_status
     from audio_cls.study.storage import IDENTITY, load_study, open_storage
 
     where = open_storage(storage or workspace.optuna_db, must_exist=True)
@@ -110,7 +111,7 @@ def study_page(
         "groups": shared_groups_declared(identity.get("base", {})),
         "storage": where.shown.rpartition("/")[2],
         "interruptions taken up": status.interruptions,
-        "test split": _openings(tracker, name) if tracker else None,
+        "test split": _openings(workspace, tracker, name) if tracker else None,
     }
     parent = str(study.user_attrs.get(PARENT, ""))
     links = []
@@ -132,6 +133,8 @@ def study_page(
             attempts=status.attempts,
             states={t.number: t.state.name for t in study.get_trials(deepcopy=False)},
             links=links,
+            baseline=baseline_of(status),
+            findings=findings_of(status),
         ),
         more=_audit_of_best(workspace, tracker, status, identity) if tracker else (),
     )
@@ -170,6 +173,7 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
     """
     from audio_cls.device import choose_device, tune_process
     from audio_cls.evaluation import score_run
+    from audio_cls.opened_clips import history_of_runs
     from audio_cls.preparation import Runtime
     from audio_cls.report.audit import audit_sections
     from audio_cls.report.calibration import calibration_section
@@ -183,6 +187,7 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
     corpus, clips, scores, targets = scored.corpus, scored.clips, scored.scores, scored.targets
     experiment, thresholds = scored.experiment, scored.thresholds
     clip_ids = [corpus.clips[int(i)].id for i in clips]
+    history = history_of_runs(workspace, tracker, [info])
     audit = audit_sections(
         scores,
         targets,
@@ -203,25 +208,42 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
             clip_ids=clip_ids,
             curves=_curves(tracker, info),
             config=experiment.flatten(),
-            facts=_facts(info, corpus.name),
+            facts={**_facts(info, corpus.name), **({"test clips": history.sentence()} if history.openings else {})},
             thresholds=thresholds,
             metric=experiment.training.metric,
+            baseline=scored.baseline(),
+            findings=[*scored.judgement().lines, *_looked_at(info, history)],
         ),
         more=[*audit, calibration_section({"validation": (scores, targets)}, corpus.task)],
     )
 
 
-def _openings(tracker: Tracker, study: str) -> str:
-    """Which of a study's trials had their test split opened."""
+def _openings(workspace: Workspace, tracker: Tracker, study: str) -> str:
+    """Which of a study's trials had their test split opened, and how often those clips were, for whichever run."""
+    from audio_cls.opened_clips import history_of_runs, named
+
     try:
         opened = tracker.runs(None, f"tags.study = '{study}' and tags.`test.openings` LIKE '%'")
     except UserError:
         return "not known: the runs cannot be read"
     if not opened:
         return "not opened"
-    return "; ".join(
+    own = "; ".join(
         f"{r.name} opened {r.tags['test.openings']} time(s), first {r.tags.get('test.first_opened')}" for r in opened
     )
+    history = history_of_runs(workspace, tracker, opened)
+    names = {named(r) for r in opened}
+    return f"{own}. In all, {history.sentence()}" if {o.what for o in history.openings} - names else own
+
+
+def _looked_at(info: RunInfo, history: ClipHistory) -> list[str]:
+    """The sentence that says how often a run's test clips have been opened, where for other runs too."""
+    from audio_cls.opened_clips import named
+
+    if not history.but(named(info)).openings:
+        return []
+    sentence = history.sentence()
+    return [f"{sentence[0].upper()}{sentence[1:]}."]
 
 
 def _study_name(workspace: Workspace, reference: str, storage: str | None) -> str | None:
@@ -264,7 +286,7 @@ def _curves(tracker: Tracker, info: RunInfo) -> list[dict[str, float]]:
     for key in info.metrics:
         if key.startswith(("train/", "val/")):
             for step, value in tracker.curve(info.run_id, key):
-                rows.setdefault(step, {"epoch": float(step)})[key] = value
+                rows.setdefault(step, {"epoch": float(step + 1)})[key] = value
     return [rows[step] for step in sorted(rows)]
 
 
@@ -273,6 +295,8 @@ def _facts(info: RunInfo, corpus: str) -> dict[str, Any]:
     for key in ("final/parameters", "final/train_seconds", "final/samples_per_second", "best/epoch"):
         if key in info.metrics:
             facts[key.partition("/")[2].replace("_", " ") if key != "best/epoch" else "best epoch"] = info.metrics[key]
+    if "best epoch" in facts:
+        facts["best epoch"] += 1  # MLflow's steps count from 0
     for key in (
         "device",
         "precision",

@@ -12,6 +12,7 @@ import numpy as np
 
 from audio_cls.checkpoint import CheckpointStore
 from audio_cls.device import describe_device
+from audio_cls.judgement import BASELINE, Judgement, baseline_figures, baseline_scores, judge
 from audio_cls.metrics import confusion_matrix, evaluate, fit_thresholds
 from audio_cls.preparation import Prepared, split_facts
 from audio_cls.scores import LAST_SCORES, SCORES, scores_csv
@@ -20,16 +21,18 @@ from audio_cls.training import FINISHED_AT, Fit, predict, probabilities
 if TYPE_CHECKING:
     from audio_cls.tracking import Run
 
-__all__ = ["final_metrics", "log_results"]
+__all__ = ["final_metrics", "log_results", "run_baseline"]
 
 
 def final_metrics(result: Fit, best: dict[str, float], prepared: Prepared, seconds: float) -> dict[str, float]:
-    """The figures of a whole run: of its best and of its last epoch, and what it cost. `best` are the best epoch's."""
+    """The figures of a whole run: of its best and of its last epoch, of the baseline, and what it cost. `best` are the best
+    epoch's. `best/epoch` is MLflow's step, which counts from 0; what people read counts epochs from 1."""
     train_seconds = sum(row["time/train_seconds"] for row in result.history)
     seen = sum(row["time/train_seconds"] * row["time/samples_per_second"] for row in result.history)
     out = {f"best/{k}": v for k, v in best.items()}
     out |= {"best/epoch": float(result.best_epoch), "final/epochs": float(len(result.history))}
     out |= {f"last/{k.split('/', 1)[1]}": v for k, v in result.history[-1].items() if k.startswith("val/")}
+    out |= {f"{BASELINE}{k}": v for k, v in run_baseline(prepared).items()}
     out |= {"final/parameters": float(prepared.chain.n_parameters), "final/seconds": seconds}
     out |= {"final/train_seconds": train_seconds, "final/samples_per_second": seen / max(train_seconds, 1e-9)}
     if "train/loss" in result.history[-1] and "val/loss" in result.history[-1]:
@@ -37,8 +40,17 @@ def final_metrics(result: Fit, best: dict[str, float], prepared: Prepared, secon
     return out
 
 
-def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: CheckpointStore) -> None:
-    """The artifacts of a complete run: weights, predictions of the validation clips, tables and the report."""
+def run_baseline(prepared: Prepared) -> dict[str, float]:
+    """The figures of a model that learned nothing, on a run's validation clips; see `judgement`."""
+    targets, split = np.asarray(prepared.corpus.targets), prepared.split
+    return baseline_figures(targets[split.train], targets[split.validation], prepared.corpus.task)
+
+
+def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: CheckpointStore) -> Judgement:
+    """Record the artifacts of a complete run: weights, predictions of the validation clips, tables and the report.
+
+    Returns what its predictions are worth beside the baseline's, which is recorded too (tag `findings`).
+    """
     from audio_cls.report.run import RunReport, run_report
     from audio_cls.report.tables import confusion_csv, per_class_csv, predictions_csv
 
@@ -49,6 +61,18 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
     thresholds = fit_thresholds(scores, targets) if corpus.task == "multilabel" else None
     clip_ids = [corpus.clips[int(i)].id for i in split.validation]
     evaluation = evaluate(scores, targets, corpus.task, classes=corpus.classes, thresholds=thresholds)
+    training = np.asarray(corpus.targets[split.train])
+    judgement = judge(
+        scores,
+        targets,
+        baseline_scores(training, len(targets)),
+        corpus.task,
+        corpus.classes,
+        experiment.training.metric,
+        groups=corpus.resampling_groups(split.validation),
+        settings=experiment.flatten(),
+    )
+    run.tags({"findings": " ".join(judgement.lines) or "none"})
     if thresholds is not None:
         run.final({f"best/{k}_tuned": v for k, v in evaluation.overall.items() if k in ("macro_f1", "micro_f1")})
         run.artifact_text(
@@ -70,11 +94,11 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
             "confusion.csv",
             confusion_csv(confusion_matrix(targets.argmax(1), scores.argmax(1), len(corpus.classes)), corpus.classes),
         )
-    curves = [{"epoch": float(i), **row} for i, row in enumerate(result.history)]
+    curves = [{"epoch": float(i), **row} for i, row in enumerate(result.history, start=1)]
     for row in curves:
         row.pop(FINISHED_AT, None)
     facts = {
-        "best epoch": result.best_epoch,
+        "best epoch": result.best_epoch + 1,
         "parameters": prepared.chain.n_parameters,
         "data": f"{corpus.name} {corpus.digest[:12]}",
         "split": f"{len(split.train)} training, {len(split.validation)} validation clips",
@@ -94,9 +118,12 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
             facts=facts,
             thresholds=thresholds,
             metric=experiment.training.metric,
+            baseline=baseline_figures(training, targets, corpus.task, fitted_on=targets),
+            findings=judgement.lines,
         )
     )
     run.artifact_text("report.html", page)
+    return judgement
 
 
 def _last_scores(prepared: Prepared, result: Fit, store: CheckpointStore, best: np.ndarray) -> np.ndarray:

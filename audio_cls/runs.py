@@ -47,6 +47,8 @@ class RunState:
     facts: dict[str, str] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
     failure: str = ""  # the file with the whole traceback of a run that failed
+    baseline: dict[str, float] = field(default_factory=dict)  # figures of a model that learned nothing, see `judgement`
+    findings: list[str] = field(default_factory=list)  # what is wrong with its predictions, in sentences
 
     @property
     def done(self) -> bool:
@@ -196,6 +198,7 @@ def run_item(
         state.state, state.value, state.reason = outcome.state, outcome.value, outcome.reason
         state.metrics, state.last, state.cost = outcome.metrics, outcome.last, outcome.attrs.get("cost", {})
         state.failure = outcome.attrs.get("failure", "")
+        state.baseline, state.findings = outcome.attrs.get("baseline", {}), outcome.attrs.get("findings", [])
         write_state(folder, state)
         return state
 

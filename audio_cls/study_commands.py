@@ -292,7 +292,7 @@ def _table_of_all(where: Any) -> None:
 
 def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage: str | None) -> None:
     """The best trial of a study."""
-    from audio_cls.study.status import stored_status
+    from audio_cls.study.status import baseline_of, findings_of, stored_status
     from audio_cls.study.storage import open_storage
 
     where = open_storage(storage or workspace.optuna_db, must_exist=True)
@@ -306,8 +306,12 @@ def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage
     if as_json:
         click.echo(json.dumps(experiment, indent=2))
         return
+    baseline = baseline_of(status)
+    for line in findings_of(status):
+        click.echo(line)
     table(f"{status.name}: best of {status.finished}", ["what", "value"], [
         [status.metric, best.value],
+        *([["a model that learned nothing", baseline]] if baseline is not None else []),
         ["trial", best.number],
         ["configuration", best.config],
         ["epochs", best.epochs],

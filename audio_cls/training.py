@@ -178,9 +178,9 @@ def _train_epoch(
         seen += len(x)
     mean_loss = float(loss_sum) / max(seen, 1)
     if not math.isfinite(mean_loss):
-        raise Diverged(f"the training loss of epoch {epoch} is {mean_loss}")
+        raise Diverged(f"the training loss of epoch {epoch + 1} is {mean_loss}")
     if not all(bool(torch.isfinite(p).all()) for p in chain.classifier.parameters()):
-        raise Diverged(f"weights are not finite after epoch {epoch}")
+        raise Diverged(f"weights are not finite after epoch {epoch + 1}")
     seconds = time.perf_counter() - began
     row = {"train/loss": mean_loss, "lr": lr, "time/train_seconds": seconds, "time/samples_per_second": seen / seconds}
     if batches.corpus.task == "multiclass":

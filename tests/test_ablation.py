@@ -443,12 +443,12 @@ def test_stored_predictions_give_the_recorded_figures(ran: Workspace) -> None:
 
 
 def test_pooled_predictions_hold_each_clip_once(ran: Workspace) -> None:
-    from audio_cls.ablation.page import arm_scores, build_report
+    from audio_cls.ablation.page import build_report
     from audio_cls.report.suite import suite_report
 
     suite = reopen_suite("suite", ran, Tracker(ran))
     result = results(suite)[0]
-    scores = arm_scores(result, suite.tracker, suite.corpus)
+    scores = result.scores
     pooled = pooled_by_seed(scores["plain"], (1, 2))
     assert list(pooled) == [0]  # fold 2 of seed 1 has not been run
     assert sorted(set(pooled[0].clips.tolist())) == pooled[0].clips.tolist()

@@ -195,7 +195,7 @@ def test_divergence_ends_a_run_and_keeps_its_last_finite_epoch(runtime: Runtime,
     hook(happens)
     outcome = train(runtime, tmp_path / "a", "nan")
     assert (outcome.state, outcome.value) == ("FAILED", None)
-    assert outcome.reason == "diverged: the training loss of epoch 2 is nan"
+    assert outcome.reason == "diverged: the training loss of epoch 3 is nan"
     assert steps(runtime, "nan") == [0, 1]
     assert read(tmp_path / "a" / "last.safetensors").state["epoch"] == 1
 
@@ -224,7 +224,7 @@ def test_a_study_tells_divergence_without_a_value_and_goes_on(runtime: Runtime, 
     hook(happens)
     trials = study_of(runtime, "diverging", 2).trials
     assert [(t.state.name, t.value is None) for t in trials] == [("FAIL", True), ("COMPLETE", False)]
-    assert trials[0].user_attrs["reason"].startswith("diverged: the training loss of epoch 1 is")
+    assert trials[0].user_attrs["reason"].startswith("diverged: the training loss of epoch 2 is")
 
 
 def test_a_fault_in_a_model_is_an_artifact_and_the_study_goes_on(runtime: Runtime, hook: Any) -> None:

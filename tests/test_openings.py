@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,20 @@ import torch
 
 from audio_cls.ablation import record
 from audio_cls.ablation.opening import of_parent, of_suite, open_group, read_result
-from audio_cls.ablation.page import arm_scores, build_report
+from audio_cls.ablation.page import build_report
 from audio_cls.ablation.running import log_result, open_suite, reopen_suite, results, start_suite
 from audio_cls.data import sources
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.packing import prepare
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
+from audio_cls.judgement import baseline_figures
 from audio_cls.metrics import evaluate, fit_thresholds
-from audio_cls.openings import TEST_SCORES
+from audio_cls.opened_clips import TEST_SCORES, clip_history, named, opening_tags
 from audio_cls.preparation import Runtime
 from audio_cls.report.suite import suite_report
 from audio_cls.runs import GridItem, run_item
-from audio_cls.scores import read_scores
+from audio_cls.scores import read_scores, scores_csv
 from audio_cls.tracking import Tracker
 from audio_cls.workspace import Workspace
 from tests.commands import call
@@ -128,7 +130,7 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
     result = results(suite)[0]
     kept = read_result(tracker, suite.state.run_id)
     assert kept == found
-    page = suite_report(build_report(result, tracker, corpus, arm_scores(result, tracker, corpus), {}, kept))
+    page = suite_report(build_report(result, tracker, corpus, result.scores, {}, kept))
     assert "Test split" in page
     assert "opened 1 time(s)" in page
     assert "has not been opened" not in page
@@ -144,6 +146,96 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
         open_suite(
             ablation(seeds=range(3), metric=("val/macro_f1", "val/map", "val/loss")), workspace, tracker, workspace.root / "suite.py", "cpu"
         )  # fmt: skip
+
+
+def opened_run(
+    tracker: Tracker,
+    name: str,
+    clips: list[str],
+    when: str,
+    tags: dict[str, str] | None = None,
+    parent: str | None = None,
+) -> Any:
+    """A run as an earlier version recorded it: its test split opened, without a history."""
+    run = tracker.start("tones/multiclass", name, kind="run", parent=parent)
+    times = {"test.openings": "1", "test.first_opened": when, "test.last_opened": when, "test.opened_by": "ann"}
+    run.tags({"data.digest": "d", **times, **(tags or {})})
+    run.artifact_text(TEST_SCORES, scores_csv(clips, np.zeros((len(clips), 2)), ["a", "b"]))
+    run.finish("COMPLETE")
+    return tracker.resolve(run.id)
+
+
+def test_openings_are_counted_by_clips_in_workspaces_of_earlier_versions_too(tmp_path: Path) -> None:
+    tracker = Tracker(Workspace(tmp_path))
+    one = opened_run(tracker, "one", ["a", "b", "c", "d"], "2026-01-01")
+    opened_run(tracker, "half", ["c", "d", "e"], "2026-01-03", {"test.openings": "2", "test.last_opened": "2026-01-05"})
+    opened_run(tracker, "elsewhere", ["x"], "2026-01-04")
+    for arm in ("plain", "mixup"):  # opened together: one opening
+        opened_run(tracker, arm, ["a"], "2026-01-02", {"ablation.suite": "s", "kind": "cell"})
+    history = clip_history(tracker, ["a", "b", "c", "d"], one)
+    assert [(o.what.partition(" (")[0], o.when, len(o.clips)) for o in history.openings] == [
+        ("one", "2026-01-01", 4),
+        ("suite s", "2026-01-02", 1),
+        ("half", "2026-01-03", 2),
+        ("half", "2026-01-05", 2),
+    ]
+    assert history.sentence().startswith("these 4 test clips have been opened 4 times: one (")
+    others = history.but(named(one))
+    assert others.sentence().startswith("3 of these 4 test clips have been opened 3 times: suite s on 2026-01-02; half")
+    assert clip_history(tracker, ["f"], one).sentence() == ""
+    # A further opening adds to what the older tags say.
+    tags = opening_tags(one, named(one), "2026-02-01", "bob", ["a", "b", "c", "d"])
+    tracker.reopen(one.run_id).tags(tags)
+    again = clip_history(tracker, ["a"], one)
+    assert [(o.when, o.who) for o in again.openings if o.what == named(one)] == [
+        ("2026-01-01", "ann"),
+        ("2026-02-01", "bob"),
+    ]
+
+
+def test_a_second_configuration_on_opened_clips_is_refused_counted_and_shown_with_both(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*words: str, code: int = 0) -> str:
+        return " ".join(call(capsys, workspace.root, *words, code=code).split())
+
+    runtime = runtime_of(workspace)
+    tracker = runtime.tracker
+    open_group(runtime, of_suite(reopen_suite("suite", workspace, tracker)), again=False)
+    refused = said("evaluate", "cv", "--test", code=2)
+    assert "cv: these 12 test clips have been opened once: suite suite on" in refused
+    assert "choice between test figures" in refused
+    assert "test.openings" not in tracker.resolve("cv").tags  # nothing was shown, nothing is counted
+    shown = said("evaluate", "cv", "--test", "--again")
+    assert "these 12 test clips have been opened 2 times: suite suite on" in shown
+    assert "baseline" in shown
+    # The report of the suite, which was opened first, tells of the second one.
+    assert re.search(
+        r"TEST SPLIT these 12 test clips have been opened 2 times: suite suite on .*; cv \(",
+        said("ablate", "report", "suite"),
+    )
+    page = (workspace.reports / "suite-suite.html").read_text(encoding="utf-8")
+    assert "these 12 test clips have been opened 2 times" in page
+    said("report", "plain seed 0 fold 1")
+    [written] = workspace.reports.glob("run-*.html")
+    assert "These 6 test clips have been opened 2 times" in written.read_text(encoding="utf-8")
+
+
+def test_runs_and_arms_stand_beside_a_model_that_learned_nothing(workspace: Workspace) -> None:
+    tracker = Tracker(workspace)
+    suite = reopen_suite("suite", workspace, tracker)
+    corpus = suite.corpus
+    run = tracker.resolve("plain seed 0 fold 1")
+    split = ablation().experiment("plain", 0, 1).data.split.assign(corpus)
+    expected = baseline_figures(corpus.targets[split.train], corpus.targets[split.validation], "multiclass")
+    assert {k: v for k, v in run.metrics.items() if k.startswith("baseline/")} == pytest.approx(
+        {f"baseline/{k}": v for k, v in expected.items()}
+    )
+    assert "Fewer than 10 validation clips in all 3 classes (2 each)" in run.tags["findings"]
+    first = results(suite)[0]
+    assert first.baseline["macro_f1"] == pytest.approx(expected["macro_f1"])  # folds of equal make-up
+    arm = next(r for r in tracker.runs(filter="tags.kind = 'arm'") if r.name == "mixup")
+    assert arm.metrics["baseline/macro_f1"] == pytest.approx(expected["macro_f1"], abs=1e-4)
 
 
 def test_a_suite_with_runs_left_stays_closed(workspace: Workspace) -> None:
@@ -175,9 +267,14 @@ def test_a_cross_validation_is_opened_as_a_whole(workspace: Workspace, capsys: p
     assert "opened before" in said("evaluate", "cv", "--test", code=2)
     # A run below it was opened along with it; another run on the same clips is told of that.
     assert "opened before" in said("evaluate", "cv fold 1", "--test", code=2)
-    shown = said("evaluate", "plain seed 0 fold 1", "--test")
+    # Refused like a second opening, since it makes a choice between test figures; the clips are what is counted.
+    refused = said("evaluate", "plain seed 0 fold 1", "--test", code=2)
+    assert "these 6 test clips have been opened once: cv (" in refused
+    assert "add --again" in refused
+    shown = said("evaluate", "plain seed 0 fold 1", "--test", "--again")
     assert "chosen: plain, seed 0, fold 1 of suite; epoch" in shown
-    assert "the same test clips were opened by 1 other run(s): cv fold 1" in shown
+    assert "has been opened 1 time(s)" in shown
+    assert re.search(r"these 6 test clips have been opened 2 times: cv \(\w{8}\) on .*; plain seed 0 fold 1 \(", shown)
     assert "[0." in shown
     assert "the test split is opened for its whole suite" in said("evaluate", "mixup", "--test", code=2)
     assert "Suites: suite" in said("evaluate", "suit", "--test", code=2)

@@ -383,10 +383,16 @@ function probe() {
   if (!drawn) return setTimeout(probe, 100);
   const table = document.querySelector("table");
   const column = (k) => [...table.tBodies[0].rows].map((row) => row.cells[k].textContent);
+  const folds = [...document.querySelectorAll("details .figure")];
+  if (folds.length && !document.querySelector("details").open) {
+    document.querySelectorAll("nav a")[1].click();
+    return setTimeout(probe, 1500);
+  }
   const click = (k) => (table.tHead.rows[0].cells[k].querySelector("button").click(), column(0));
   parent.postMessage(JSON.stringify({
     drawn, errors, by_number: click(1), by_number_again: click(1), by_name: click(0), title: document.title,
     plots: document.querySelectorAll(".js-plotly-plot .main-svg").length, text: document.querySelector(".figure").textContent,
+    opened: folds.map((div) => div.querySelector(".main-svg").getBoundingClientRect().width),
     overflow: document.documentElement.scrollWidth - innerWidth, buttons: document.querySelectorAll(".modebar-btn").length,
   }), "*");
 }
@@ -402,7 +408,7 @@ def test_page_draws_and_sorts_in_a_sandboxed_frame(tmp_path: Path) -> None:
         pytest.skip("no Chromium here")
     table = Table(("name", "value"), [["b10", 0.5], ["a", math.nan], ["b9", math.inf], ["c", -3.0]])
     sections = [Section("one", [table, confusion_figure(np.eye(2, dtype=int), [NASTY, "b"])])]
-    sections.append(Section("two", list(run_figures(example()).values())))
+    sections.append(Section("two", list(run_figures(example()).values()), folded=True))
     page = render_page(NASTY, sections) + PROBE
     packed = base64.b64encode(page.encode()).decode()
     wrapper = f"""<!doctype html><meta charset="utf-8">
@@ -452,6 +458,10 @@ def test_page_draws_and_sorts_in_a_sandboxed_frame(tmp_path: Path) -> None:
     assert result["errors"] == []
     assert result["drawn"] == "7/7"
     assert result["plots"] >= 7
+    assert (
+        len(result["opened"]) == 6
+    )  # drawn while they were folded away, and as wide as the page once its link is followed
+    assert all(250 < width <= 390 for width in result["opened"])
     assert result["by_number"] == ["b9", "b10", "c", "a"]  # falling first, undefined last
     assert result["by_number_again"] == ["c", "b10", "b9", "a"]
     assert result["by_name"] == ["a", "b9", "b10", "c"]

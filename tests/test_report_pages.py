@@ -123,8 +123,10 @@ def suite(task: str = "multiclass") -> SuiteReport:
         predictions={n: Predictions(scores, targets) for n in names[:2]},
         notes=["about 24 more pairs for 1 point"],
         openings=["opened once, mixup chosen by val/macro_f1: test macro_f1 0.69"],
-        others=[["val/uar", "mixup", 0.7, 0.1, 0.0215, 0.01, 0.03, 0.04, "helps"]],
-        test_rows=[["mixup", "val/macro_f1", 0.6912, 0.64, 0.73, 0.02, -0.01, 0.05, 0.2]],
+        others=[["val/uar", "mixup", 0.7, 0.1, 0.25, 0.0215, 0.01, 0.03, 0.04, "helps"]],
+        test_rows=[["mixup", "val/macro_f1", 0.6912, 0.64, 0.73, 0.25, 0.02, -0.01, 0.05, 0.2]],
+        baseline={"macro_f1": 0.2294, "uar": 0.25},
+        findings=["plain: calls everything 'hum'"],
     )
 
 
@@ -133,7 +135,7 @@ def test_suite_page_says_everything(task: str, tmp_path: Path) -> None:
     report = suite(task)
     page = suite_report(report, tmp_path / "suite.html")
     assert (tmp_path / "suite.html").read_text(encoding="utf-8") == page
-    wanted = ["Verdicts", "Test split", "Contract", "Runs", "Classes", "Curves", "Cost", "Confusion", "ROC", "Precision and recall", "Calibration"]  # fmt: skip
+    wanted = ["Verdicts", "Test split", "Further metrics", "Arms in full", "Contract", "Runs", "Classes", "Curves", "Cost", "Confusion", "ROC", "Precision and recall", "Calibration"]  # fmt: skip
     assert headings(page) == wanted + (["Thresholds"] if task == "multilabel" else [])
     for words in (
         "half-way: 9 of 16",
@@ -151,6 +153,13 @@ def test_suite_page_says_everything(task: str, tmp_path: Path) -> None:
     assert 'data-v="2.1"' in page.replace("2.1000000000000001", "2.1")  # told in points
     assert 'data-v="1.2">1.20' in page  # mixup's cost against plain's
     assert "<td>waiting</td>" in page
+    # What is wrong and the verdicts stand before anything is folded, the rest below is folded; the baseline is an arm's neighbour.
+    first, *folded = page.split("<details>")
+    assert (
+        first.index("plain: calls everything") < first.index("+2.1 points: helps") < first.index("<td>(baseline)</td>")
+    )
+    assert ">22.94</td>" in first
+    assert len(folded) == len(headings(page)) - 2
     assert "no pair of runs yet" in page
 
 
@@ -186,7 +195,7 @@ def test_every_run_joins_pairs() -> None:
 def test_a_suite_without_runs_has_a_page() -> None:
     empty = SuiteReport("t", "val/loss", "minimize", [ArmSummary("plain", reference=True), ArmSummary("b")])
     page = suite_report(empty)
-    assert headings(page) == ["Verdicts", "Contract"]
+    assert headings(page) == ["Verdicts", "Arms in full"]
     assert figures_in(page) == []
     assert "has not been opened" in page
 
@@ -217,6 +226,7 @@ def test_suite_page_escapes() -> None:
             contract=[(NASTY, NASTY)],
             notes=[NASTY],
             openings=[NASTY],
+            findings=[NASTY],
             classes=[NASTY, "b", "c"],
             arms=[nasty, *report.arms[1:]],
             cells=[Cell(NASTY, 0, 1, 0.5)],
@@ -505,6 +515,17 @@ def test_report_of_a_run(trained: tuple[Any, str], capsys: pytest.CaptureFixture
     shown = float(re.findall(r"<dt>macro_f1</dt><dd>([\d.]+)", page)[0])
     assert shown == pytest.approx(info.metrics["best/macro_f1"], abs=6e-4)  # computed anew, the same
     n_clips = int(re.findall(r"([\d,]+) clips of the validation set", page)[0])
+    # Figures stand beside those of a model that learned nothing; epochs count from 1, MLflow's steps from 0.
+    baseline = float(
+        re.findall(r"<dt>macro_f1</dt><dd>[\d.]+</dd><dd class=beside>majority baseline ([\d.]+)", page)[0]
+    )
+    assert baseline == pytest.approx(info.metrics["baseline/macro_f1"], abs=6e-4)
+    best = f"{info.metrics['best/epoch'] + 1:g}"
+    assert f"by val/macro_f1 is epoch {best}." in page
+    assert f"best: epoch {best}" in page
+    assert f"<tr><td>best epoch</td><td>{best}</td></tr>" in page
+    assert "Fewer than 10 validation clips in all 3 classes (2 each)" in page
+    assert "Fewer than 10 validation clips" in info.tags["findings"]
     assert page.count('<article class="clip">') == n_clips  # 6 clips of fold 2, each a mistake or a hit
 
 

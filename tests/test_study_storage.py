@@ -315,7 +315,7 @@ def test_the_median_pruner_says_why(direction: str, sign: int) -> None:
     pruner: Any = study.pruner
     assert (
         pruner.explain(study, frozen)
-        == f"epoch 1: {sign * 0.41:g} {'below' if sign > 0 else 'above'} the median {sign * 0.55:g} of 3 trials"
+        == f"epoch 2: {sign * 0.41:g} {'below' if sign > 0 else 'above'} the median {sign * 0.55:g} of 3 trials"
     )
     trial.set_user_attr("no_prune", True)
     assert not trial.should_prune()

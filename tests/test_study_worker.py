@@ -103,7 +103,7 @@ def test_pruned_trials_say_why(tmp_path: Path) -> None:
     _run(tmp_path)
     for trial in _study(tmp_path).trials:
         if trial.state == TrialState.PRUNED:
-            assert trial.user_attrs["reason"].startswith(f"pruned: epoch {trial.last_step}: ")
+            assert trial.user_attrs["reason"].startswith(f"pruned: epoch {trial.last_step + 1}: ")
             assert " below the median " in trial.user_attrs["reason"]
 
 

@@ -23,8 +23,18 @@ from audio_cls.ablation.verdict import Verdict, in_points, verdicts
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.evaluation import Scored, score_run
-from audio_cls.metrics import check_metric
-from audio_cls.openings import Opened, clip_groups, now_and_who, record_opening, refuse_again, test_scores_csv
+from audio_cls.judgement import judge
+from audio_cls.metrics import check_metric, evaluate
+from audio_cls.opened_clips import ClipHistory, clip_history, clips_to_test, named
+from audio_cls.openings import (
+    Opened,
+    clip_ids,
+    now_and_who,
+    record_opening,
+    refuse_again,
+    refuse_opened_clips,
+    test_scores_csv,
+)
 
 if TYPE_CHECKING:
     from audio_cls.ablation.running import Suite
@@ -53,6 +63,11 @@ class Group:
     arm_runs: Mapping[str, str] = field(default_factory=dict)
     folder: Callable[[str, Cell], Path | None] = lambda arm, cell: None
 
+    @property
+    def what(self) -> str:
+        """How its openings are told from those of others: a suite by its name, anything else by its run."""
+        return self.name if self.parent.tags.get("kind") == "suite" else named(self.parent)
+
 
 @dataclass
 class TestResult:
@@ -61,6 +76,8 @@ class TestResult:
     arms: arm -> metric -> {value, low, high}: mean over seeds of the figure over all test clips, bootstrap over clips.
     differences: arm -> metric -> {value, low, high, p, text}: paired by (seed, fold) with the reference, like the suite's
     verdicts on validation clips. remarks: what a reader of the figures must know of the split.
+    baseline: metric -> the figure of a model that learned nothing, over all test clips.
+    findings: arm -> what is wrong with its predictions on test clips, in sentences.
     """
 
     __test__ = False  # no test case of pytest's
@@ -77,6 +94,8 @@ class TestResult:
     arms: dict[str, dict[str, dict[str, Any]]]
     differences: dict[str, dict[str, dict[str, Any]]]
     remarks: list[str] = field(default_factory=list)
+    baseline: dict[str, float] = field(default_factory=dict)
+    findings: dict[str, list[str]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The opening in words: how often, who chose what, and the first metric's figures."""
@@ -90,12 +109,17 @@ class TestResult:
             if arm in self.differences:
                 words += f"; {self.differences[arm][metric]['text']}"
             out.append(words)
+        if metric in self.baseline:
+            figure = {"value": self.baseline[metric], "low": None}
+            out.append(f"a model that learned nothing: test {metric.rpartition('/')[2]} {_words(figure, metric)}")
+        out += [f"{arm}: {line}" for arm, lines in self.findings.items() for line in lines]
         return out + [f"note: {remark}" for remark in self.remarks]
 
     def rows(self) -> list[list[Any]]:
-        """For a table: arm, metric, value, low, high, then the difference from the reference with its interval and p."""
+        """For a table: arm, metric, value, low, high, the baseline's figure, then the difference from the reference with its
+        interval and p."""
         return [
-            [arm, metric.rpartition("/")[2], *(figures[metric][k] for k in ("value", "low", "high")),
+            [arm, metric.rpartition("/")[2], *(figures[metric][k] for k in ("value", "low", "high")), self.baseline.get(metric),
              *(self.differences.get(arm, {}).get(metric, {}).get(k) for k in ("value", "low", "high", "p"))]
             for metric in self.metrics
             for arm, figures in self.arms.items()
@@ -185,13 +209,15 @@ def open_group(
     """Open the test split of all runs of a group: compute, record with every run, its arm and the whole, then return.
 
     Raises:
-        UserError: when it was opened before, of the whole or of one run, unless `again`; for a run that cannot be scored.
+        UserError: when it was opened before, of the whole or of one run, or its clips were for another run, unless `again`; for
+            a run that cannot be scored.
     """
     tracker = runtime.tracker
     refuse_again(group.parent, again)
     everything = [(arm, cell, run) for arm, cells in group.runs.items() for cell, run in sorted(cells.items())]
     for _, _, run in everything:
         refuse_again(run, again)
+    refuse_opened_clips(group_history(runtime, group).but(group.what), group.name, again)
     scored: dict[str, dict[Cell, Scored]] = {arm: {} for arm in group.runs}
     for done, (arm, cell, run) in enumerate(everything):
         scored[arm][cell] = score_run(runtime, run, "test", group.weights, group.folder(arm, cell))
@@ -207,18 +233,19 @@ def open_group(
     figures = {arm: {m: as_dict(pooled_interval(cells, corpus, m)) for m in metrics} for arm, cells in scored.items()}
     differences = _differences(group, scored, metrics)
     when, who = now_and_who()
-    opened = Opened(group.chosen, when, who)
+    opened = Opened(group.what, group.chosen, when, who)
     for arm, cells in scored.items():
         for cell, one in cells.items():
             own = {m.rpartition("/")[2]: _of_one(one, corpus, m) for m in metrics}
-            record_opening(tracker, group.runs[arm][cell], opened, own, test_scores_csv(one))
+            record_opening(tracker, group.runs[arm][cell], opened, own, clip_ids(one), test_scores_csv(one))
         if arm in group.arm_runs and not group.arm_runs[arm].startswith("local-"):
             arm_run = tracker.reopen(group.arm_runs[arm])
             arm_run.final(
                 {f"test/{k.rpartition('/')[2]}{end}": v for k, f in figures[arm].items() for end, v in _ends(f)}
             )
             arm_run.close()
-    count = record_opening(tracker, group.parent, opened, {})
+    shown = sorted({clip for cells in scored.values() for one in cells.values() for clip in clip_ids(one)})
+    count = record_opening(tracker, group.parent, opened, {}, shown)
     result = TestResult(
         name=group.name,
         openings=count,
@@ -226,17 +253,62 @@ def open_group(
         last=when,
         who=who,
         chosen=group.chosen,
-        clips=len({int(c) for cells in scored.values() for s in cells.values() for c in s.clips}),
+        clips=len(shown),
         reference=group.reference,
         metrics=metrics,
         arms=figures,
         differences=differences,
         remarks=sorted({remark for cells in scored.values() for one in cells.values() for remark in one.remarks}),
+        baseline=pooled_baseline(next(iter(scored.values())), corpus, metrics),
+        findings={arm: list(found) for arm, cells in scored.items() if (found := _findings(cells, corpus, metrics[0]))},
     )
     parent = tracker.reopen(group.parent.run_id)
     parent.artifact_text(ARTIFACT, json.dumps(vars(result), indent=2))
     parent.close()
     return result
+
+
+def group_history(runtime: Runtime, group: Group) -> ClipHistory:
+    """The openings so far of the test clips of a group's runs."""
+    some = {run.tags.get("split.digest", run.run_id): run for cells in group.runs.values() for run in cells.values()}
+    clips = {clip for run in some.values() for clip in clips_to_test(runtime, run)}
+    return clip_history(runtime.tracker, clips, next(iter(some.values())))
+
+
+def pooled_baseline(cells: Mapping[Cell, Scored], corpus: Corpus, metrics: Sequence[str]) -> dict[str, float]:
+    """The figures of a model that learned nothing over all test clips, computed as an arm's are."""
+    seed = min(cells)[0]
+    runs = {cell: one.baseline_run() for cell, one in cells.items() if cell[0] == seed}
+    figures = {}
+    for metric in metrics:
+        value = evaluate_pooled(runs, corpus, metric)
+        if isfinite(value):
+            figures[metric] = value
+    return figures
+
+
+def evaluate_pooled(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> float:
+    """A metric over the clips of some runs together, each called by its own run's thresholds."""
+    plain = metric.rpartition("/")[2]
+    values = np.concatenate([decided(one) if plain in FIGURES else one.scores for one in cells.values()])
+    targets = np.concatenate([one.targets for one in cells.values()])
+    return evaluate(values, targets, corpus.task).overall[plain]
+
+
+def _findings(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> tuple[str, ...]:
+    """What is wrong with the predictions of an arm's runs together."""
+    parts = list(cells.values())
+    found = judge(
+        np.concatenate([one.scores for one in parts]),
+        np.concatenate([one.targets for one in parts]),
+        np.concatenate([one.baseline_run().scores for one in parts]),
+        corpus.task,
+        corpus.classes,
+        metric,
+        groups=[group for one in parts for group in corpus.resampling_groups(one.clips)],
+        clips="test predictions",
+    )
+    return found.findings
 
 
 def read_result(tracker: Tracker, run_id: str | None) -> TestResult | None:
@@ -266,7 +338,7 @@ def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -
         np.stack([s.values for s in seeds]),
         corpus.targets[clips],
         metric_function(metric, corpus.task),
-        clip_groups(corpus, clips.tolist()),
+        corpus.resampling_groups(clips),
         RESAMPLES,
     )
 
@@ -288,7 +360,7 @@ def _differences(
     if group.reference is None or not scored.get(group.reference):
         return {}
     some = next(iter(scored[group.reference].values()))
-    ratio = fmean(len(s.clips) for s in scored[group.reference].values()) / _training_clips(some)
+    ratio = fmean(len(s.clips) for s in scored[group.reference].values()) / len(some.split.train)
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for metric in metrics:
         plain = metric.rpartition("/")[2]
@@ -320,16 +392,12 @@ def _without_hint(verdict: Verdict) -> str:
     return head + found
 
 
-def _training_clips(one: Scored) -> int:
-    return len(one.experiment.data.split.assign(one.corpus).train)
-
-
 def _of_one(one: Scored, corpus: Corpus, metric: str) -> Interval:
     """A single run's figure, with an interval where it is cheap."""
     plain = metric.rpartition("/")[2]
     if plain not in FIGURES:
         return Interval(one.evaluation().overall[plain], nan, nan, 0.95, len(one.clips), 0)
-    groups = clip_groups(corpus, one.clips.tolist())
+    groups = corpus.resampling_groups(one.clips)
     return bootstrap_interval(decided(one), one.targets, metric_function(metric, corpus.task), groups, RESAMPLES)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from audio_cls.ablation.bootstrap import Interval
 from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.opening import TestResult
-from audio_cls.ablation.predictions import CellScores, listening_audit, pooled_by_seed, read_cell_scores
+from audio_cls.ablation.predictions import CellScores, listening_audit, pooled_by_seed
 from audio_cls.ablation.statistics import compare
 from audio_cls.ablation.suite import ArmResult, SuiteResult, fold_rows
 from audio_cls.ablation.verdict import in_points
@@ -26,20 +26,9 @@ if TYPE_CHECKING:
     from audio_cls.report.page import Section
     from audio_cls.tracking import Tracker
 
-__all__ = ["arm_scores", "audit_of_best", "build_report", "more_lines"]
+__all__ = ["audit_of_best", "build_report", "more_lines"]
 
 SEEDS_SHOWN = 3  # of pooled predictions: ranking curves of more say no more and make the page heavy
-
-
-def arm_scores(result: SuiteResult, tracker: Tracker, corpus: Corpus) -> dict[str, dict[Cell, CellScores]]:
-    """The stored predictions of every complete run, by arm and cell; those that cannot be had are missing."""
-    out: dict[str, dict[Cell, CellScores]] = {arm: {} for arm in result.ablation.arms}
-    for record in result.records:
-        if record.state == "COMPLETE" and record.run_id:
-            found = read_cell_scores(tracker, record.run_id, corpus, result.ablation.select)
-            if found is not None:
-                out[record.arm][record.cell] = found
-    return out
 
 
 def build_report(
@@ -50,8 +39,10 @@ def build_report(
     intervals: Mapping[str, Interval],
     test: TestResult | None = None,
     others: Sequence[SuiteResult] = (),
+    history: str = "",
 ) -> SuiteReport:
-    """All that the page of a suite shows; see `report.suite_data`. `others` is the suite by its further metrics."""
+    """All that the page of a suite shows; see `report.suite_data`. `others` is the suite by its further metrics, `history` how
+    often its test clips have been opened, for whichever run."""
     ablation = result.ablation
     return SuiteReport(
         title=f"Ablation {ablation.name}",
@@ -73,7 +64,9 @@ def build_report(
         class_differences=_class_differences(result, scores, corpus),
         predictions=_pooled(scores, corpus),
         notes=[f"{words}: {reason}" for arm in result.arms for words, reason in arm.failed],
-        openings=[*(test.lines() if test else ()), *result.openings],
+        openings=[*(test.lines() if test else ()), *result.openings, *([history] if history else ())],
+        baseline=result.baseline,
+        findings=result.findings,
         others=[row for other in others for row in _rows_of(other)],
         test_rows=test.rows() if test else (),
         fold_table=fold_rows(result),
@@ -96,12 +89,13 @@ def audit_of_best(
 
 def _rows_of(result: SuiteResult) -> list[list[Any]]:
     rows: list[list[Any]] = []
+    base = result.baseline.get(result.metric.rpartition("/")[2])
     for arm in result.arms:
         c, verdict = arm.comparison, arm.verdict
         rest: list[Any] = [None, None, None, None, "reference"]
         if c is not None and verdict is not None:
             rest = [c.mean, c.low, c.high, verdict.p, verdict.word]
-        rows.append([result.metric, arm.name, arm.mean.mean, arm.mean.sd, *rest])
+        rows.append([result.metric, arm.name, arm.mean.mean, arm.mean.sd, base, *rest])
     return rows
 
 
@@ -192,7 +186,12 @@ def _curves(result: SuiteResult, tracker: Tracker) -> list[ArmCurve]:
             reach = 1.96 * values.std(axis=0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros(length)
             out.append(
                 ArmCurve(
-                    arm, metric, list(range(length)), mean.tolist(), (mean - reach).tolist(), (mean + reach).tolist()
+                    arm,
+                    metric,
+                    list(range(1, length + 1)),
+                    mean.tolist(),
+                    (mean - reach).tolist(),
+                    (mean + reach).tolist(),
                 )
             )
     return out

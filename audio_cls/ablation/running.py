@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from audio_cls.ablation.answers import amend, read_answers
 from audio_cls.ablation.contract import Plan, check_plan, check_records
 from audio_cls.ablation.declaration import Ablation
 from audio_cls.ablation.record import (
@@ -25,6 +26,7 @@ from audio_cls.ablation.settling import settle
 from audio_cls.ablation.suite import SuiteResult, summarise
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
+from audio_cls.judgement import BASELINE
 from audio_cls.metrics import check_metric
 from audio_cls.own_parts import remember, sources_of
 from audio_cls.resolve import Resolved
@@ -123,10 +125,12 @@ def tuned(ablation: Ablation, state: SuiteState) -> Ablation:
 
 
 def results(suite: Suite) -> list[SuiteResult]:
-    """The suite summed up by each of its metrics, the first one first, once its records have passed the contract."""
+    """Sum up the suite by each of its metrics, the first one first, once its records have passed the contract."""
     records = read_records(suite.ablation, suite.plan, suite.corpus, suite.workspace, suite.tracker)
     check_records(suite.ablation, suite.plan, records)
-    return [summarise(suite.ablation, suite.plan, records, metric) for metric in suite.ablation.metrics]
+    answers = read_answers(suite.ablation, suite.plan, records, suite.corpus, suite.tracker)
+    summed = [summarise(suite.ablation, suite.plan, records, metric) for metric in suite.ablation.metrics]
+    return [amend(result, answers, suite.corpus) for result in summed]
 
 
 def start_suite(suite: Suite, file: Path) -> tuple[Run, dict[str, Run]]:
@@ -194,6 +198,9 @@ def log_result(result: SuiteResult, runs: dict[str, Run]) -> None:
             figures |= {"difference_low": arm.comparison.low, "difference_high": arm.comparison.high}
         run = runs[arm.name]
         run.final({names[k]: round(v, 4) for k, v in figures.items() if isfinite(v)})  # shown as they are written
+        plain = result.metric.rpartition("/")[2]
+        if plain in result.baseline:
+            run.final({f"{BASELINE}{plain}": round(result.baseline[plain], 4)})
         if result.metric == result.ablation.metrics[0]:
             run.final(
                 {

@@ -6,7 +6,7 @@ A summary can be made at any time: pairs that are there count, cells that are mi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, nan
 from statistics import fmean
 
@@ -47,7 +47,11 @@ class ArmResult:
 
 @dataclass(frozen=True, eq=False)
 class SuiteResult:
-    """A suite on one metric. `terms` is the contract, (what, value); `openings` a line for each opening of the test split."""
+    """A suite on one metric. `terms` is the contract, (what, value); `openings` a line for each opening of the test split.
+
+    What stored predictions add (see `answers`): baseline: overall metric -> figure of a model that learned nothing, the mean over
+    folds. findings: what is wrong with the arms' predictions, in sentences. scores: arm -> (seed, fold) -> probabilities.
+    """
 
     ablation: Ablation
     metric: str
@@ -56,6 +60,9 @@ class SuiteResult:
     records: tuple[Recorded, ...]
     terms: tuple[tuple[str, str], ...]
     openings: tuple[str, ...]
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+    scores: Mapping[str, Mapping[Cell, CellScores]] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -148,13 +155,12 @@ def bootstrap_arms(
         pair = stacked(scores.get(arm, {}), scores.get(reference, {}), corpus, result.plan.folds)
         if arm == reference or pair is None:
             continue
-        groups = [g if g is not None else f"\0{i}" for i, g in enumerate(corpus.groups)]
         out[arm] = clip_bootstrap(
             pair.one,
             pair.other,
             corpus.targets[pair.clips],
             metric,
-            groups=[groups[int(i)] for i in pair.clips],
+            groups=corpus.resampling_groups(pair.clips),
             n_resamples=n_resamples,
         )
     return out

@@ -16,7 +16,7 @@ from audio_cls.ablation.statistics import Comparison, MorePairs, holm
 
 __all__ = ["DIFFERENCES", "MARGIN", "Verdict", "Word", "in_points", "verdict", "verdicts"]
 
-Word = Literal["helps", "hurts", "no difference", "cannot tell"]
+Word = Literal["helps", "hurts", "no difference", "cannot tell", "not judged"]
 
 MARGIN = 0.01
 """A difference below one point is no difference, unless the caller says otherwise."""
@@ -32,7 +32,7 @@ ENOUGH = 5  # pairs that are all equal, to say so and not that they tell nothing
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: one of four. text: figures and word in a line. p: after Holm where there are several arms, else as it is.
+    """word: one of five ("not judged": the metric says little on these clips, see `answers`). text: figures and word in a line. p: after Holm where there are several arms, else as it is.
 
     p_equivalence: of the two one-sided tests against the margin, adjusted likewise; NaN without a margin.
     more: what it would take to settle each of the differences asked about, empty when that cannot be said.

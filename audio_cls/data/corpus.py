@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,10 @@ class Corpus:
         """(n_classes,) clips of each class, of all clips or of the given ones."""
         targets = self.targets if indices is None else self.targets[indices]
         return targets.sum(axis=0, dtype=np.float64).astype(np.int64)
+
+    def resampling_groups(self, indices: Sequence[int] | NDArray[np.integer]) -> list[str]:
+        """The group of each of these clips, for a bootstrap; a clip without one is a group of its own."""
+        return [self.groups[int(i)] or f"\0{int(i)}" for i in indices]
 
     def check(self, clips: Iterable[int]) -> None:
         """Compare clips with their checksums, those left out that this process has checked before (1.6 GB/s on one core).

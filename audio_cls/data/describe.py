@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import group_names
 from audio_cls.data.splits import Split
+from audio_cls.judgement import accuracy_caveat, baseline_figures, few_clips
 
 __all__ = ["Description", "Table", "describe", "shared_groups_notes"]
 
@@ -38,9 +39,11 @@ class Description:
         n_groups: different groups named; 0 without groups.
         shared_groups: "splits" or "folds" -> how many groups have clips in more than one of them, 0 left out.
         baselines: name -> side ("all" without a split) -> score. multiclass: "majority accuracy" (the most frequent
-            class of the training side), "random accuracy" (guessing uniformly) and "prior accuracy" (guessing with the
-            training side's frequencies). multilabel: "prior mAP", the mean prevalence over the classes that occur,
-            which is what scores that say nothing attain in expectation.
+            class of the training side), "majority macro F1", "majority UAR", "random accuracy" (guessing uniformly) and
+            "prior accuracy" (guessing with the training side's frequencies). multilabel: "prior mAP", the mean prevalence over
+            the classes that occur, which is what scores that say nothing attain in expectation.
+        warnings: sentences on what figures on these data cannot say: classes with few clips to be measured on, one class that
+            makes accuracy meaningless.
         turned_down: clips whose level was lowered to keep them from clipping.
         duplicates: pairs of ids whose samples are the same.
         bad: clips left out when the corpus was prepared: id, row, reason.
@@ -66,6 +69,7 @@ class Description:
     n_groups: int
     shared_groups: dict[str, int]
     baselines: dict[str, dict[str, float]]
+    warnings: tuple[str, ...]
     turned_down: int
     duplicates: tuple[tuple[str, str], ...]
     bad: tuple[tuple[str, int | None, str], ...]
@@ -97,6 +101,7 @@ class Description:
             ("identical clips", ", ".join(f"{a} = {b}" for a, b in self.duplicates[:5])),
             ("left out as bad", len(self.bad)),
             ("note", self.note),
+            *(("beware", line) for line in self.warnings),
         ]
         tables = [Table(self.name, ("", "value"), tuple(facts + [row for row in optional if row[1]]))]
         sides: dict[str, tuple[int, ...]] = {**{f"fold {k}": v for k, v in self.by_fold.items()}, **self.by_split}
@@ -151,6 +156,7 @@ def describe(corpus: Corpus, split: Split | None = None) -> Description:
         n_groups=len({g for g in corpus.groups if g is not None}),
         shared_groups=shared_groups_published(corpus),
         baselines=_baselines(corpus, sides),
+        warnings=_warnings(corpus, sides, list(folds.values())),
         turned_down=int((corpus.gains < 1).sum()),
         duplicates=_duplicates(corpus),
         bad=tuple((id_, row, reason) for id_, _, row, reason in corpus.bad),
@@ -196,11 +202,31 @@ def _baselines(corpus: Corpus, sides: dict[str, NDArray[np.int64]]) -> dict[str,
     if corpus.task == "multilabel":
         return {"prior mAP": {name: float(p[p > 0].mean()) if (p > 0).any() else 0.0 for name, p in share.items()}}
     prior = corpus.targets[sides.get("train", np.arange(len(corpus)))].mean(axis=0, dtype=np.float64)
+    training = corpus.targets[sides.get("train", np.arange(len(corpus)))]
+    majority = {name: baseline_figures(training, corpus.targets[side], corpus.task) for name, side in scored.items()}
     return {
         "majority accuracy": {name: float(p[prior.argmax()]) for name, p in share.items()},
+        "majority macro F1": {name: found["macro_f1"] for name, found in majority.items()},
+        "majority UAR": {name: found["uar"] for name, found in majority.items()},
         "random accuracy": dict.fromkeys(share, 1 / len(corpus.classes)),
         "prior accuracy": {name: float((p * prior).sum()) for name, p in share.items()},
     }
+
+
+def _warnings(corpus: Corpus, sides: dict[str, NDArray[np.int64]], folds: list[NDArray[np.int64]]) -> tuple[str, ...]:
+    """What figures on these data cannot say. Runs are measured on the validation side where it is named, else on a fold, else on
+    about a fifth of the clips."""
+    counts = corpus.class_counts()
+    if "validation" in sides:
+        few = few_clips(corpus.class_counts(sides["validation"]), corpus.classes)
+    elif folds:
+        smallest = np.min([corpus.class_counts(fold) for fold in folds], axis=0)
+        few = few_clips(smallest, corpus.classes, "clips (in the smallest fold)")
+    else:
+        few = few_clips(counts // 5, corpus.classes, "clips (in a fifth, the usual validation side)")
+    measured = corpus.targets[sides["validation"]] if "validation" in sides else corpus.targets
+    caveat = accuracy_caveat("accuracy", measured, corpus.task, corpus.classes)
+    return tuple(line for line in (caveat, few) if line)
 
 
 def _duplicates(corpus: Corpus) -> tuple[tuple[str, str], ...]:

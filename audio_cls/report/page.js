@@ -56,7 +56,10 @@ document.addEventListener("click", (event) => {
   if (link) {
     // inside a frame made from a blob a fragment link may leave the page: scroll by hand
     event.preventDefault();
-    document.getElementById(link.hash.slice(1)).scrollIntoView();
+    const heading = document.getElementById(link.hash.slice(1));
+    const folded = heading.closest("details");
+    if (folded) folded.open = true;
+    heading.scrollIntoView();
   }
 });
 
@@ -92,21 +95,24 @@ async function unpackPlotly() {
   script.remove();
 }
 
+const isFolded = (div) => div.closest("details:not([open])") !== null;
+
 async function drawFigures() {
   const figures = [...document.querySelectorAll(".figure")];
   if (!figures.length) return;
   let drawn = 0;
   try {
     await unpackPlotly();
-    for (const div of figures) {
+    // Those in folded sections come last and are given a width, since they have none of their own: a print shows them too.
+    for (const div of figures.sort((a, b) => isFolded(a) - isFolded(b))) {
       const figure = JSON.parse(div.querySelector("script").textContent);
       div.textContent = "";
       div.classList.remove("waiting");
-      const { data, layout } = div.clientWidth < 560 ? narrow(figure) : figure;
-      await Plotly.newPlot(div, data, layout, CONFIG);
+      const width = div.closest("section").clientWidth;
+      const { data, layout } = width < 560 ? narrow(figure) : figure;
+      await Plotly.newPlot(div, data, isFolded(div) ? { ...layout, width } : layout, CONFIG);
       drawn += 1;
     }
-    window.addEventListener("beforeprint", () => figures.forEach((div) => Plotly.Plots.resize(div)));
   } catch (error) {
     for (const div of document.querySelectorAll(".figure.waiting p")) {
       div.textContent = `This browser could not draw the figure (${error}). Browsers from 2023 on can; the tables are complete.`;
@@ -114,5 +120,26 @@ async function drawFigures() {
   }
   document.documentElement.dataset.figures = `${drawn}/${figures.length}`;
 }
+
+const plots = (within) => [...within.querySelectorAll(".js-plotly-plot")];
+
+for (const details of document.querySelectorAll("details")) {
+  details.addEventListener("toggle", () => {
+    if (details.open) plots(details).forEach((div) => Plotly.relayout(div, { autosize: true }));
+  });
+}
+window.addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details:not([open])")) {
+    details.open = true;
+    details.dataset.folded = "";
+  }
+  plots(document).forEach((div) => Plotly.Plots.resize(div));
+});
+window.addEventListener("afterprint", () => {
+  for (const details of document.querySelectorAll("details[data-folded]")) {
+    details.open = false;
+    delete details.dataset.folded;
+  }
+});
 
 drawFigures();

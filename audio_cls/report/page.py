@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-__all__ = ["Cards", "Html", "Section", "Table", "format_number", "render_page"]
+__all__ = ["Cards", "Html", "Section", "Table", "findings", "format_number", "render_page"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,13 @@ class Html:
 
 @dataclass(frozen=True)
 class Cards:
-    """A few headline figures: label -> value; `chosen` is the label of the one that stands out."""
+    """A few headline figures: label -> value; `chosen` is the label of the one that stands out. `beside` holds what some are to be
+    compared with, which stands below them in small, led by `beside_name`."""
 
     values: Mapping[str, Any]
     chosen: str = ""
+    beside: Mapping[str, float] = field(default_factory=dict)
+    beside_name: str = "baseline"
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it: prose (str, escaped; a blank line parts paragraphs), figures, tables, cards."""
+    """A heading and what stands below it: prose (str, escaped; a blank line parts paragraphs), figures, tables, cards. What is
+    `folded` shows its heading alone until it is opened, or printed."""
 
     heading: str
     content: Sequence[str | Html | Cards | Table | go.Figure] = field(default=())
+    folded: bool = False
+
+
+def findings(sentences: Sequence[str]) -> list[Html]:
+    """What is wrong, to stand at the top of a page; nothing where there are no sentences."""
+    items = "".join(f"<li>{_escape(line)}</li>" for line in sentences)
+    return [Html(f'<ul class="findings">{items}</ul>')] if items else []
 
 
 def render_page(title: str, sections: Sequence[Section], path: str | Path | None = None) -> str:
@@ -78,12 +89,7 @@ def render_page(title: str, sections: Sequence[Section], path: str | Path | None
     contents = "".join(
         f'<li><a href="#{anchor}">{_escape(section.heading)}</a></li>' for anchor, section in zip(anchors, sections)
     )
-    body = "\n".join(
-        f'<section>\n<h2 id="{anchor}">{_escape(section.heading)}</h2>\n'
-        + "\n".join(_render(part) for part in section.content)
-        + "\n</section>"
-        for anchor, section in zip(anchors, sections)
-    )
+    body = "\n".join(_render_section(anchor, section) for anchor, section in zip(anchors, sections))
     has_figures = any(isinstance(part, go.Figure) for section in sections for part in section.content)
     packed = f'<script type="text/plain" id="plotly-gz">{_packed_plotly()}</script>\n' if has_figures else ""
     page = (
@@ -112,6 +118,14 @@ def format_number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}".replace("-", "−")
 
 
+def _render_section(anchor: str, section: Section) -> str:
+    heading = f'<h2 id="{anchor}">{_escape(section.heading)}</h2>'
+    content = "\n".join(_render(part) for part in section.content)
+    if section.folded:
+        return f"<section>\n<details>\n<summary>{heading}</summary>\n{content}\n</details>\n</section>"
+    return f"<section>\n{heading}\n{content}\n</section>"
+
+
 def _render(part: str | Html | Cards | Table | go.Figure) -> str:
     if isinstance(part, str):
         return "\n".join(f"<p>{_escape(text)}</p>" for text in re.split(r"\n\s*\n", part.strip()))
@@ -137,10 +151,16 @@ def _render_figure(figure: go.Figure) -> str:
 def _render_cards(cards: Cards) -> str:
     items = "".join(
         f"<div{' class=chosen' if label == cards.chosen else ''}>"
-        f"<dt>{_escape(label)}</dt><dd>{_escape(_shown(value, 3))}</dd></div>"
+        f"<dt>{_escape(label)}</dt><dd>{_escape(_shown(value, 3))}</dd>{_beside(cards, label)}</div>"
         for label, value in cards.values.items()
     )
     return f'<dl class="cards">{items}</dl>'
+
+
+def _beside(cards: Cards, label: str) -> str:
+    if label not in cards.beside:
+        return ""
+    return f"<dd class=beside>{_escape(cards.beside_name)} {_escape(_shown(cards.beside[label], 3))}</dd>"
 
 
 def _render_table(table: Table) -> str:

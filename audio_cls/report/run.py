@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from audio_cls.judgement import baseline_name
 from audio_cls.metrics import METRICS, Evaluation, check_metric, confusion_matrix, evaluate, most_confused, predict
 from audio_cls.report.figures import (
     class_bars,
@@ -20,7 +21,7 @@ from audio_cls.report.figures import (
     precision_recall_figure,
     roc_figure,
 )
-from audio_cls.report.page import Cards, Section, Table, render_page
+from audio_cls.report.page import Cards, Section, Table, findings, render_page
 from audio_cls.report.tables import decision_margin
 
 __all__ = ["RunReport", "best_epoch", "run_figures", "run_report"]
@@ -38,12 +39,14 @@ class RunReport:
     scores: (n_clips, n_classes) probabilities on the set reported on.
     targets: (n_clips, n_classes) 0 and 1.
     clip_ids: (n_clips,).
-    curves: a mapping for each epoch: "epoch", "train/loss", "val/loss", "val/macro_f1", ...
+    curves: a mapping for each epoch: "epoch" (from 1), "train/loss", "val/loss", "val/macro_f1", ...
     config: the experiment, nested or flat.
     facts: the environment and whatever else is worth a line (data digest, commit, device, duration).
     thresholds: (n_classes,), multilabel: what the labels were called with; 0.5 unless given.
     metric: the one that chose the best epoch.
     reported_on: the name of the set, as the page says it.
+    baseline: overall metric -> figure of a model that learned nothing on the same clips.
+    findings: what is wrong with the predictions, in sentences, and what to try.
     """
 
     title: str
@@ -58,6 +61,8 @@ class RunReport:
     thresholds: NDArray[Any] | None = None
     metric: str = "val/macro_f1"
     reported_on: str = "validation"
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    findings: Sequence[str] = ()
 
 
 def run_report(report: RunReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
@@ -76,7 +81,14 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
     sections = [
         Section(
             "Result",
-            [*_remarks(report), _headline(report), Cards(evaluation.overall, report.metric.rpartition("/")[2])],
+            [
+                *findings(report.findings),
+                *_remarks(report),
+                _headline(report),
+                Cards(
+                    evaluation.overall, report.metric.rpartition("/")[2], report.baseline, baseline_name(report.task)
+                ),
+            ],
         ),
         Section("Classes", [figures["per_class"], _class_table(report, evaluation)]),
         Section(
@@ -144,7 +156,7 @@ def run_figures(report: RunReport, evaluation: Evaluation | None = None) -> dict
 
 
 def best_epoch(curves: Sequence[Mapping[str, float]], metric: str) -> float | None:
-    """The first epoch at which `metric` is best; None when no epoch reports a finite one."""
+    """The first epoch, as the curves count them, at which `metric` is best; None when no epoch reports a finite one."""
     sign = 1 if check_metric(metric) == "maximize" else -1
     known = [(sign * row[metric], -row["epoch"]) for row in curves if math.isfinite(row.get(metric, math.nan))]
     return -max(known)[1] if known else None

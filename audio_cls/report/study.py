@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from audio_cls.report.page import Cards, Html, Section, Table, render_page
+from audio_cls.report.page import Cards, Html, Section, Table, findings, render_page
 from audio_cls.report.study_figures import house_style
 
 __all__ = ["StudyReport", "TrialRow", "pruning_cost", "study_report"]
@@ -49,6 +49,8 @@ class StudyReport:
     attempts: trials in Optuna, each attempt counted.
     states: number of every trial (each attempt) -> its state in Optuna's words, for the figures.
     links: lines of text on where to find the runs.
+    baseline: the metric of a model that learned nothing, on the best trial's clips; None where it is not known.
+    findings: what is wrong with the best trial's predictions, in sentences.
     """
 
     title: str
@@ -62,6 +64,8 @@ class StudyReport:
     attempts: int = 0
     states: Mapping[int, str] = field(default_factory=dict)
     links: Sequence[str] = ()
+    baseline: float | None = None
+    findings: Sequence[str] = ()
 
 
 def study_report(report: StudyReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
@@ -144,7 +148,9 @@ def _result(report: StudyReport, best: TrialRow | None) -> list[Any]:
     seconds = sum(row.seconds or 0.0 for row in report.rows)
     if seconds:
         cards["worker time"] = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.1f} min"
-    content: list[Any] = [Cards(cards, f"best {report.metric}")]
+    best_card = f"best {report.metric}"
+    beside = {best_card: report.baseline} if report.baseline is not None else {}
+    content: list[Any] = [*findings(report.findings), Cards(cards, best_card, beside)]
     if best is None:
         return [*content, "No configuration is complete yet."]
     content.append(

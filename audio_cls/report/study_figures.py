@@ -154,6 +154,7 @@ def _intermediate(trace: dict[str, Any], index: int, states: Mapping[int, str], 
     trace["legendgroup"] = label
     first = min((n for n, s in states.items() if s == state and n != best), default=number)
     trace["showlegend"] = number in (best, first)
+    trace["x"] = [step + 1 for step in trace.get("x", ())]  # Optuna's steps count from 0, epochs from 1
     trace["line"] = {"color": colour, "width": width, "dash": dash}
     trace["marker"] = {"size": 4, "maxdisplayed": 10}
     trace["hovertemplate"] = f"trial {number} ({label}), epoch %{{x}}: %{{y:.4f}}<extra></extra>"

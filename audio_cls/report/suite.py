@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from audio_cls.ablation.verdict import in_points
 from audio_cls.metrics import confusion_matrix, evaluate, most_confused, predict
 from audio_cls.report.calibration import calibration_section
 from audio_cls.report.figures import confusion_figure, precision_recall_figure, roc_figure
-from audio_cls.report.page import Html, Section, Table, format_number, render_page
+from audio_cls.report.page import Html, Section, Table, findings, format_number, render_page
 from audio_cls.report.suite_data import ArmCurve, ArmSummary, Cell, ClassDifferences, Predictions, SuiteReport
 from audio_cls.report.suite_figures import (
     VERDICTS,
@@ -28,7 +29,13 @@ from audio_cls.report.suite_figures import (
 
 __all__ = ["ArmCurve", "ArmSummary", "Cell", "ClassDifferences", "Predictions", "SuiteReport", "suite_report"]
 
-SIGNS = {"helps": "▲", "hurts": "▼", "no difference": "■", "cannot tell": "○"}  # as in the forest plot
+SIGNS = {
+    "helps": "▲",
+    "hurts": "▼",
+    "no difference": "■",
+    "cannot tell": "○",
+    "not judged": "×",
+}  # as in the forest plot
 CONFUSED = 8  # pairs of classes shown of each arm
 STYLE = """<style>
 .verdicts { list-style: none; padding: 0; margin: 12px 0; }
@@ -40,15 +47,15 @@ STYLE = """<style>
 
 
 def suite_report(report: SuiteReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
-    """The page of a suite as text; also written to `path` when one is given. What the report leaves empty is left out; `more`
-    sections stand at its end.
+    """The page of a suite as text; also written to `path` when one is given. The verdicts stand first; all but them and the test
+    split is folded. What the report leaves empty is left out; `more` sections stand at its end.
 
     Raises:
         ValueError: for a cell, curve or class difference of an arm that is not among `report.arms`.
     """
     _check(report)
     points = in_points(report.metric)
-    sections = [_verdicts(report, points), *_test(report), _contract(report)]
+    sections = [*_others(report), *_behind(report, points), *_contract(report)]
     if report.cells:
         figure = every_run(report.cells, report.arms, report.metric)
         rows = [[c.arm, c.seed, c.fold_text, float(c.value)] for c in report.cells]
@@ -68,7 +75,8 @@ def suite_report(report: SuiteReport, path: str | Path | None = None, more: Sequ
     if cost := _cost(report):
         sections.append(cost)
     sections += _predictions(report)
-    return render_page(report.title, [*sections, *more], path)
+    folded = [replace(section, folded=True) for section in (*sections, *more)]
+    return render_page(report.title, [_verdicts(report, points), *_test(report), *folded], path)
 
 
 def _check(report: SuiteReport) -> None:
@@ -80,7 +88,52 @@ def _check(report: SuiteReport) -> None:
 
 
 def _verdicts(report: SuiteReport, points: bool) -> Section:
-    digits = 1 if points else 3
+    """What the suite says: what is wrong, a line for each arm, the forest plot, and the table of arms."""
+    content: list[Any] = [*findings(report.findings), *(text for text in (report.question, report.state) if text)]
+    lines = "".join(_line(arm) for arm in report.arms if not arm.reference)
+    content.append(Html(f'{STYLE}<ul class="verdicts">{lines}</ul>'))
+    if any(not arm.reference and math.isfinite(arm.difference) for arm in report.arms):
+        content.append(forest(report.arms, report.metric, report.direction, points))
+    content.append(_arms(report, points))
+    content += [*report.notes, *(f"Note: {_plain(value)}" for key, value in report.contract if key == "groups")]
+    if not report.test_rows:
+        content += report.openings or ["The test split has not been opened."]
+    return Section("Verdicts", content)
+
+
+def _arms(report: SuiteReport, points: bool) -> Table:
+    """The table of arms: few columns, so that it fits a page; `_behind` has the others."""
+    scale = 100.0 if points else 1.0
+    rows: list[list[Any]] = []
+    for arm in report.arms:
+        figures: list[Any] = [arm.mean * scale, None, None]
+        if not arm.reference:
+            interval = ""
+            if math.isfinite(arm.difference_low):
+                low, high = (
+                    format_number(v * scale, 1 if points else 3) for v in (arm.difference_low, arm.difference_high)
+                )
+                interval = f"[{low}, {high}]"
+            figures[1:] = arm.difference * scale, interval
+        rows.append([arm.name, "reference" if arm.reference else arm.verdict, *figures])
+    baseline = report.baseline.get(report.metric.rpartition("/")[2])
+    if baseline is not None:
+        rows.append(["(baseline)", "learned nothing", baseline * scale, None, None])
+    columns = ["arm", "verdict", f"mean{', points' if points else ''}", "difference", "95 %"]
+    caption = f"{report.metric} ({report.direction}) against {report.reference or 'the reference'}"
+    return Table(columns, rows, caption, 2 if points else 3)
+
+
+def _others(report: SuiteReport) -> list[Section]:
+    if not report.others:
+        return []
+    columns = ["metric", "arm", "mean", "sd", "baseline", "difference", "low", "high", "p (Holm)", "verdict"]
+    caption = "In their own units; Holm over the arms of each metric by itself"
+    return [Section("Further metrics", [Table(columns, report.others, caption, 3, ("p (Holm)",))])]
+
+
+def _behind(report: SuiteReport, points: bool) -> list[Section]:
+    """What stands behind the verdicts: every figure of every arm, other tests, what it would take to settle them."""
     scale = 100.0 if points else 1.0
     rows = []
     for arm in report.arms:
@@ -91,49 +144,34 @@ def _verdicts(report: SuiteReport, points: bool) -> Section:
         rows.append([arm.name, "reference" if arm.reference else arm.verdict, *shown, p, arm.pairs or None, arm.n, arm.failed, changes])  # fmt: skip
     unit = ", points" if points else ""
     columns = ["arm", "verdict", f"mean{unit}", "sd", "difference", "low", "high", "p (Holm)", "pairs", "runs", "failed", "what it changes"]  # fmt: skip
-    if not any(arm.failed for arm in report.arms):
-        columns.remove("failed")
-        rows = [[*row[:-2], row[-1]] for row in rows]
-    content: list[Any] = [text for text in (report.question, report.state) if text]
-    content += [
-        Html(
-            STYLE + '<ul class="verdicts">' + "".join(_line(arm) for arm in report.arms if not arm.reference) + "</ul>"
-        )
-    ]
-    if any(not arm.reference and math.isfinite(arm.difference) for arm in report.arms):
-        content.append(forest(report.arms, report.metric, report.direction, points))
-    caption = f"{report.metric} ({report.direction}) against {report.reference or 'the reference'}, 95 % intervals"
-    content.append(Table(columns, rows, caption, max(digits, 2), ("p (Holm)",)))
-    if report.others:
-        columns = ["metric", "arm", "mean", "sd", "difference", "low", "high", "p (Holm)", "verdict"]
-        caption = "Further metrics, in their own units; Holm over the arms of each metric by itself"
-        content.append(Table(columns, report.others, caption, 3, ("p (Holm)",)))
-    content += report.notes
-    return Section("Verdicts", content)
+    table = Table(columns, rows, f"{report.metric}, 95 % intervals", 2 if points else 3, ("p (Holm)",))
+    said = "".join(_line(arm, more=True) for arm in report.arms if arm.more)
+    return [Section("Arms in full", [table, *([Html(f'<ul class="verdicts">{said}</ul>')] if said else [])])]
 
 
-def _line(arm: ArmSummary) -> str:
+def _line(arm: ArmSummary, more: bool = False) -> str:
+    """An arm's verdict as a list item, or, of `more`, what stands behind it."""
     colour = VERDICTS.get(arm.verdict, ("#bbbbbb", ""))[0]
-    more = "".join(f"<small>{html.escape(line)}</small>" for line in arm.more)
-    said = arm.text or ("no pair of runs yet" if not arm.verdict else arm.verdict)
+    said = html.escape(arm.text or ("no pair of runs yet" if not arm.verdict else arm.verdict))
+    if more:
+        said = "".join(f"<small>{html.escape(line)}</small>" for line in arm.more)
     sign = SIGNS.get(arm.verdict, "·")
-    return f'<li style="border-color:{colour}"><b>{sign} {html.escape(arm.name)}</b> {html.escape(said)}{more}</li>'
+    return f'<li style="border-color:{colour}"><b>{sign} {html.escape(arm.name)}</b> {said}</li>'
 
 
 def _test(report: SuiteReport) -> list[Section]:
     """What the test split showed; nothing while it is closed."""
     if not report.test_rows:
         return []
-    columns = ("arm", "metric", "test", "low", "high", "difference", "low ", "high ", "p (Holm)")
+    columns = ("arm", "metric", "test", "low", "high", "baseline", "difference", "low ", "high ", "p (Holm)")
     caption = "Intervals of figures over clips, of differences paired by seed and fold; in the metric's own units"
-    return [Section("Test split", [*report.openings[:1], Table(columns, report.test_rows, caption, 3, ("p (Holm)",))])]
+    return [Section("Test split", [*report.openings, Table(columns, report.test_rows, caption, 3, ("p (Holm)",))])]
 
 
-def _contract(report: SuiteReport) -> Section:
-    opened = ["The test split has not been opened."] if not report.openings else list(report.openings)
+def _contract(report: SuiteReport) -> list[Section]:
     rows = [(key, _plain(value)) for key, value in report.contract]
-    table = [Table(("what", "the same in all runs"), rows, "Checked before the first run and again for this page")]
-    return Section("Contract", [*(table if rows else []), *opened])
+    caption = "Checked before the first run and again for this page"
+    return [Section("Contract", [Table(("what", "the same in all runs"), rows, caption)])] if rows else []
 
 
 def _classes(report: SuiteReport, differences: ClassDifferences) -> Section:

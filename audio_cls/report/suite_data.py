@@ -76,7 +76,7 @@ class ArmSummary:
 class ArmCurve:
     """A metric over the epochs, averaged over the runs of an arm; the band is the 95 % interval of the mean, or the range.
 
-    arm: name. metric: such as "val/macro_f1". epochs, mean, low, high: (n_epochs,) each; low and high may be empty.
+    arm: name. metric: such as "val/macro_f1". epochs (from 1), mean, low, high: (n_epochs,) each; low and high may be empty.
     """
 
     arm: str
@@ -136,8 +136,10 @@ class SuiteReport:
     confusion: arm -> (n_classes, n_classes) counts; taken from the predictions where it is not given.
     notes: prose: hints of power, what the correction assumes, what a failure cost.
     openings: a line for each opening of the test split: who chose what by which metric, and the figures.
-    others: (metric, arm, mean, sd, difference, low, high, p, verdict) of the suite's further metrics, in their own units.
-    test_rows: (arm, metric, value, low, high, difference, low, high, p) on the test split, once it has been opened.
+    others: (metric, arm, mean, sd, baseline, difference, low, high, p, verdict) of the suite's further metrics, in their own units.
+    test_rows: (arm, metric, value, low, high, baseline, difference, low, high, p) on the test split, once it has been opened.
+    baseline: overall metric without its prefix -> figure of a model that learned nothing, on the same clips.
+    findings: what is wrong with the arms' predictions, in sentences.
     fold_table: columns and rows of the arms' means by fold.
     """
 
@@ -160,6 +162,8 @@ class SuiteReport:
     others: Sequence[Sequence[Any]] = ()
     test_rows: Sequence[Sequence[Any]] = ()
     fold_table: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    findings: Sequence[str] = ()
 
     @property
     def reference(self) -> str:

@@ -19,6 +19,7 @@ VERDICTS = {  # word -> colour, symbol
     "hurts": ("#D55E00", "triangle-down"),
     "no difference": ("#0072B2", "square"),
     "cannot tell": ("#777777", "circle-open"),
+    "not judged": ("#777777", "x-thin"),
 }
 DIVERGING = ((0.0, "#b35806"), (0.25, "#f1a340"), (0.5, "#f7f7f7"), (0.75, "#998ec3"), (1.0, "#542788"))
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")

@@ -41,11 +41,11 @@ class RevivablePruner(BasePruner):
             return "before its first epoch"
         values = [v for v in trial.intermediate_values.values() if not math.isnan(v)]
         if not values:
-            return f"epoch {step}: no finite value so far"
+            return f"epoch {step + 1}: no finite value so far"
         maximize = study.direction == StudyDirection.MAXIMIZE
         best = max(values) if maximize else min(values)
         if not isinstance(self.base, PercentilePruner):
-            return f"epoch {step}: {best:.4g} ({type(self.base).__name__})"
+            return f"epoch {step + 1}: {best:.4g} ({type(self.base).__name__})"
         others = [
             t.intermediate_values[step]
             for t in StudyView(study, empty=True).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -55,4 +55,4 @@ class RevivablePruner(BasePruner):
         bound = float(np.nanpercentile(others, 100 - share if maximize else share)) if others else math.nan
         name = "median" if share == 50.0 else f"best {share:g} %, which begin at"
         side = "below" if maximize else "above"
-        return f"epoch {step}: {best:.4g} {side} the {name} {bound:.4g} of {len(others)} trials"
+        return f"epoch {step + 1}: {best:.4g} {side} the {name} {bound:.4g} of {len(others)} trials"

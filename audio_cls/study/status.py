@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,16 @@ from audio_cls.study.worker import TOTAL, reason_kind
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Row", "StudyStatus", "leaderboard", "stored_status", "study_status", "summary"]
+__all__ = [
+    "Row",
+    "StudyStatus",
+    "baseline_of",
+    "findings_of",
+    "leaderboard",
+    "stored_status",
+    "study_status",
+    "summary",
+]
 
 
 @dataclass(frozen=True)
@@ -227,13 +236,28 @@ def summary(status: StudyStatus) -> list[str]:
     if status.others:
         lines.append(f"{status.others} trials were started by others and do not count")
     if status.best:
-        lines.append(f"best: trial {status.best.number}, {status.metric} {_number(status.best.value)}")
+        baseline = baseline_of(status)
+        beside = "" if baseline is None else f" (a model that learned nothing: {_number(baseline)})"
+        lines.append(f"best: trial {status.best.number}, {status.metric} {_number(status.best.value)}{beside}")
         lines += [f"  {key} = {_number(value)}" for key, value in status.best.params.items()]
+        lines += [f"  {line}" for line in findings_of(status)]
     if status.seconds_left:
         lines.append(
             f"about {duration(status.seconds_left)} left ({duration(status.seconds_per_configuration)} a configuration)"
         )
     return lines
+
+
+def baseline_of(status: StudyStatus) -> float | None:
+    """The study's metric of a model that learned nothing, on the clips of the best trial; None where it was not recorded (trials
+    of earlier versions, and the loss, which depends on how it was trained)."""
+    recorded: Mapping[str, float] = status.best.attrs.get("baseline", {}) if status.best else {}
+    return recorded.get(status.metric.rpartition("/")[2])
+
+
+def findings_of(status: StudyStatus) -> list[str]:
+    """What is wrong with the best trial's predictions, in sentences; empty where nothing is, or it was not recorded."""
+    return [str(line) for line in status.best.attrs.get("findings", [])] if status.best else []
 
 
 def _pruning_lost(status: StudyStatus) -> str:

@@ -32,7 +32,18 @@ __all__ = ["VERSION", "NewVersion", "begin_version", "newest_version", "resolve_
 
 VERSION = "version_of"  # user attribute of a study: the declared name, for all versions but the first
 SAME = ("metric", "direction", "data", "metric_version")
-COUNTED = ("ready", "outcome", "reason", "experiment", "overrides", "cost", "best_epoch", "epochs")
+COUNTED = (
+    "ready",
+    "outcome",
+    "reason",
+    "experiment",
+    "overrides",
+    "cost",
+    "baseline",
+    "findings",
+    "best_epoch",
+    "epochs",
+)
 
 
 Settle = Callable[[Study, Mapping[str, Any] | None], Study]
