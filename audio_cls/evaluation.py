@@ -91,10 +91,12 @@ def score_run(
         )
     if weights == "last":
         chosen = "the last epoch, which nobody chose"
-        found = CheckpointStore(folder).load() if folder is not None else None
+        store = CheckpointStore(folder) if folder is not None else None
+        found = store.load() if store else None
         if found is None:
+            why = f" ({'; '.join(store.refused)})" if store and store.refused else ""
             raise UserError(
-                f"run {info.name} ({info.run_id[:8]}): its last epoch's weights are not in {folder}: the suite judges "
+                f"run {info.name} ({info.run_id[:8]}): its last epoch's weights are not in {folder}{why}: the suite judges "
                 "runs by them, so that the test split is not opened with others"
             )
         classifier.load_state_dict(found[0].part("ema") or found[0].part("model"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["final_metrics", "log_results"]
 
 
-def final_metrics(result: Fit, best: dict[str, float], prepared: Prepared, seconds: float) -> dict[str, float]:
-    """The figures of a whole run: of its best and of its last epoch, and what it cost. `best` are the best epoch's."""
+def final_metrics(result: Fit, best: dict[str, float], prepared: Prepared) -> dict[str, float]:
+    """The figures of a whole run: of its best and of its last epoch, and what it cost. `best` are the best epoch's.
+
+    All are taken from the history that the checkpoint keeps, so that whoever ends the run a second time (its first process
+    died before that was known) records the same. `final/seconds` is what all epochs took, over all attempts.
+    """
+    seconds = sum(row["time/train_seconds"] + row.get("time/evaluate_seconds", 0.0) for row in result.history)
     train_seconds = sum(row["time/train_seconds"] for row in result.history)
     seen = sum(row["time/train_seconds"] * row["time/samples_per_second"] for row in result.history)
     out = {f"best/{k}": v for k, v in best.items()}
@@ -38,7 +44,11 @@ def final_metrics(result: Fit, best: dict[str, float], prepared: Prepared, secon
 
 
 def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: CheckpointStore) -> None:
-    """The artifacts of a complete run: weights, predictions of the validation clips, tables and the report."""
+    """The artifacts of a complete run: weights, predictions of the validation clips, tables and the report.
+
+    Raises:
+        Abandoned: when the grace of whoever was asked to leave is over; all is written again when the run goes on.
+    """
     from audio_cls.report.run import RunReport, run_report
     from audio_cls.report.tables import confusion_csv, per_class_csv, predictions_csv
 
@@ -50,10 +60,13 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
     clip_ids = [corpus.clips[int(i)].id for i in split.validation]
     evaluation = evaluate(scores, targets, corpus.task, classes=corpus.classes, thresholds=thresholds)
     if thresholds is not None:
-        run.final({f"best/{k}_tuned": v for k, v in evaluation.overall.items() if k in ("macro_f1", "micro_f1")})
+        tuned = {f"best/{k}_tuned": v for k, v in evaluation.overall.items() if k in ("macro_f1", "micro_f1")}
+        run.final(tuned, result.history[-1].get(FINISHED_AT))
         run.artifact_text(
             "thresholds.json", json.dumps(dict(zip(corpus.classes, thresholds.tolist(), strict=True)), indent=2)
         )
+    written = partial(prepared.batches.watch.step, "writing results", total=3, finish=True)
+    written(0)
     run.artifact_text("classes.json", json.dumps({"classes": list(corpus.classes), "task": corpus.task}, indent=2))
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "best.safetensors"
@@ -70,6 +83,7 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
             "confusion.csv",
             confusion_csv(confusion_matrix(targets.argmax(1), scores.argmax(1), len(corpus.classes)), corpus.classes),
         )
+    written(1)
     curves = [{"epoch": float(i), **row} for i, row in enumerate(result.history)]
     for row in curves:
         row.pop(FINISHED_AT, None)
@@ -96,7 +110,9 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
             metric=experiment.training.metric,
         )
     )
+    written(2)
     run.artifact_text("report.html", page)
+    written(3)
 
 
 def _last_scores(prepared: Prepared, result: Fit, store: CheckpointStore, best: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from audio_cls.study.lease import worker_identity
 from audio_cls.study.progress import Progress
 from audio_cls.study.queue import Queue
 from audio_cls.study.status import StudyStatus, study_status
-from audio_cls.study.stopping import GRACE_SECONDS, StopRequest
+from audio_cls.stopping import GRACE_SECONDS, StopRequest
 from audio_cls.study.storage import Heartbeat, LockBusy, open_storage, open_study
 from audio_cls.study.worker import DATABASE, TOTAL
 

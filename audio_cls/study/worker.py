@@ -27,7 +27,7 @@ from audio_cls.study.pruners import RevivablePruner
 from audio_cls.study.queue import FAILED, Queue, Tally
 from audio_cls.study.samplers import root_of
 from audio_cls.study.seam import Objective, Outcome, TrialContext, TrialOutcome
-from audio_cls.study.stopping import GRACE_SECONDS, StopRequest
+from audio_cls.stopping import GRACE_SECONDS, StopRequest
 from audio_cls.study.storage import Heartbeat, LockBusy, StudyStorage, open_storage, open_study, patiently
 
 __all__ = ["Outcome", "RepeatedFailure", "TrialContext", "WorkerReport", "reason_kind", "run_worker"]
