@@ -107,7 +107,7 @@ def _checksum(tensors: Mapping[str, torch.Tensor], state: str) -> str:
     digest = hashlib.sha256(state.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(memoryview(value.contiguous().flatten().view(torch.uint8).numpy()))
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -240,7 +240,9 @@ class CheckpointStore:
             path = self._best(epoch, place)
             if path.exists():
                 return read(path)
-        raise DamagedCheckpoint(f"{self.folder}: no best-{epoch:04d}.safetensors here or in an earlier attempt's folder")
+        raise DamagedCheckpoint(
+            f"{self.folder}: no best-{epoch:04d}.safetensors here or in an earlier attempt's folder"
+        )
 
     def adopt(self, epoch: int, folder: Path) -> None:
         """Bring the best weights of an earlier attempt into this folder, so that it stands alone."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.checkpoint import CheckpointStore, read
-from audio_cls.console import table
+from audio_cls.console import progress, table
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.errors import UserError
@@ -19,12 +19,13 @@ from audio_cls.experiment import Experiment
 from audio_cls.metrics import Evaluation, evaluate, fit_thresholds
 from audio_cls.own_parts import recorded_experiment
 from audio_cls.preparation import Runtime, prepare_run
+from audio_cls.stopping import Watch
 from audio_cls.training import predict, probabilities
 
 if TYPE_CHECKING:
     from audio_cls.tracking import RunInfo
 
-__all__ = ["Scored", "evaluate_run", "print_figures", "score_run"]
+__all__ = ["Scored", "evaluate_run", "print_figures", "score_run", "score_with_progress"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +117,16 @@ def score_run(
     return Scored(info, experiment, corpus, clips, scores(clips), thresholds, chosen, (shared,) if shared else ())
 
 
+def score_with_progress(runtime: Runtime, info: RunInfo, part: Literal["validation", "test"]) -> Scored:
+    """`score_run` by the weights of the best epoch, its progress shown."""
+    with progress(info.name) as show:
+        runtime.watch = Watch(tell=show.phase)
+        return score_run(runtime, info, part)
+
+
 def evaluate_run(runtime: Runtime, info: RunInfo) -> None:
     """Print the figures of a run's best weights on its validation clips."""
-    scored = score_run(runtime, info, "validation")
+    scored = score_with_progress(runtime, info, "validation")
     overall = scored.evaluation().overall
     table(
         f"{scored.run.name}: {len(scored.clips)} validation clips",

@@ -8,6 +8,7 @@ import click
 
 from audio_cls.console import progress, table
 from audio_cls.errors import UserError
+from audio_cls.stopping import Watch
 from audio_cls.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
     from audio_cls.ablation.opening import open_group
 
     with progress(f"{group.name}: test") as tell:
+        runtime.watch = Watch(tell=tell.phase)
         found = open_group(runtime, group, again=again, on_run=tell)
     runtime.tracker.flush()
     for metric in found.metrics:

@@ -16,7 +16,7 @@ import click
 from audio_cls.ablation.bootstrap import Interval, figure_intervals
 from audio_cls.console import table
 from audio_cls.errors import UserError
-from audio_cls.evaluation import Scored, print_figures, score_run
+from audio_cls.evaluation import Scored, print_figures, score_with_progress
 from audio_cls.scores import scores_csv
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def open_run(runtime: Runtime, info: RunInfo, *, again: bool) -> None:
     """Open the test split of one run: compute, record, then show."""
     tracker = runtime.tracker
     refuse_again(info, again)
-    scored = score_run(runtime, info, "test")
+    scored = score_with_progress(runtime, info, "test")
     groups = clip_groups(scored.corpus, scored.clips.tolist())
     intervals = figure_intervals(scored.scores, scored.targets, scored.corpus.task, scored.thresholds, groups)
     when, who = now_and_who()

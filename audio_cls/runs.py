@@ -116,11 +116,12 @@ def run_item(
     parent: str | None,
     kind: str,
     sources: tuple[Path, ...] = (),
+    on_begin: Callable[[int], None] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> RunState | None:
     """Train one cell unless it is done; None when another process holds it.
 
-    `on_epoch(epoch, value)` is told of each epoch that is trained here. `runtime.watch` is asked whether to leave.
+    `on_begin(epochs)` is told how many epochs an earlier process has finished, `on_epoch(epoch, value)` of each that is trained here. `runtime.watch` is asked whether to leave.
     """
     from audio_cls.checkpoint import CheckpointStore
     from audio_cls.experiment import Experiment
@@ -138,6 +139,8 @@ def run_item(
         store = CheckpointStore(folder)
         found = store.load()
         begun = state.epoch = found[0].state["epoch"] if found else -1
+        if on_begin:
+            on_begin(begun + 1)
 
         def remember(run_id: str) -> None:
             state.run_id = run_id
@@ -256,7 +259,10 @@ def run_grid(
                 if deadline is not None and time.monotonic() > deadline:
                     for process in alive:  # its epoch is run again
                         process.kill()
-                stop.wait(poll_seconds) if deadline is None else time.sleep(poll_seconds)
+                if deadline is None:
+                    stop.wait(poll_seconds)  # ends early when asked to leave
+                else:
+                    time.sleep(poll_seconds)
     finally:
         for process in processes:
             if process.poll() is None:

@@ -30,8 +30,8 @@ from audio_cls.objective import Outcome, Record, run_experiment
 from audio_cls.preparation import Runtime
 from audio_cls.runs import Stopper
 from audio_cls.search import settle_runs, trial_objective
-from audio_cls.study import TPE, Study
 from audio_cls.stopping import StopRequest
+from audio_cls.study import TPE, Study
 from audio_cls.study.storage import load_study, open_storage
 from audio_cls.study.worker import RepeatedFailure, run_worker
 from audio_cls.tracking import Run, Tracker

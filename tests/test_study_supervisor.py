@@ -18,9 +18,10 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
+from audio_cls.console import duration
 from audio_cls.errors import UserError
 from audio_cls.study.progress import Progress
-from audio_cls.study.status import StudyStatus, duration, leaderboard, study_status, summary
+from audio_cls.study.status import StudyStatus, leaderboard, study_status, summary
 from audio_cls.study.storage import Heartbeat, load_study, open_storage, open_study
 from audio_cls.study.supervisor import gpu_slots, log_folder, run_study
 from audio_cls.study.worker import run_worker

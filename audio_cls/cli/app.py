@@ -65,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     run: Callable[..., Any] = cli.main
     if argv is None:
         _hide_passwords()
+    # OpenMP's threads wait for each other in a busy loop by default: on cores that others use too, a run took twenty times as
+    # long. Read when PyTorch is loaded, and handed on to workers.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         run(args=argv, prog_name="audio-cls", standalone_mode=False)
     except UserError as error:
