@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Display", "console", "count", "duration", "is_interactive", "printable", "progress", "say", "table"]
+__all__ = ["Display", "PrintableFormatter", "console", "count", "duration", "is_interactive", "printable", "progress", "say", "table"]
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 PIPE_WIDTH = 100_000  # columns: what goes to a file or a program is never broken
@@ -39,6 +40,13 @@ def say(text: object = "", *, err: bool = False) -> None:
     import click
 
     click.echo(printable(str(text)), err=err)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log records with their control characters escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def duration(seconds: float | None) -> str:
@@ -96,8 +104,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], rig
                 justify="right" if numeric[i] else "left",
                 overflow="ellipsis" if cut else "fold",
                 no_wrap=cut or numeric[i],
-                min_width=width,
-                max_width=width if cut else None,
+                width=width,
             )
         for row in cells:
             drawn.add_row(*(escape(row[i]) for i, _, _ in group))
@@ -107,31 +114,34 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], rig
 def _groups(
     columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int
 ) -> list[list[tuple[int, int, bool]]]:
-    """Which columns stand in one table: (column, its least width, whether it is cut to that)."""
+    """Which columns stand in one table: (column, its width, whether its words are cut to that)."""
     from rich.cells import cell_len
 
-    def least(i: int) -> int:
-        texts = [columns[i], *(row[i] for row in cells)]
-        parts = texts if numeric[i] else [word for text in texts for word in text.split()]
-        return max((cell_len(part) for part in parts), default=1)
-
+    texts = [[columns[i], *(row[i] for row in cells)] for i in range(len(columns))]
+    whole = [max((cell_len(line) for text in column for line in text.split("\n")), default=1) for column in texts]
+    words = [max((cell_len(word) for text in column for word in text.split()), default=1) for column in texts]
+    need = [full if number else word for full, word, number in zip(whole, words, numeric, strict=True)]
+    least = [n if number else min(n, NARROWEST) for n, number in zip(need, numeric, strict=True)]
     groups: list[list[int]] = []
-    need = [least(i) for i in range(len(columns))]
-    shortest = [n if numeric[i] else min(n, NARROWEST) for i, n in enumerate(need)]
     for i in range(len(columns)):
-        if not groups or _total([shortest[j] for j in (*groups[-1], i)]) > width:
+        if not groups or _total([least[j] for j in (*groups[-1], i)]) > width:
             groups.append([0, i] if groups and i else [i])
         else:
             groups[-1].append(i)
     out = []
     for group in groups:
         widths = {i: need[i] for i in group}
-        while _total(list(widths.values())) > width:
-            widest = max((i for i in group if widths[i] > shortest[i]), key=lambda i: widths[i], default=None)
+        while _total(list(widths.values())) > width:  # words are too long: the longest is cut
+            widest = max((i for i in group if widths[i] > least[i]), key=lambda i: widths[i], default=None)
             if widest is None:
                 break
             widths[widest] -= 1
-        out.append([(i, w, w < need[i]) for i, w in widths.items()])
+        while _total(list(widths.values())) < width:  # room is left: to the text that takes most lines
+            fullest = max((i for i in group if widths[i] < whole[i]), key=lambda i: whole[i] / widths[i], default=None)
+            if fullest is None:
+                break
+            widths[fullest] += 1
+        out.append([(i, max(1, w), w < need[i]) for i, w in widths.items()])
     return out
 
 

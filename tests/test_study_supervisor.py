@@ -248,7 +248,7 @@ def test_status_counts_configurations(study: optuna.Study) -> None:
         "6 of 8 configurations finished (3 complete, 1 pruned, 2 failed), 1 running, 1 waiting",
         "1 oom",
         "best: trial 4",
-        "1 pruned configurations revived",
+        "1 pruned configuration revived",
     ):
         assert part in text
 
@@ -278,7 +278,7 @@ def test_progress_prints_each_end_once_with_its_reason(study: optuna.Study) -> N
         progress.update(study_status(study))
         progress.update(study_status(study))
     text = console.export_text()
-    assert text.count("trial 8 complete val/macro_f1 0.9000 (best so far)") == 1
+    assert text.count("trial 8 (configuration 6) complete val/macro_f1 0.9000 (best so far)") == 1
     assert "trial 4 complete" not in text, "what was finished before is not told again"
     assert "toy: 7/8 finished, 0 running, 1 pruned, 2 failed, best 0.9000" in text
 
