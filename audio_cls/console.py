@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Display", "PrintableFormatter", "console", "count", "duration", "is_interactive", "printable", "progress", "say", "table"]
+__all__ = [
+    "Display",
+    "PrintableFormatter",
+    "console",
+    "count",
+    "duration",
+    "is_interactive",
+    "printable",
+    "progress",
+    "say",
+    "table",
+]
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 PIPE_WIDTH = 100_000  # columns: what goes to a file or a program is never broken
