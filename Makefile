@@ -24,7 +24,6 @@ demo: setup
 	$(BIN)/audio-cls data generate demo/sounds
 	$(BIN)/audio-cls data prepare demo/sounds --name demo
 	$(BIN)/audio-cls study run studies/demo.py --trials 14 --workers 2
-	$(BIN)/audio-cls study status studies/demo.py
 	@echo
 	@echo "MLflow UI:  $(BIN)/audio-cls ui     (then open the links it prints)"
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from audio_cls.commands import say_resolved
+from audio_cls.config import parse_assignment
 from audio_cls.console import progress, table
 from audio_cls.errors import UserError
 from audio_cls.runs import RunState, item_folder
+from audio_cls.stopping import GRACE_SECONDS
 from audio_cls.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -25,14 +27,26 @@ FOLDS_SHOWN = 20  # in the terminal
 __all__ = ["list_command", "report_command", "run_command"]
 
 
-def run_command(workspace: Workspace, file: Path, *, workers: int, seeds: int | None, retry: bool, device: str) -> None:
-    """Fill the holes of a suite's grid, then report."""
+def run_command(
+    workspace: Workspace,
+    file: Path,
+    *,
+    workers: int,
+    seeds: int | None,
+    retry: bool,
+    device: str,
+    assignments: Sequence[str] = (),
+    grace: float = GRACE_SECONDS,
+) -> None:
+    """Fill the holes of a suite's grid, then report. `assignments` change keys of the suite's base."""
     from audio_cls.ablation.declaration import load_ablation
     from audio_cls.ablation.running import fill, log_result, open_suite, results, start_suite
     from audio_cls.ablation.tuning import tune_arms
     from audio_cls.tracking import Tracker
 
     ablation = load_ablation(file)
+    if assignments:
+        ablation = replace(ablation, base=ablation.base.override(dict(parse_assignment(a) for a in assignments)))
     if seeds is not None:
         first = min(ablation.seeds)
         ablation = replace(ablation, seeds=range(first, first + seeds))
@@ -43,7 +57,7 @@ def run_command(workspace: Workspace, file: Path, *, workers: int, seeds: int | 
         say_resolved(suite.resolved, suite.corpus)
     table(f"{ablation.name}: the contract", ["what", "is"], [list(term) for term in suite.plan.terms])
     if suite.ablation.tune is not None:
-        suite = tune_arms(suite, file, device=device)
+        suite = tune_arms(suite, file, device=device, grace=grace)
     with workspace.lock(f"suite-{ablation.name}"):
         parent, arms = start_suite(suite, file)
     if retry:
@@ -53,13 +67,14 @@ def run_command(workspace: Workspace, file: Path, *, workers: int, seeds: int | 
     with progress(ablation.name) as tell:
         told = [-1]
 
-        def poll(states: list[RunState]) -> None:
+        def poll(states: list[RunState], phases: str) -> None:
             done = sum(s.done for s in states)
             if done < total or told[0] < total:
-                tell(done, total, f"{sum(s.epoch + 1 for s in states)}/{epochs} epochs")
+                words = f"runs, {sum(s.epoch + 1 for s in states)}/{epochs} epochs"
+                tell(done, total, ", ".join(part for part in (words, phases) if part))
             told[0] = done
 
-        states = fill(suite, file, workers=workers, device=device, on_poll=poll)
+        states = fill(suite, file, workers=workers, device=device, on_poll=poll, grace=grace)
     left = sum(not s.done for s in states)
     summed = results(suite)
     for result in summed:

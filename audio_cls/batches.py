@@ -20,8 +20,11 @@ from audio_cls.experiment import Data, Experiment, check_sample_rate
 from audio_cls.features import FeatureExtractor, Normaliser
 from audio_cls.rng import numpy_rng
 from audio_cls.shapes import check_sampling
+from audio_cls.stopping import QUIET, Watch
 
 __all__ = ["Batch", "Batches", "FeatureCache", "PackedFeatures", "pack_features"]
+
+PHASE = "computing features"
 
 
 @dataclass(frozen=True)
@@ -61,27 +64,40 @@ def fit_length(waveform: np.ndarray, samples: int, pad: str) -> np.ndarray:
 
 @torch.inference_mode()
 def pack_features(
-    corpus: Corpus, data: Data, features: FeatureExtractor, framewise: bool, device: torch.device
+    corpus: Corpus,
+    data: Data,
+    features: FeatureExtractor,
+    framewise: bool,
+    device: torch.device,
+    watch: Watch = QUIET,
 ) -> PackedFeatures:
-    """Compute every clip's features once. Clips of equal length go through together, in small chunks."""
+    """Compute every clip's features once. Clips of equal length go through together, in small chunks.
+
+    Raises:
+        Abandoned: when `watch` was asked to leave.
+    """
     n = len(corpus)
     length = np.maximum(corpus.lengths, data.clip_samples) if framewise else np.asarray(corpus.lengths)
     order = np.lexsort((np.arange(n), length))
     if not framewise:
         matrix = torch.empty(n, features.n_bins, dtype=torch.float32)
         for i in range(n):
+            watch.step(PHASE, i, n)
             matrix[i] = features(torch.from_numpy(corpus.waveform(i))[None].to(device))[0].cpu()
+        watch.step(PHASE, n, n)
         return PackedFeatures(matrix.to(device), None, None)
     frames = np.array([features.frames(int(m)) for m in length], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(frames)[:-1]]).astype(np.int64)
     packed = torch.empty(int(frames.sum()), features.n_bins, dtype=torch.float16)
     chunk = 8 if device.type == "cpu" else 256
     for start in range(0, n, chunk):
+        watch.step(PHASE, start, n)
         for part in _runs_of_equal(order[start : start + chunk], length):
             waves = np.stack([fit_length(corpus.waveform(int(i)), int(length[i]), data.pad) for i in part])
             values = features(torch.from_numpy(waves).to(device))[:, 0].transpose(1, 2).to("cpu", torch.float16)
             for i, value in zip(part, values, strict=True):
                 packed[offsets[i] : offsets[i] + frames[i]] = value
+    watch.step(PHASE, n, n)
     return PackedFeatures(packed.to(device), torch.from_numpy(offsets), torch.from_numpy(frames))
 
 
@@ -104,7 +120,12 @@ class FeatureCache:
             self._packed.popitem(last=False)
 
     def packed(
-        self, experiment: Experiment, corpus: Corpus, features: FeatureExtractor, device: torch.device
+        self,
+        experiment: Experiment,
+        corpus: Corpus,
+        features: FeatureExtractor,
+        device: torch.device,
+        watch: Watch = QUIET,
     ) -> PackedFeatures:
         data, framewise = experiment.data, experiment.features.framewise
         if (
@@ -117,15 +138,21 @@ class FeatureCache:
         if key not in self._packed:
             while len(self._packed) >= self._keep:
                 self._packed.popitem(last=False)
-            self._packed[key] = pack_features(corpus, data, features.to(device), framewise, device)
+            self._packed[key] = pack_features(corpus, data, features.to(device), framewise, device, watch)
         self._packed.move_to_end(key)
         return self._packed[key]
 
     def normaliser(
-        self, experiment: Experiment, corpus: Corpus, split: Split, features: FeatureExtractor, device: torch.device
+        self,
+        experiment: Experiment,
+        corpus: Corpus,
+        split: Split,
+        features: FeatureExtractor,
+        device: torch.device,
+        watch: Watch = QUIET,
     ) -> Normaliser:
         """Statistics of the training clips' features, fitted once for each (features, split)."""
-        packed = self.packed(experiment, corpus, features, device)
+        packed = self.packed(experiment, corpus, features, device, watch)
         key = (
             corpus.digest,
             experiment.features.digest(),
@@ -137,9 +164,13 @@ class FeatureCache:
         normaliser = Normaliser.build(experiment.features, features.n_bins)
         if key not in self._statistics:
             if experiment.features.output_domain == "waveform":
-                normaliser.fit(torch.from_numpy(corpus.waveform(int(i)))[None] for i in split.train)
+                clips = len(split.train)
+                waveforms = (torch.from_numpy(corpus.waveform(int(i)))[None] for i in split.train)
+                normaliser.fit(waveforms, lambda done: watch.step("normalisation", min(done, clips), clips))
             else:
-                normaliser.fit(packed.rows(split.train).cpu())
+                rows = packed.rows(split.train).cpu()
+                blocks = normaliser.count_blocks(rows)
+                normaliser.fit(rows, lambda done: watch.step("normalisation", done, blocks))
             self._statistics[key] = {k: v.clone() for k, v in normaliser.state_dict().items()}
         normaliser.load_state_dict(self._statistics[key])
         return normaliser
@@ -156,8 +187,10 @@ class Batches:
         features: FeatureExtractor,
         packed: PackedFeatures,
         device: torch.device,
+        watch: Watch = QUIET,
     ) -> None:
         data = experiment.data
+        self.watch = watch
         check_sample_rate(data, corpus)
         self.experiment, self.corpus, self.split, self.device = experiment, corpus, split, device
         self.packed = packed
@@ -182,14 +215,21 @@ class Batches:
             starts.pop()  # a last batch of one clip has no batch statistics: it joins the one before
         ends = [*starts[1:], len(order)]
         for start, end in zip(starts, ends, strict=True):
+            if self.watch.tell:
+                self.watch.tell(f"epoch {epoch + 1}", start, len(order))
             clips, where = order[start:end], crops[start:end]
             x = self.waveforms(clips, where) if self.from_waveforms else self.features(clips, where)
             yield Batch(clips, x, self.targets[torch.as_tensor(clips, device=self.device)])
 
     def evaluate(self, clips: np.ndarray, size: int | None = None) -> Iterator[Batch]:
-        """The middle window of each clip, in the order given, never augmented."""
+        """The middle window of each clip, in the order given, never augmented.
+
+        Raises:
+            Abandoned: when the grace of whoever was asked to leave is over.
+        """
         size = size or max(1, max(64, self.experiment.training.batch_size) // self.parts)
         for start in range(0, len(clips), size):
+            self.watch.step("evaluation", start, len(clips), finish=True)
             part = clips[start : start + size]
             middle = np.full(len(part), 0.5)
             x = self.waveforms(part, middle) if self.is_waveform else self.features(part, middle)

@@ -2,12 +2,15 @@
 
 One checkpoint is one safetensors file: tensors, and everything else as JSON in its header. It is written beside its place,
 synced to disk and renamed, so that a reader finds the old one or the new one, never a part. Tensors are stored on the CPU in
-row-major order and copied into place on loading, whatever device or memory format they go to.
+row-major order and copied into place on loading, whatever device or memory format they go to. The header holds a SHA-256 over
+tensors and state, which is verified on reading; files of format 1 have none and are checked for what can be seen.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +24,24 @@ from safetensors.torch import save as serialise
 from audio_cls.errors import UserError
 from audio_cls.workspace import atomic_write
 
-__all__ = ["Checkpoint", "CheckpointStore", "load_optimizer_state", "optimizer_state", "read", "read_state", "write"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointStore",
+    "DamagedCheckpoint",
+    "load_optimizer_state",
+    "optimizer_state",
+    "read",
+    "read_state",
+    "write",
+]
 
-FORMAT = 1
+FORMAT = 2  # since 2 the header holds a checksum
+CHECKSUM = "sha256"
+log = logging.getLogger(__name__)
+
+
+class DamagedCheckpoint(UserError):
+    """A file that is not what was written: cut short, changed, or no checkpoint at all."""
 
 
 @dataclass
@@ -41,7 +59,8 @@ class Checkpoint:
 def write(path: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
     """Write atomically: temporary file, fsync, rename, fsync of the folder."""
     data = {k: v.detach().to("cpu").contiguous() for k, v in tensors.items()}
-    meta = {"audio_cls": json.dumps({"format": FORMAT, **state})}
+    text = json.dumps({"format": FORMAT, **state})
+    meta = {"audio_cls": text, CHECKSUM: _checksum(data, text)}
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, serialise(data, metadata=meta))
 
@@ -50,20 +69,46 @@ def read(path: Path) -> Checkpoint:
     """Read onto the CPU.
 
     Raises:
-        UserError: when the file is no checkpoint of ours, is damaged, or was written by a newer version.
+        DamagedCheckpoint: when the file is no checkpoint of ours, or is damaged.
+        UserError: when it cannot be opened, or was written by a newer version.
     """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"{path}: the checkpoint cannot be read: {error.strerror}") from None
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             meta = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable checkpoint: {error}") from None
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise DamagedCheckpoint(f"{path}: not a readable checkpoint: {error}") from None
     if "audio_cls" not in meta:
-        raise UserError(f"{path}: a safetensors file, but no checkpoint of audio_cls")
-    state = json.loads(meta["audio_cls"])
-    if state.pop("format", 0) > FORMAT:
+        raise DamagedCheckpoint(f"{path}: a safetensors file, but no checkpoint of audio_cls")
+    try:
+        state: dict[str, Any] = json.loads(meta["audio_cls"])
+        number = int(state.pop("format", 0))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DamagedCheckpoint(f"{path}: not a readable checkpoint: {error}") from None
+    stored = meta.get(CHECKSUM)
+    if stored is not None and stored != _checksum(tensors, meta["audio_cls"]):
+        raise DamagedCheckpoint(f"{path}: damaged: its checksum does not match")
+    if number > FORMAT:
         raise UserError(f"{path}: written by a newer version of audio_cls")
+    if number > 1 and stored is None:
+        raise DamagedCheckpoint(f"{path}: damaged: its checksum is missing")
+    broken = [] if stored else [k for k, v in tensors.items() if v.is_floating_point() and bool(v.isnan().any())]
+    if broken:
+        raise DamagedCheckpoint(f"{path}: damaged: {broken[0]} holds values that are no numbers (NaN)")
     return Checkpoint(tensors, state)
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], state: str) -> str:
+    """SHA-256 over the state's text and each tensor's name, type, shape and bytes, in order of the names."""
+    digest = hashlib.sha256(state.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_state(file: BinaryIO, name: str) -> dict[str, Any]:
@@ -135,6 +180,7 @@ class CheckpointStore:
         self.folder = folder
         self.previous = previous
         self.renamed = dict(renamed or {})
+        self.refused: list[str] = []  # why `load` passed over a checkpoint
 
     def save(self, last: Checkpoint, best: Checkpoint | None) -> None:
         """Make an epoch durable. `best` is given when this epoch is the best so far; it is written before `last` names it."""
@@ -147,18 +193,46 @@ class CheckpointStore:
                     old.unlink(missing_ok=True)
 
     def load(self) -> tuple[Checkpoint, Path] | None:
-        """The furthest checkpoint among this folder and the previous ones, with the folder it came from."""
+        """The furthest checkpoint among this folder and the previous ones, with the folder it came from.
+
+        One that is damaged, or whose best weights are, is passed over with a warning, and the reason joins `refused`.
+        """
         found: tuple[Checkpoint, Path] | None = None
+        self.refused = []
         for folder in (self.folder, *self.previous):
             path = folder / "last.safetensors"
-            if path.exists():
+            if not path.exists():
+                continue
+            try:
                 checkpoint = read(path)
-                if found is None or checkpoint.state["epoch"] > found[0].state["epoch"]:
-                    found = checkpoint, folder
+                self._check(checkpoint, folder)
+            except DamagedCheckpoint as error:
+                self.refused.append(str(error))
+                continue
+            if found is None or checkpoint.state["epoch"] > found[0].state["epoch"]:
+                found = checkpoint, folder
+        if self.refused:
+            onward = f"the run goes on after epoch {found[0].state['epoch'] + 1}" if found else "the run starts anew"
+            log.warning("%s; %s", "; ".join(self.refused), onward)
         if found is not None and found[0].state.get("experiment") in self.renamed:
             state = found[0].state
             state["experiment"] = self.renamed[state["experiment"]]
         return found
+
+    def _check(self, checkpoint: Checkpoint, folder: Path) -> None:
+        """Refuse a checkpoint that contradicts itself (one without a checksum can), or that is nothing without its best weights.
+
+        Raises:
+            DamagedCheckpoint: saying what is wrong.
+        """
+        path, state = folder / "last.safetensors", checkpoint.state
+        history = state.get("history")
+        if not isinstance(state.get("epoch"), int) or (history is not None and state["epoch"] != len(history) - 1):
+            epochs = "no list" if history is None else f"{len(history)}"
+            raise DamagedCheckpoint(f"{path}: damaged: epoch {state.get('epoch')!r} with a history of {epochs} epochs")
+        best = state.get("best_epoch")
+        if history is not None and isinstance(best, int) and best >= 0:
+            self.load_best(best, folder)
 
     def load_best(self, epoch: int, folder: Path | None = None) -> Checkpoint:
         """The best weights as of `epoch`, from this folder or an earlier attempt's."""
@@ -166,7 +240,9 @@ class CheckpointStore:
             path = self._best(epoch, place)
             if path.exists():
                 return read(path)
-        raise UserError(f"{self.folder}: no best-{epoch:04d}.safetensors here or in an earlier attempt's folder")
+        raise DamagedCheckpoint(
+            f"{self.folder}: no best-{epoch:04d}.safetensors here or in an earlier attempt's folder"
+        )
 
     def adopt(self, epoch: int, folder: Path) -> None:
         """Bring the best weights of an earlier attempt into this folder, so that it stands alone."""

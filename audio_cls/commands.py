@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from audio_cls.config import parse_assignment
-from audio_cls.console import table
+from audio_cls.console import count, say, table
 from audio_cls.data.corpus import Corpus
 from audio_cls.disk import DiskFull
 from audio_cls.errors import UserError
@@ -23,10 +23,8 @@ from audio_cls.folds import FOLDS_CSV, asked_folds, fold_csv, fold_figures, fold
 from audio_cls.judgement import BASELINE
 from audio_cls.resolve import TAG, Resolved, hand_set_faults, resolve
 from audio_cls.runs import (
-    GRACE_SECONDS,
     GridItem,
     RunState,
-    Stopper,
     item_folder,
     read_state,
     run_grid,
@@ -34,6 +32,7 @@ from audio_cls.runs import (
     run_key,
     write_state,
 )
+from audio_cls.stopping import GRACE_SECONDS, StopRequest, Watch
 from audio_cls.workspace import Workspace
 
 
@@ -134,29 +133,25 @@ def _train_one(workspace: Workspace, item: GridItem, file: Path | None, device: 
     from audio_cls.tracking import Tracker
 
     tune_process()
-    stop = Stopper(grace).install()
-    runtime = Runtime(workspace, Tracker(workspace), choose_device(device))
     before = read_state(item_folder(workspace, item.key))
     if before.done:
         _say_outcome(item, before, again=True)
         return
-    if before.epoch >= 0:
-        click.echo(f"going on after epoch {before.epoch + 1}")
     metric = item.experiment["training"]["metric"]
     epochs = item.experiment["training"]["epochs"]
 
     from audio_cls.console import progress
 
-    with progress(item.name) as tell:
+    with StopRequest(grace=grace) as stop, progress(item.name) as tell:
+        runtime = Runtime(workspace, Tracker(workspace), choose_device(device), watch=Watch(stop, tell.phase))
         state = run_item(
             item,
             runtime,
             parent=None,
             kind="run",
-            should_stop=stop,
-            leave_now=stop.leave_now,
             sources=(file,) if file and file.suffix == ".py" else (),
-            on_epoch=lambda epoch, value: tell(epoch + 1, epochs, f"{metric} {value:.3f}"),
+            on_begin=lambda done: say(f"going on after epoch {done}") if done else None,
+            on_epoch=lambda epoch, value: tell(epoch + 1, epochs, f"epochs, {metric} {value:.3f}"),
         )
     runtime.tracker.flush()
     if state is None:
@@ -178,7 +173,8 @@ def _say_outcome(item: GridItem, state: RunState, again: bool = False) -> None:
     elif state.state == "INTERRUPTED" and state.reason.startswith("disk full"):
         raise DiskFull(f"{state.reason}. Make room and run the same command again; nothing that was durable is lost")
     elif state.state == "INTERRUPTED":
-        click.echo(f"{state.reason} after epoch {state.epoch + 1}; the same command goes on")
+        after = f"after epoch {state.epoch + 1}" if state.epoch >= 0 else "before the first epoch was finished"
+        click.echo(f"{state.reason} {after}; the same command goes on")
         raise SystemExit(130)
     else:
         raise UserError(f"{item.name}: {state.state}: {state.why}")
@@ -215,10 +211,10 @@ def _train_grid(
     click.echo(f"{name}: {_grid_size(items)}")
     with progress(name) as tell:
 
-        def poll(states: list[RunState]) -> None:
+        def poll(states: list[RunState], phases: str) -> None:
             done = sum(s.done for s in states)
-            epochs = sum(s.epoch + 1 for s in states)
-            tell(done, len(states), f"{epochs} epochs")
+            epochs = count(sum(s.epoch + 1 for s in states), "epoch")
+            tell(done, len(states), ", ".join(part for part in (f"runs, {epochs}", phases) if part))
 
         states = run_grid(
             items, workspace, workers=workers, parent=parent.run_id, kind="fold", device=device,

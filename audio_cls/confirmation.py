@@ -19,7 +19,7 @@ import numpy as np
 from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.statistics import Comparison, Mean, compare, mean_interval
 from audio_cls.ablation.verdict import in_points, verdicts
-from audio_cls.console import progress, table
+from audio_cls.console import count, progress, table
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
@@ -30,6 +30,7 @@ from audio_cls.own_parts import recorded
 from audio_cls.preparation import mlflow_experiment, open_corpus
 from audio_cls.runs import GridItem, RunState, item_folder, read_state, run_grid, run_key, write_state
 from audio_cls.search import SOURCES, dataset_info
+from audio_cls.stopping import GRACE_SECONDS
 from audio_cls.study.status import Row, StudyStatus, study_status
 from audio_cls.study.storage import open_storage
 from audio_cls.study_commands import PARENT, open_by_name
@@ -70,15 +71,17 @@ def candidates(status: StudyStatus, top: int) -> list[Candidate]:
     """The best complete configurations of a study, the best first, each experiment once.
 
     Raises:
-        UserError: with fewer than two, or trials that audio_cls did not run.
+        UserError: where there is none, or for trials that audio_cls did not run.
     """
     found: dict[str, Candidate] = {}
     for row in status.rows:
         if row.state == "COMPLETE" and row.value is not None and len(found) < top:
             experiment = _experiment(status, row)
             found.setdefault(experiment.digest(), Candidate(row.number, row.value, experiment, row.params))
-    if len(found) < 2:
-        raise UserError(f"study {status.name!r} has {len(found)} complete configuration(s): it takes two to rank again")
+    if not found:
+        raise UserError(
+            f"study {status.name!r} has no complete configuration yet: {status.finished} finished, {status.running} running"
+        )
     return list(found.values())
 
 
@@ -147,7 +150,8 @@ def confirm(
 
 
 def confirm_command(
-    workspace: Workspace, reference: str, *, top: int, seeds: int, folds: str | None, workers: int, storage: str | None, device: str
+    workspace: Workspace, reference: str, *, top: int, seeds: int, folds: str | None, workers: int, storage: str | None, device: str,
+    grace: float = GRACE_SECONDS,
 ) -> None:  # fmt: skip
     """Run, rank again, print, record below one parent run."""
     opened = open_by_name(reference, open_storage(storage or workspace.optuna_db, must_exist=True))
@@ -177,8 +181,10 @@ def confirm_command(
     click.echo(f"confirm {status.name}: {grid_text(configurations=len(chosen), seeds=seeds, folds=n_folds)}")
     with progress(f"confirm {status.name}") as tell:
         states = run_grid(
-            items, workspace, workers=workers, parent=parent.id, kind="cell", device=device, files=files,
-            on_poll=lambda now: tell(sum(s.done for s in now), len(now), f"{sum(s.epoch + 1 for s in now)} epochs"),
+            items, workspace, workers=workers, parent=parent.id, kind="cell", device=device, files=files, grace_seconds=grace,
+            on_poll=lambda now, phases: tell(
+                sum(s.done for s in now), len(now), f"runs, {count(sum(s.epoch + 1 for s in now), 'epoch')} {phases}".strip()
+            ),
         )  # fmt: skip
     ranked = confirm(chosen, places, states, corpus, status.metric)
     baseline = [s.baseline[plain] for s in states if (plain := status.metric.rpartition("/")[2]) in s.baseline]
@@ -243,7 +249,7 @@ def show(status: StudyStatus, chosen: list[Candidate], ranked: list[Confirmed], 
         on_it = f", {number(fmean(split))} on the split searched on" if len(split) == len(known) else ""
         lines.append(
             f"regression to the mean: found at {number(searched)}, confirmed at {number(confirmed)}{on_it} "
-            f"({number(confirmed - searched, signed=True)}, mean of {len(known)} configurations)"
+            f"({number(confirmed - searched, signed=True)}, mean of {count(len(known), 'configuration')})"
         )
     if isfinite(baseline):
         lines.append(f"a model that learned nothing: {number(baseline)} on the same splits")

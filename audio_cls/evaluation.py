@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.checkpoint import CheckpointStore, read
-from audio_cls.console import table
+from audio_cls.console import progress, table
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.data.splits import Split
@@ -21,12 +21,13 @@ from audio_cls.judgement import Judgement, baseline_figures, baseline_name, base
 from audio_cls.metrics import Evaluation, evaluate, fit_thresholds
 from audio_cls.own_parts import recorded_experiment
 from audio_cls.preparation import Runtime, prepare_run
+from audio_cls.stopping import Watch
 from audio_cls.training import predict, probabilities
 
 if TYPE_CHECKING:
     from audio_cls.tracking import RunInfo
 
-__all__ = ["Scored", "evaluate_run", "print_figures", "print_findings", "score_run"]
+__all__ = ["Scored", "evaluate_run", "print_figures", "print_findings", "score_run", "score_with_progress"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +127,12 @@ def score_run(
         )
     if weights == "last":
         chosen = "the last epoch, which nobody chose"
-        found = CheckpointStore(folder).load() if folder is not None else None
+        store = CheckpointStore(folder) if folder is not None else None
+        found = store.load() if store else None
         if found is None:
+            why = f" ({'; '.join(store.refused)})" if store and store.refused else ""
             raise UserError(
-                f"run {info.name} ({info.run_id[:8]}): its last epoch's weights are not in {folder}: the suite judges "
+                f"run {info.name} ({info.run_id[:8]}): its last epoch's weights are not in {folder}{why}: the suite judges "
                 "runs by them, so that the test split is not opened with others"
             )
         classifier.load_state_dict(found[0].part("ema") or found[0].part("model"))
@@ -150,9 +153,16 @@ def score_run(
     return Scored(info, experiment, corpus, clips, scores(clips), thresholds, chosen, prepared.split, part, remarks)
 
 
+def score_with_progress(runtime: Runtime, info: RunInfo, part: Literal["validation", "test"]) -> Scored:
+    """`score_run` by the weights of the best epoch, its progress shown."""
+    with progress(info.name) as show:
+        runtime.watch = Watch(tell=show.phase)
+        return score_run(runtime, info, part)
+
+
 def evaluate_run(runtime: Runtime, info: RunInfo) -> None:
     """Print the figures of a run's best weights on its validation clips."""
-    scored = score_run(runtime, info, "validation")
+    scored = score_with_progress(runtime, info, "validation")
     overall, baseline = scored.evaluation().overall, scored.baseline()
     print_findings(scored.judgement())
     table(

@@ -8,6 +8,7 @@ import click
 
 from audio_cls.console import progress, table
 from audio_cls.errors import UserError
+from audio_cls.stopping import Watch
 from audio_cls.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
     from audio_cls.openings import NOT_UNBIASED
 
     with progress(f"{group.name}: test") as tell:
+        runtime.watch = Watch(tell=tell.phase)
         found = open_group(runtime, group, again=again, on_run=tell)
     runtime.tracker.flush()
     task = next(iter(runtime.corpora.values())).task

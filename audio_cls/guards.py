@@ -10,7 +10,7 @@ import torch
 
 from audio_cls.checkpoint import Checkpoint, CheckpointStore
 from audio_cls.disk import save_patiently
-from audio_cls.training import Abandoned
+from audio_cls.stopping import Abandoned
 
 if TYPE_CHECKING:
     from audio_cls.objective import Record

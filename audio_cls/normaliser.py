@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -47,17 +47,25 @@ class Normaliser(nn.Module):
         return (x - self.mean) / self.std
 
     @torch.no_grad()
-    def fit(self, features: Tensor | np.ndarray | Iterable[Tensor | np.ndarray]) -> Normaliser:
+    def fit(
+        self,
+        features: Tensor | np.ndarray | Iterable[Tensor | np.ndarray],
+        on_block: Callable[[int], None] | None = None,
+    ) -> Normaliser:
         """Take mean and standard deviation from the training clips; returns itself.
 
         `features` is one array of rows (rows, n_bins), as packed, or batches as the extractor gives them: (batch, 1, n_bins,
         frames), (batch, n_features) or (batch, samples). Summed in float64 and merged block by block (Chan, Golub and LeVeque,
         1983), so that neither size nor offset of the values costs accuracy. A band that never changes keeps a deviation of 1.
+
+        `on_block` is called before each block with the number of blocks done; what it raises is raised.
         """
         if self.mode == "none":
             return self
         count, mean, square = 0, torch.zeros(()), torch.zeros(())
-        for block in self._blocks(features):
+        for done, block in enumerate(self._blocks(features)):
+            if on_block:
+                on_block(done)
             n = block.shape[0] if self.mode == "band" else block.numel()
             if n == 0:
                 continue
@@ -78,10 +86,15 @@ class Normaliser(nn.Module):
         self.std.copy_(torch.where(constant, torch.ones_like(std), std).reshape(self.std.shape))
         return self
 
+    @staticmethod
+    def count_blocks(features: Tensor | np.ndarray) -> int:
+        """The number of blocks that `fit` takes one array of features in."""
+        return -(-len(features) // _rows_per_block(features))
+
     def _blocks(self, features: Tensor | np.ndarray | Iterable[Tensor | np.ndarray]) -> Iterator[Tensor]:
         """Float64 rows (rows, n_bins) on the CPU, some megabytes at a time."""
         for part in [features] if isinstance(features, (Tensor, np.ndarray)) else features:
-            step = max(1, (1 << 20) // max(1, math.prod(part.shape[1:])))
+            step = _rows_per_block(part)
             for start in range(0, len(part), step):
                 block = part[start : start + step]
                 rows = block.cpu().double() if isinstance(block, Tensor) else torch.from_numpy(block.astype(np.float64))
@@ -92,3 +105,7 @@ class Normaliser(nn.Module):
                 if rows.dim() != 2 or rows.shape[1] != self.n_bins:
                     raise ValueError(f"expected rows of {self.n_bins} values, got {tuple(part.shape)}")
                 yield rows
+
+
+def _rows_per_block(part: Tensor | np.ndarray) -> int:
+    return max(1, (1 << 20) // max(1, math.prod(part.shape[1:])))

@@ -7,7 +7,6 @@ asked goes on with the next one. Only a user's mistake that no later run could e
 from __future__ import annotations
 
 import gc
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from audio_cls.own_parts import record_sources
 from audio_cls.preparation import Prepared, Runtime, mlflow_experiment, prepare_run, run_facts
 from audio_cls.resolve import resolve
 from audio_cls.results import final_metrics, log_results
+from audio_cls.stopping import Abandoned
 from audio_cls.training import FINISHED_AT, Diverged, Fit, fit
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def run_experiment(
 
     After each epoch `report(epoch, value)` is told the chosen metric and `should_stop()` asked; its answer begins with
     `pruned` or `interrupted` (or anything else, which counts as interrupted). `leave_now()` is asked before each step: a
-    reason ends the run there, INTERRUPTED, and costs the epoch. `is_mine()` is asked before anything is recorded: where it is
+    reason ends the run there, INTERRUPTED, and costs the epoch. All other phases (features, evaluation, results) ask
+    `runtime.watch`, and end the run INTERRUPTED as well. `is_mine()` is asked before anything is recorded: where it is
     False the run is INTERRUPTED, its record left as the process has it that took it over. What these raise is raised.
 
     For want of memory each batch is trained in parts whose gradients are added, twice as many each time: the same
@@ -101,7 +102,6 @@ def run_experiment(
     Raises:
         UserError: when the experiment cannot be built.
     """
-    began = time.perf_counter()
     experiment = resolve(experiment, runtime.corpus(experiment.data.corpus)).experiment
     told = Caller(report, should_stop, leave_now, is_mine, record)
     patient = PatientStore(store, runtime.disk_wait_seconds, told.should_stop)
@@ -116,12 +116,17 @@ def run_experiment(
                 run = _open_run(experiment, prepared, runtime, told)
             if accumulate > 1:
                 run.tags({"accumulate": str(accumulate)})
-            outcome = _train(experiment, prepared, run, record.name, patient, told, epochs, accumulate, began)
+            outcome = _train(experiment, prepared, run, record.name, patient, told, epochs, accumulate)
             told.check_mine()
             run.finish(outcome.state, outcome.reason)
             if run.lacks_room and outcome.state in ("COMPLETE", "PRUNED"):
                 raise DiskFull("disk full: there was no room for the run's record")
             return outcome
+        except Abandoned as left:
+            run = run or _interrupted_before(runtime, record)
+            if run is not None and told.is_mine():
+                run.finish("INTERRUPTED", str(left))
+            return Outcome("INTERRUPTED", None, str(left))
         except TakenOver as taken:
             if run is not None:
                 run.close()
@@ -171,7 +176,6 @@ def _train(
     told: Caller,
     epochs: int | None,
     accumulate: int,
-    began: float,
 ) -> Outcome:
     """Fit, and record what came of it."""
     prepared.batches.parts = accumulate
@@ -185,6 +189,8 @@ def _train(
         accumulate=accumulate,
         on_step=told.on_step,
     )
+    if store.refused:
+        run.tags({"checkpoint.refused": "; ".join(store.refused)})
     best = (
         {k.split("/", 1)[1]: v for k, v in result.history[result.best_epoch].items() if k.startswith("val/")}
         if result.best_epoch >= 0
@@ -195,13 +201,22 @@ def _train(
         outcome.attrs["accumulate"] = accumulate
     told.check_mine()
     if outcome.state in ("COMPLETE", "PRUNED"):
-        figures = final_metrics(result, best, prepared, time.perf_counter() - began)
+        figures = final_metrics(result, best, prepared)
         outcome.attrs["cost"] = {k.split("/", 1)[1]: v for k, v in figures.items() if k.startswith("final/")}
         outcome.attrs["baseline"] = {k.removeprefix(BASELINE): v for k, v in figures.items() if k.startswith(BASELINE)}
-        run.final(figures)
+        run.final(figures, result.history[-1].get(FINISHED_AT))
     if outcome.state == "COMPLETE":
         outcome.attrs["findings"] = list(log_results(run, name, prepared, result, store).lines)
     return outcome
+
+
+def _interrupted_before(runtime: Runtime, record: Record) -> Run | None:
+    """The run of an earlier attempt, which may still be recorded as running; None where there is none."""
+    from audio_cls.tracking.sender import LOCAL
+
+    if record.run_id is None or record.run_id.startswith(LOCAL):
+        return None
+    return runtime.tracker.reopen(record.run_id)
 
 
 def _free_memory(runtime: Runtime) -> None:

@@ -17,7 +17,7 @@ import click
 from audio_cls.ablation.bootstrap import Interval, figure_intervals
 from audio_cls.console import table
 from audio_cls.errors import UserError
-from audio_cls.evaluation import Scored, print_figures, print_findings, score_run
+from audio_cls.evaluation import Scored, print_figures, print_findings, score_with_progress
 from audio_cls.judgement import baseline_name
 from audio_cls.opened_clips import TEST_SCORES, ClipHistory, clip_history, clips_to_test, named, opening_tags
 from audio_cls.scores import scores_csv
@@ -157,7 +157,7 @@ def open_run(runtime: Runtime, info: RunInfo, *, again: bool) -> None:
     refuse_again(info, again)
     before = clip_history(tracker, clips_to_test(runtime, info), info).but(named(info))
     refuse_opened_clips(before, named(info), again)
-    scored = score_run(runtime, info, "test")
+    scored = score_with_progress(runtime, info, "test")
     groups = scored.corpus.resampling_groups(scored.clips)
     intervals = figure_intervals(scored.scores, scored.targets, scored.corpus.task, scored.thresholds, groups)
     when, who = now_and_who()

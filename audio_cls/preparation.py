@@ -24,6 +24,7 @@ from audio_cls.metrics import VERSION
 from audio_cls.normaliser import Normaliser
 from audio_cls.resolve import resolve
 from audio_cls.shapes import check_features
+from audio_cls.stopping import QUIET, Watch
 from audio_cls.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Runtime:
     features: FeatureCache = field(default_factory=FeatureCache)
     corpora: dict[str, Corpus] = field(default_factory=dict)
     disk_wait_seconds: float = 60.0  # for room on a full disk, before a run is interrupted
+    watch: Watch = QUIET  # whether to leave, and the display
 
     def corpus(self, name: str) -> Corpus:
         if name not in self.corpora:
@@ -92,6 +94,7 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
 
     Raises:
         UserError: for a corpus, split or configuration that does not hold.
+        Abandoned: when `runtime.watch` was asked to leave.
     """
     experiment.check()
     corpus = runtime.corpus(experiment.data.corpus)
@@ -100,12 +103,11 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
     features = experiment.features.build(experiment.data.rate)
     check_sample_rate(experiment.data, corpus)
     check_features(experiment.features, features, experiment.data.clip_samples, feature_shape(experiment, features))
-    packed = runtime.features.packed(experiment, corpus, features, runtime.device)
-    normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device)
+    packed = runtime.features.packed(experiment, corpus, features, runtime.device, runtime.watch)
+    normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device, runtime.watch)
     chain = assemble(experiment, corpus, split, normaliser, runtime.device)
-    return Prepared(
-        experiment, corpus, split, Batches(experiment, corpus, split, chain.features, packed, runtime.device), chain
-    )
+    batches = Batches(experiment, corpus, split, chain.features, packed, runtime.device, runtime.watch)
+    return Prepared(experiment, corpus, split, batches, chain)
 
 
 def split_facts(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, str]:

@@ -172,7 +172,7 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
         UserError: for a run that is not complete, or whose corpus has changed.
     """
     from audio_cls.device import choose_device, tune_process
-    from audio_cls.evaluation import score_run
+    from audio_cls.evaluation import score_with_progress
     from audio_cls.opened_clips import history_of_runs
     from audio_cls.preparation import Runtime
     from audio_cls.report.audit import audit_sections
@@ -183,7 +183,7 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
     if kind in OF_OUR_OWN:
         raise UserError(f"{info.name} ({info.run_id[:8]}) is a {kind}: {OF_OUR_OWN[kind]}{_below(tracker, info)}")
     tune_process()
-    scored = score_run(Runtime(workspace, tracker, choose_device(device)), info, "validation")
+    scored = score_with_progress(Runtime(workspace, tracker, choose_device(device)), info, "validation")
     corpus, clips, scores, targets = scored.corpus, scored.clips, scored.scores, scored.targets
     experiment, thresholds = scored.experiment, scored.thresholds
     clip_ids = [corpus.clips[int(i)].id for i in clips]

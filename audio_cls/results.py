@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["final_metrics", "log_results", "run_baseline"]
 
 
-def final_metrics(result: Fit, best: dict[str, float], prepared: Prepared, seconds: float) -> dict[str, float]:
+def final_metrics(result: Fit, best: dict[str, float], prepared: Prepared) -> dict[str, float]:
     """The figures of a whole run: of its best and of its last epoch, of the baseline, and what it cost. `best` are the best
-    epoch's. `best/epoch` is MLflow's step, which counts from 0; what people read counts epochs from 1."""
+    epoch's. `best/epoch` is MLflow's step, which counts from 0; what people read counts epochs from 1.
+
+    All are taken from the history that the checkpoint keeps, so that whoever ends the run a second time (its first process
+    died before that was known) records the same. `final/seconds` is what all epochs took, over all attempts.
+    """
+    seconds = sum(row["time/train_seconds"] + row.get("time/evaluate_seconds", 0.0) for row in result.history)
     train_seconds = sum(row["time/train_seconds"] for row in result.history)
     seen = sum(row["time/train_seconds"] * row["time/samples_per_second"] for row in result.history)
     out = {f"best/{k}": v for k, v in best.items()}
@@ -50,6 +56,9 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
     """Record the artifacts of a complete run: weights, predictions of the validation clips, tables and the report.
 
     Returns what its predictions are worth beside the baseline's, which is recorded too (tag `findings`).
+
+    Raises:
+        Abandoned: when the grace of whoever was asked to leave is over; all is written again when the run goes on.
     """
     from audio_cls.report.run import RunReport, run_report
     from audio_cls.report.tables import confusion_csv, per_class_csv, predictions_csv
@@ -74,10 +83,13 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
     )
     run.tags({"findings": " ".join(judgement.lines) or "none"})
     if thresholds is not None:
-        run.final({f"best/{k}_tuned": v for k, v in evaluation.overall.items() if k in ("macro_f1", "micro_f1")})
+        tuned = {f"best/{k}_tuned": v for k, v in evaluation.overall.items() if k in ("macro_f1", "micro_f1")}
+        run.final(tuned, result.history[-1].get(FINISHED_AT))
         run.artifact_text(
             "thresholds.json", json.dumps(dict(zip(corpus.classes, thresholds.tolist(), strict=True)), indent=2)
         )
+    written = partial(prepared.batches.watch.step, "writing results", total=3, finish=True)
+    written(0)
     run.artifact_text("classes.json", json.dumps({"classes": list(corpus.classes), "task": corpus.task}, indent=2))
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "best.safetensors"
@@ -94,6 +106,7 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
             "confusion.csv",
             confusion_csv(confusion_matrix(targets.argmax(1), scores.argmax(1), len(corpus.classes)), corpus.classes),
         )
+    written(1)
     curves = [{"epoch": float(i), **row} for i, row in enumerate(result.history, start=1)]
     for row in curves:
         row.pop(FINISHED_AT, None)
@@ -122,7 +135,9 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
             findings=judgement.lines,
         )
     )
+    written(2)
     run.artifact_text("report.html", page)
+    written(3)
     return judgement
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -18,17 +19,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from audio_cls.disk import DiskFull
 from audio_cls.errors import UserError
 from audio_cls.interpreter import python_command, safe_environment
+from audio_cls.phases import PHASE_FILE, read_phases, write_phase
+from audio_cls.stopping import GRACE_SECONDS, StopRequest, Watch
 from audio_cls.workspace import Workspace, atomic_write
 
-__all__ = ["GridItem", "RunState", "Stopper", "item_folder", "read_state", "run_grid", "run_item", "worker_main"]
+__all__ = ["GridItem", "RunState", "item_folder", "read_state", "run_grid", "run_item", "worker_main"]
 
-GRACE_SECONDS = 60.0  # to finish an epoch in, once asked to leave
+log = logging.getLogger(__name__)
+LEAVE_SECONDS = 15.0  # for a worker to record that it leaves, once the grace is over
 DISK_FULL = 3  # the exit code of a worker that left for want of room
 
 
@@ -73,42 +76,6 @@ class GridItem:
     parent: str | None = None
 
 
-class Stopper:
-    """Turns SIGINT and SIGTERM into a question that training asks after each epoch; a second signal ends at once.
-
-    An epoch that takes longer than `grace_seconds` from then on is left at its next step.
-    """
-
-    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        self.reason: str | None = None
-        self.grace_seconds = grace_seconds
-        self._asked_at = 0.0
-        self._parent = os.getppid()
-        self._watch_parent = False
-
-    def install(self, watch_parent: bool = False) -> Stopper:
-        self._watch_parent = watch_parent
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
-        return self
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.reason:
-            raise KeyboardInterrupt
-        self.reason, self._asked_at = f"interrupted: {signal.Signals(number).name}", time.monotonic()
-
-    def leave_now(self) -> str | None:
-        """Asked at each step."""
-        if self.reason is None or time.monotonic() - self._asked_at < self.grace_seconds:
-            return None
-        return f"{self.reason}, and the epoch took longer than {self.grace_seconds:g} s"
-
-    def __call__(self) -> str | None:
-        if self._watch_parent and os.getppid() != self._parent:
-            return "interrupted: the command that started this worker is gone"
-        return self.reason
-
-
 def run_key(experiment_digest: str, data_digest: str) -> str:
     """The name of a run's folder: the same experiment on the same data is the same run."""
     return f"{experiment_digest[:16]}-{data_digest[:8]}"
@@ -150,12 +117,14 @@ def run_item(
     *,
     parent: str | None,
     kind: str,
-    should_stop: Callable[[], str | None] | None = None,
-    leave_now: Callable[[], str | None] | None = None,
     sources: tuple[Path, ...] = (),
+    on_begin: Callable[[int], None] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> RunState | None:
-    """Train one cell unless it is done; None when another process holds it."""
+    """Train one cell unless it is done; None when another process holds it.
+
+    `on_begin(epochs)` is told how many epochs an earlier process has finished, `on_epoch(epoch, value)` of each that is trained here. `runtime.watch` is asked whether to leave.
+    """
     from audio_cls.checkpoint import CheckpointStore
     from audio_cls.experiment import Experiment
     from audio_cls.objective import Record, run_experiment
@@ -169,6 +138,11 @@ def run_item(
             return state
         experiment = Experiment.parse(item.experiment, item.name)
         state.experiment = item.experiment
+        store = CheckpointStore(folder)
+        found = store.load()
+        begun = state.epoch = found[0].state["epoch"] if found else -1
+        if on_begin:
+            on_begin(begun + 1)
 
         def remember(run_id: str) -> None:
             state.run_id = run_id
@@ -178,9 +152,11 @@ def run_item(
             state.facts = facts
 
         def report(epoch: int, value: float) -> None:
+            if epoch < begun:  # told again of what an earlier process has trained
+                return
             state.state, state.epoch, state.value = "RUNNING", epoch, value
             write_state(folder, state)
-            if on_epoch:
+            if on_epoch and epoch > begun:
                 on_epoch(epoch, value)
 
         record = Record(
@@ -190,10 +166,10 @@ def run_item(
             experiment,
             runtime,
             record,
-            CheckpointStore(folder),
+            store,
             report=report,
-            should_stop=should_stop,
-            leave_now=leave_now,
+            should_stop=runtime.watch.should_stop,
+            leave_now=runtime.watch.leave_now,
         )
         state.state, state.value, state.reason = outcome.state, outcome.value, outcome.reason
         state.metrics, state.last, state.cost = outcome.metrics, outcome.last, outcome.attrs.get("cost", {})
@@ -212,14 +188,15 @@ def run_grid(
     kind: str,
     device: str = "auto",
     files: Sequence[Path] = (),
-    on_poll: Callable[[list[RunState]], None] | None = None,
+    on_poll: Callable[[list[RunState], str], None] | None = None,
     poll_seconds: float = 0.5,
     grace_seconds: float = GRACE_SECONDS,
 ) -> list[RunState]:
     """Walk a grid with `workers` processes until all cells are done, or until interrupted.
 
     A worker that dies is replaced (three times at most for each); SIGINT and SIGTERM let the workers finish their epoch, for
-    `grace_seconds` at most. One that meets a full disk ends the grid.
+    `grace_seconds` at most; a second Ctrl-C ends them at once. One that meets a full disk ends the grid. `on_poll` is told the
+    states of the cells, and in a few words what the workers are doing besides training.
 
     Raises:
         DiskFull: when a worker left for want of room; what is durable is kept.
@@ -233,55 +210,69 @@ def run_grid(
         "device": device,
         "files": [str(f) for f in dict.fromkeys([*files, *_declaring(items)])],
         "grace_seconds": grace_seconds,
+        "supervisor": os.getpid(),
     }
     atomic_write(plan, json.dumps(todo))
     cores = os.cpu_count() or 1
     threads = max(1, cores // workers)
     env = {**safe_environment(), "OMP_NUM_THREADS": str(threads), **workspace.environment()}
     command = python_command("audio_cls.runs", str(plan), str(threads))
-    stop = Stopper().install()
+    phases = [plan.with_suffix(f".{i}.phase") for i in range(min(workers, max(1, len(items))))]
     processes: list[subprocess.Popen[bytes]] = []
     logs = workspace.checkpoints / "logs"
     logs.mkdir(parents=True, exist_ok=True)
 
     def start(slot: int) -> subprocess.Popen[bytes]:
-        with open(logs / f"grid-{slot}.log", "ab") as log:
+        mine = {**env, PHASE_FILE: str(phases[slot])}
+        with open(logs / f"grid-{slot}.log", "ab") as out:
             return subprocess.Popen(
-                command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                command, env=mine, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
             )
 
     folders = [item_folder(workspace, item.key) for item in items]
     try:
-        processes = [start(i) for i in range(min(workers, max(1, len(items))))]
-        restarts = [3] * len(processes)
-        told = False
-        while True:
-            states = [read_state(folder) for folder in folders]
-            if on_poll:
-                on_poll(states)
-            alive = [p for p in processes if p.poll() is None]
-            if any(p.poll() == DISK_FULL for p in processes):
-                full = next((s.reason for s in states if s.reason.startswith("disk full")), "disk full")
-                raise DiskFull(f"{full}. Make room and run the same command again; nothing that was durable is lost")
-            if stop() and not told:
-                told = True
-                for process in alive:
-                    process.send_signal(signal.SIGTERM)
-            if not told:
-                for slot, process in enumerate(processes):
-                    if process.poll() not in (None, 0) and restarts[slot] and not all(s.done for s in states):
-                        restarts[slot] -= 1
-                        processes[slot] = start(slot)
+        with StopRequest() as stop:
+            processes += [start(i) for i in range(len(phases))]
+            restarts = [3] * len(processes)
+            deadline: float | None = None
+            while True:
+                states = [read_state(folder) for folder in folders]
+                if on_poll:
+                    on_poll(states, read_phases(phases))
+                if any(p.poll() == DISK_FULL for p in processes):
+                    full = next((s.reason for s in states if s.reason.startswith("disk full")), "disk full")
+                    raise DiskFull(
+                        f"{full}. Make room and run the same command again; nothing that was durable is lost"
+                    )
+                if stop.reason() and deadline is None:
+                    deadline = time.monotonic() + grace_seconds + LEAVE_SECONDS
+                    log.warning("%s: the workers finish their epoch and leave, in %g s at most; Ctrl-C again ends them at once",
+                                stop.reason(), grace_seconds)  # fmt: skip
+                    for process in processes:
+                        if process.poll() is None:
+                            process.send_signal(signal.SIGTERM)
+                if deadline is None and not all(s.done for s in states):
+                    for slot, process in enumerate(processes):
+                        if process.poll() not in (None, 0) and restarts[slot]:
+                            restarts[slot] -= 1
+                            processes[slot] = start(slot)
                 alive = [p for p in processes if p.poll() is None]
-            if not alive:
-                return [read_state(folder) for folder in folders]
-            time.sleep(poll_seconds)
+                if not alive:
+                    return [read_state(folder) for folder in folders]
+                if deadline is not None and time.monotonic() > deadline:
+                    for process in alive:  # its epoch is run again
+                        process.kill()
+                if deadline is None:
+                    stop.wait(poll_seconds)  # ends early when asked to leave
+                else:
+                    time.sleep(poll_seconds)
     finally:
         for process in processes:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        plan.unlink(missing_ok=True)
+        for path in (plan, *phases):
+            path.unlink(missing_ok=True)
 
 
 def _declaring(items: Sequence[GridItem]) -> list[Path]:
@@ -300,24 +291,23 @@ def worker_main(plan: Path, threads: int) -> int:
     from audio_cls.tracking import Tracker
 
     todo = json.loads(plan.read_text(encoding="utf-8"))
-    stop = Stopper(todo["grace_seconds"]).install(watch_parent=True)
     tune_process(threads)
     load_files([Path(f) for f in todo["files"]])
     workspace = Workspace.find()
-    runtime = Runtime(workspace, Tracker(workspace), choose_device(todo["device"]))
-    for raw in todo["items"]:
-        if stop():
-            break
-        item = GridItem(**raw)
-        try:
-            state = run_item(
-                item, runtime, parent=todo["parent"], kind=todo["kind"], should_stop=stop, leave_now=stop.leave_now
-            )
-            if state and state.reason.startswith("disk full"):
-                return DISK_FULL
-        except UserError as error:  # no reason to leave the other cells undone
-            print(f"{item.name}: {error}", file=sys.stderr, flush=True)
-            _refuse(item_folder(workspace, item.key), str(error))
+    with StopRequest(todo["supervisor"], todo["grace_seconds"]) as stop:
+        watch = Watch(stop, write_phase())
+        runtime = Runtime(workspace, Tracker(workspace), choose_device(todo["device"]), watch=watch)
+        for raw in todo["items"]:
+            if stop.reason():
+                break
+            item = GridItem(**raw)
+            try:
+                state = run_item(item, runtime, parent=todo["parent"], kind=todo["kind"])
+                if state and state.reason.startswith("disk full"):
+                    return DISK_FULL
+            except UserError as error:  # no reason to leave the other cells undone
+                print(f"{item.name}: {error}", file=sys.stderr, flush=True)
+                _refuse(item_folder(workspace, item.key), str(error))
     runtime.tracker.flush()
     return 0
 

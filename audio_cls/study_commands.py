@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audio_cls.config import parse_assignment
-from audio_cls.console import console, table
+from audio_cls.console import console, count, say, table
 from audio_cls.errors import UserError
 from audio_cls.interpreter import python_command
 from audio_cls.launches import Launch, find_launch, record_launch
@@ -224,29 +224,32 @@ def worker_command(
     """One worker: kept warm over its trials."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     from audio_cls.device import choose_device, tune_process
+    from audio_cls.phases import write_phase
     from audio_cls.preparation import Runtime
     from audio_cls.search import study_identity, trial_objective
+    from audio_cls.stopping import StopRequest, Watch
     from audio_cls.study.worker import run_worker
     from audio_cls.tracking import Tracker
 
     tune_process(int(os.environ.get("OMP_NUM_THREADS", "1")))
     study, corpus, opened = open_parts(workspace, Launch(file, tuple(assignments), name), storage)
-    runtime = Runtime(workspace, Tracker(workspace), choose_device(device))
-    runtime.corpora[corpus.name] = corpus
-    report = run_worker(
-        study,
-        workspace.root,
-        trials,
-        trial_objective(runtime, study, opened.user_attrs.get(PARENT), file),
-        storage=storage,
-        identity=study_identity(corpus),
-        supervisor=supervisor,
-        since=since,
-        grace_seconds=grace,
-        only=only or None,
-    )
+    with StopRequest(supervisor, grace) as stop:
+        watch = Watch(stop, write_phase())
+        runtime = Runtime(workspace, Tracker(workspace), choose_device(device), watch=watch)
+        runtime.corpora[corpus.name] = corpus
+        report = run_worker(
+            study,
+            workspace.root,
+            trials,
+            trial_objective(runtime, study, opened.user_attrs.get(PARENT), file),
+            storage=storage,
+            identity=study_identity(corpus),
+            since=since,
+            only=only or None,
+            stop=stop,
+        )
     runtime.tracker.flush()
-    click.echo(f"{report.left} {report.reason} {report.ended}")
+    say(f"{report.left} {report.reason} {report.ended}")
 
 
 def status_command(workspace: Workspace, reference: str | None, *, top: int, storage: str | None) -> None:
@@ -309,7 +312,7 @@ def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage
     baseline = baseline_of(status)
     for line in findings_of(status):
         click.echo(line)
-    table(f"{status.name}: best of {status.finished}", ["what", "value"], [
+    table(f"{status.name}: the best of {count(status.finished, 'configuration')}", ["what", "value"], [
         [status.metric, best.value],
         *([["a model that learned nothing", baseline]] if baseline is not None else []),
         ["trial", best.number],

@@ -24,8 +24,9 @@ from audio_cls.device import choose_precision
 from audio_cls.experiment import Chain, Experiment
 from audio_cls.metrics import check_metric, evaluate
 from audio_cls.rng import derive, generator
+from audio_cls.stopping import Abandoned
 
-__all__ = ["FINISHED_AT", "Abandoned", "Diverged", "Fit", "Observer", "fit", "predict", "probabilities"]
+__all__ = ["FINISHED_AT", "Diverged", "Fit", "Observer", "fit", "predict", "probabilities"]
 
 # Seconds since 1970, kept with each epoch: whoever goes on from its checkpoint records it as measured at the same moment, so that
 # an epoch recorded by two processes (one of them thought dead) is the same record, which MLflow keeps once.
@@ -34,10 +35,6 @@ FINISHED_AT = "time/finished_at"
 
 class Diverged(Exception):
     """Training left the finite numbers; the message says where."""
-
-
-class Abandoned(Exception):
-    """Raised by `on_step` to leave in the middle of an epoch; the message is the reason. The epoch is run again later."""
 
 
 class Observer(Protocol):
@@ -78,9 +75,11 @@ def fit(
     `accumulate` splits each batch in so many parts whose gradients are added (for a device too small for the whole batch):
     the same gradient, but for batch normalisation, whose statistics are those of a part (ghost batch normalisation, Hoffer
     et al. 2017) and whose running averages move once a part.
-    `on_step(step, epoch)` is called before each optimiser step; it may raise `Abandoned`.
+    `on_step(step, epoch)` is called before each optimiser step; it may raise `Abandoned`, which ends the training before this
+    epoch: its reason is `stopped`.
 
     Raises:
+        Abandoned: when the watch of `batches` was asked to leave while a closed form was fitted.
         Diverged: when loss or weights are no longer finite; the last finite checkpoint stays.
     """
     training = experiment.training
@@ -109,21 +108,22 @@ def fit(
                 row = _train_epoch(
                     experiment, chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step
                 )
+                with _weights_of(chain.classifier, ema):
+                    row |= _evaluate(chain, batches, batches.split.validation, "val/")
+                    value = row[training.metric]
+                    better = math.isfinite(value) and (
+                        result.best_epoch < 0 or (value > result.best_value if maximize else value < result.best_value)
+                    )
+                    best = None
+                    if better:
+                        best = Checkpoint(_copy(chain.classifier.state_dict()), {"epoch": epoch, "value": value})
             except Abandoned as error:
                 result.stopped = str(error)
                 break
-            with _weights_of(chain.classifier, ema):
-                row |= _evaluate(chain, batches, batches.split.validation, "val/")
-                row[FINISHED_AT] = time.time()
-                result.history.append(row)
-                value = row[training.metric]
-                better = math.isfinite(value) and (
-                    result.best_epoch < 0 or (value > result.best_value if maximize else value < result.best_value)
-                )
-                best = None
-                if better:
-                    result.best_epoch, result.best_value = epoch, value
-                    best = Checkpoint(_copy(chain.classifier.state_dict()), {"epoch": epoch, "value": value})
+            row[FINISHED_AT] = time.time()
+            result.history.append(row)
+            if better:
+                result.best_epoch, result.best_value = epoch, value
             store.save(_checkpoint(experiment, batches, chain, optimizer, ema, result), best)
             if observe:
                 observe.epoch(epoch, row)
@@ -248,9 +248,19 @@ def _resume(
     store: CheckpointStore,
     result: Fit,
 ) -> None:
+    checkpoint = _take_up(experiment, chain, store, result)
+    if checkpoint is None:
+        return
+    load_optimizer_state(optimizer, checkpoint.part("optimizer"), checkpoint.state["optimizer"])
+    if ema:
+        ema.load(checkpoint.part("ema"))
+
+
+def _take_up(experiment: Experiment, chain: Chain, store: CheckpointStore, result: Fit) -> Checkpoint | None:
+    """Put the weights and the history of the store's checkpoint in place; the checkpoint, None where there is none."""
     found = store.load()
     if found is None:
-        return
+        return None
     checkpoint, folder = found
     state = checkpoint.state
     if state["experiment"] != experiment.digest():
@@ -258,9 +268,6 @@ def _resume(
             f"{folder}: this checkpoint belongs to another experiment ({state['experiment'][:12]}, asked {experiment.digest()[:12]})"
         )
     chain.classifier.load_state_dict(checkpoint.part("model"))
-    load_optimizer_state(optimizer, checkpoint.part("optimizer"), state["optimizer"])
-    if ema:
-        ema.load(checkpoint.part("ema"))
     result.history = state["history"]
     result.best_epoch, result.best_value = (
         state["best_epoch"],
@@ -269,6 +276,7 @@ def _resume(
     result.resumed_from = state["epoch"]
     if result.best_epoch >= 0:
         store.adopt(result.best_epoch, folder)
+    return checkpoint
 
 
 def _checkpoint(
@@ -300,14 +308,17 @@ def _checkpoint(
 def _fit_closed_form(
     experiment: Experiment, chain: Chain, batches: Batches, store: CheckpointStore, result: Fit
 ) -> None:
-    """A model that is fitted at once: one epoch, one checkpoint."""
+    """A model that is fitted at once: one epoch, one checkpoint. One that has been fitted is not fitted again."""
+    if _take_up(experiment, chain, store, result) is not None:
+        return
     began = time.perf_counter()
     train = batches.split.train
     with torch.no_grad():
         x = torch.cat([chain.classifier.normaliser(b.x) for b in batches.evaluate(train)])
     y = batches.targets[torch.as_tensor(train, device=batches.device)]
-    chain.classifier.model.fit_closed_form(  # type: ignore[operator]
-        x.cpu(), y.cpu(), None, experiment.seed, task=batches.corpus.task
+    solve: Callable[..., Any] = chain.classifier.model.fit_closed_form  # type: ignore[assignment]
+    batches.watch.call(
+        "fitting the model", lambda: solve(x.cpu(), y.cpu(), None, experiment.seed, task=batches.corpus.task)
     )
     seconds = time.perf_counter() - began
     row = _evaluate(chain, batches, train, "train/")

@@ -43,6 +43,7 @@ POINTS = (
     "before an epoch is logged", "after an epoch was logged", "before an epoch is reported", "after an epoch was reported",
     "before a trial is taken", "after a trial was taken", "before a trial is queued again", "after a trial was queued again",
     "before a trial is told", "after a trial was told", "before its run is finished", "after its run was finished", "before an artifact",
+    "before its figures are recorded", "after its figures were recorded",
 )  # fmt: skip
 KINDS = {"kill": 2, "kill-worker": 4, "moment": 9, "term": 3, "interrupt": 2, "stop": 3, "stall": 3, "disk": 3}
 FEATURES: Any = None  # packed by `warm_up`, inherited by the workers
@@ -110,6 +111,7 @@ def arm(shared: Shared) -> None:
     wrap(optuna.Study, "tell", POINTS[12], POINTS[13])
     wrap(Run, "finish", POINTS[14], POINTS[15])
     wrap(Run, "artifact_text", POINTS[16], None)
+    wrap(Run, "final", POINTS[17], POINTS[18])
     fsync = os.fsync
 
     def sync(fd: int) -> None:
@@ -308,6 +310,7 @@ def audit(site: Site, asked: int) -> dict[str, list[str]]:
     from audio_cls.study.queue import Tally, is_finished
     from audio_cls.study.storage import load_study, open_storage
     from audio_cls.tracking import Tracker
+    from audio_cls.tracking.run import FIGURES
     from audio_cls.workspace import Workspace
 
     wrong: dict[str, list[str]] = {kind: [] for kind in WRONG}
@@ -344,6 +347,11 @@ def audit(site: Site, asked: int) -> dict[str, list[str]]:
             logged = [step for step, _ in tracker.curve(run.run_id, key)]
             if logged != steps:
                 wrong["holes or duplicates"].append(f"configuration {k}: {key} in MLflow {logged}, Optuna {steps}")
+        wrong["holes or duplicates"] += [
+            f"configuration {k}: {key} is recorded {len(points)} times"
+            for key in run.metrics
+            if key.startswith(FIGURES) and len(points := tracker.curve(run.run_id, key)) != 1
+        ]
         told = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAILED"}.get(trial.state.name)
         if run.state != told or trial.state.name == "FAIL":
             wrong["other"].append(

@@ -148,6 +148,7 @@ def results(workspace: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
     from audio_cls.study.status import study_status
     from audio_cls.study.storage import load_study, open_storage
     from audio_cls.tracking import Tracker
+    from audio_cls.tracking.run import FIGURES
     from audio_cls.workspace import Workspace
 
     where = os.environ.get("AUDIO_CLS_STORAGE") or workspace / "optuna.db"
@@ -185,6 +186,9 @@ def results(workspace: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
             wrong.append(
                 f"configuration {row.config}: the curve in MLflow has the steps {[s for s, _ in points]}, Optuna has {steps}"
             )
+        for key in run.metrics:
+            if key.startswith(FIGURES) and len(tracker.curve(run.run_id, key)) != 1:
+                wrong.append(f"configuration {row.config}: {key} is recorded more than once in MLflow")
         if run.state != row.state:
             wrong.append(f"configuration {row.config}: MLflow says {run.state}, Optuna {row.state}")
         try:

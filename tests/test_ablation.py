@@ -478,6 +478,48 @@ def test_configurations_are_ranked_again_by_their_fresh_runs(corpus: Corpus) -> 
     assert ranked[1].mean.mean < 0.9
     half = confirm(chosen, places, [s if p == 0 else RunState() for s, (p, _) in zip(states, places, strict=True)], corpus, "val/macro_f1")  # fmt: skip
     assert [c.candidate.trial for c in half] == [7, 3]
+    items, places = grid("s", chosen[:1], corpus, 3, None)
+    states = [RunState(state="COMPLETE", metrics={"macro_f1": 0.6 + 0.1 * i}) for i in range(3)]
+    [alone] = confirm(chosen[:1], places, states, corpus, "val/macro_f1")
+    assert (alone.rank, alone.mean.n, alone.comparison) == (1, 3, None)
+    assert alone.mean.mean == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("words", [("ablate", "run"), ("study", "confirm"), ("study", "run"), ("train",)], ids=" ".join)
+def test_what_trains_takes_the_same_options(words: tuple[str, ...]) -> None:
+    from audio_cls.cli.app import cli
+
+    found: Any = cli
+    for word in words:
+        found = found.commands[word]
+    options = {option for parameter in found.params for option in parameter.opts}
+    assert {"--grace", "--tracking", "--device"} <= options
+    assert "--set" in options or words == ("study", "confirm")
+
+
+def test_the_options_of_a_suite_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--set` changes the base before the suite is opened."""
+    from audio_cls import ablation_commands
+    from audio_cls.ablation import running
+    from audio_cls.workspace import Workspace
+
+    file = Path(__file__).parents[1] / "experiments" / "demo_imbalance.py"
+    seen: dict[str, Any] = {}
+
+    class Opened(Exception):
+        pass
+
+    def opening(ablation: Ablation, *words: Any) -> Any:
+        seen["base"] = ablation.base
+        raise Opened
+
+    monkeypatch.setattr(running, "open_suite", opening)
+    with pytest.raises(Opened):
+        ablation_commands.run_command(
+            Workspace(tmp_path), file, workers=1, seeds=None, retry=False, device="cpu",
+            assignments=("optimizer.lr=0.125",),
+        )  # fmt: skip
+    assert seen["base"].optimizer.lr == 0.125
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "experiments").glob("*.py")), ids=lambda f: f.stem)

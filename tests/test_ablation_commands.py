@@ -94,6 +94,8 @@ def test_killed_taken_up_and_extended(
     other = tmp_path / "other.py"
     other.write_text(FILE.format(small={**SMALL, "training.epochs": 15}, arms=ARMS))
     assert "base.training.epochs: 16 -> 15" in call(capsys, tmp_path, "ablate", "run", str(other), code=2)
+    changed = ("--set", "training.epochs=14")
+    assert "base.training.epochs: 16 -> 14" in call(capsys, tmp_path, "ablate", "run", str(file), *changed, code=2)
 
     cells = sorted((r for r in runs if r.tags["kind"] == "cell" and r.tags["fold"] == "1"), key=lambda r: r.name)
     shown = call(capsys, tmp_path, "compare", cells[0].run_id, cells[2].run_id)
@@ -168,3 +170,5 @@ def test_a_study_is_confirmed_on_fresh_seeds(tones_corpus: Path, tmp_path: Path)
     fresh = [r for r in runs if r.tags["kind"] == "cell"]
     assert len(fresh) == 8
     assert {r.params["seed"] for r in fresh} == {"10000", "10001"}
+    shown = command(tmp_path, "study", "confirm", "s", "--top", "1", "--seeds", "1", "--grace", "5")
+    assert "mean of 1 configuration)" in shown

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from audio_cls.checkpoint import Checkpoint, CheckpointStore, read, write
 from audio_cls.errors import UserError
@@ -108,3 +111,113 @@ def test_killed_while_writing_a_whole_checkpoint_is_there(tmp_path: Path) -> Non
     assert torch.equal(last.tensors["model.w"], torch.full((200_000,), float(last.state["epoch"])))
     best = CheckpointStore(tmp_path).load_best(last.state["best_epoch"])
     assert best.state["epoch"] == last.state["epoch"]
+
+
+# -- damage -------------------------------------------------------------------------------------------------------------
+
+
+def trained(epoch: int, best: int = 0, value: float = 1.0) -> Checkpoint:
+    history = [{"val/macro_f1": 0.1 * e} for e in range(epoch + 1)]
+    state = {"epoch": epoch, "best_epoch": best, "history": history, "experiment": "x"}
+    return Checkpoint({"model.w": torch.full((8,), value)}, state)
+
+
+def without_checksum(path: Path, checkpoint: Checkpoint) -> None:
+    """As version 1 of the format wrote it."""
+    path.write_bytes(save(checkpoint.tensors, metadata={"audio_cls": json.dumps({"format": 1, **checkpoint.state})}))
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    write(path, {"w": torch.arange(3.0)}, {"epoch": 1})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in range(8):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            with pytest.raises(UserError, match=r"x\.safetensors: "):
+                read(path)
+    path.write_bytes(whole)
+    assert torch.equal(read(path).tensors["w"], torch.arange(3.0))
+
+
+def test_a_checkpoint_without_a_checksum_still_opens(tmp_path: Path) -> None:
+    without_checksum(tmp_path / "last.safetensors", trained(2))
+    write(tmp_path / "best-0000.safetensors", {"w": torch.zeros(2)}, {"epoch": 0})
+    store = CheckpointStore(tmp_path)
+    found = store.load()
+    assert found is not None
+    assert (found[0].state["epoch"], store.refused) == (2, [])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 4
+    path.write_bytes(data)
+
+
+def changed_epoch(path: Path) -> None:
+    state = read(path).state | {"epoch": 1}
+    without_checksum(path, Checkpoint(read(path).tensors, state))
+
+
+def nan_weights(path: Path) -> None:
+    without_checksum(path, Checkpoint({"model.w": torch.full((8,), float("nan"))}, read(path).state))
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def best_gone(path: Path) -> None:
+    next(path.parent.glob("best-*")).unlink()
+
+
+def best_damaged(path: Path) -> None:
+    flip(next(path.parent.glob("best-*")))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (flip, "last.safetensors: damaged: its checksum does not match"),
+        (changed_epoch, "last.safetensors: damaged: epoch 1 with a history of 4 epochs"),
+        (nan_weights, "last.safetensors: damaged: model.w holds values that are no numbers"),
+        (cut_short, "last.safetensors: not a readable checkpoint"),
+        (best_gone, "no best-0003.safetensors"),
+        (best_damaged, "best-0003.safetensors: damaged: its checksum does not match"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_its_reason(
+    damage: Any, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    earlier = CheckpointStore(tmp_path / "earlier")
+    earlier.save(trained(1, best=1), trained(1))
+    alone = CheckpointStore(tmp_path / "later")
+    alone.save(trained(3, best=3), trained(3))
+    damage(tmp_path / "later" / "last.safetensors")
+    assert alone.load() is None
+    assert reason in alone.refused[0]
+    assert "the run starts anew" in caplog.text
+    found = CheckpointStore(tmp_path / "later", (tmp_path / "earlier",)).load()
+    assert found is not None
+    assert (found[0].state["epoch"], found[1]) == (1, tmp_path / "earlier")
+    assert "the run goes on after epoch 2" in caplog.text
+
+
+def test_what_cannot_be_opened_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that began anew would write over a checkpoint that is whole."""
+    store = CheckpointStore(tmp_path)
+    store.save(trained(1), trained(0))
+
+    def refuse(self: Path, *words: Any, **more: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"cannot be read: Permission denied"):
+        store.load()
+    monkeypatch.undo()
+    write(tmp_path / "last.safetensors", trained(1).tensors, {**trained(1).state, "format": 99})
+    with pytest.raises(UserError, match="newer version"):
+        store.load()

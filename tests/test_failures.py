@@ -6,7 +6,6 @@ import errno
 import gc
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -28,10 +27,9 @@ from audio_cls.experiment import Experiment
 from audio_cls.models.small_cnn import SmallCnn
 from audio_cls.objective import Outcome, Record, run_experiment
 from audio_cls.preparation import Runtime
-from audio_cls.runs import Stopper
 from audio_cls.search import settle_runs, trial_objective
+from audio_cls.stopping import StopRequest
 from audio_cls.study import TPE, Study
-from audio_cls.study.stopping import StopRequest
 from audio_cls.study.storage import load_study, open_storage
 from audio_cls.study.worker import RepeatedFailure, run_worker
 from audio_cls.tracking import Run, Tracker
@@ -307,18 +305,14 @@ def test_leaving_in_the_middle_of_an_epoch_costs_that_epoch_only(runtime: Runtim
 def test_who_is_asked_to_leave_has_a_stated_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    stopper, request = Stopper(5.0), StopRequest(grace=5.0)
-    for leave_now, ask in (
-        (stopper.leave_now, lambda: stopper._handle(signal.SIGTERM, None)),
-        (request.overdue, lambda: request.ask("SIGTERM")),
-    ):
-        assert leave_now() is None
-        clock[0] += 1000
-        ask()
-        clock[0] += 4.9
-        assert leave_now() is None
-        clock[0] += 0.2
-        assert str(leave_now()).endswith("SIGTERM, and the epoch took longer than 5 s")
+    request = StopRequest(grace=5.0)
+    assert request.overdue() is None
+    clock[0] += 1000
+    request.ask("SIGTERM")
+    clock[0] += 4.9
+    assert request.overdue() is None
+    clock[0] += 0.2
+    assert request.overdue() == "SIGTERM, and the epoch took longer than 5 s"
 
 
 @pytest.mark.slow

@@ -222,7 +222,7 @@ def test_by_the_command_line(place: Place, capsys: pytest.CaptureFixture[str]) -
     )
     out = capsys.readouterr().out
     assert "complete (revived)" in out
-    assert "1 pruned configurations revived; of 1 trained to the end" in out
+    assert "1 pruned configuration revived; of 1 trained to the end" in out
     assert (
         main(["--workspace", str(place.workspace.root), "study", "revive", "tones", "--top", "1", "--trial", "2"]) == 2
     )

@@ -18,9 +18,10 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
+from audio_cls.console import duration
 from audio_cls.errors import UserError
 from audio_cls.study.progress import Progress
-from audio_cls.study.status import StudyStatus, duration, leaderboard, study_status, summary
+from audio_cls.study.status import StudyStatus, leaderboard, study_status, summary
 from audio_cls.study.storage import Heartbeat, load_study, open_storage, open_study
 from audio_cls.study.supervisor import gpu_slots, log_folder, run_study
 from audio_cls.study.worker import run_worker
@@ -247,7 +248,7 @@ def test_status_counts_configurations(study: optuna.Study) -> None:
         "6 of 8 configurations finished (3 complete, 1 pruned, 2 failed), 1 running, 1 waiting",
         "1 oom",
         "best: trial 4",
-        "1 pruned configurations revived",
+        "1 pruned configuration revived",
     ):
         assert part in text
 
@@ -277,7 +278,7 @@ def test_progress_prints_each_end_once_with_its_reason(study: optuna.Study) -> N
         progress.update(study_status(study))
         progress.update(study_status(study))
     text = console.export_text()
-    assert text.count("trial 8 complete val/macro_f1 0.9000 (best so far)") == 1
+    assert text.count("trial 8 (configuration 6) complete val/macro_f1 0.9000 (best so far)") == 1
     assert "trial 4 complete" not in text, "what was finished before is not told again"
     assert "toy: 7/8 finished, 0 running, 1 pruned, 2 failed, best 0.9000" in text
 

@@ -31,6 +31,7 @@ from audio_cls.metrics import check_metric
 from audio_cls.own_parts import remember, sources_of
 from audio_cls.resolve import Resolved
 from audio_cls.runs import RunState, item_folder, read_state, run_grid
+from audio_cls.stopping import GRACE_SECONDS
 from audio_cls.tracking import DatasetInfo, Run, Tracker
 from audio_cls.tracking.suites import arm_figures
 from audio_cls.workspace import Workspace
@@ -172,7 +173,13 @@ def start_suite(suite: Suite, file: Path) -> tuple[Run, dict[str, Run]]:
 
 
 def fill(
-    suite: Suite, file: Path, *, workers: int, device: str, on_poll: Callable[[list[RunState]], None]
+    suite: Suite,
+    file: Path,
+    *,
+    workers: int,
+    device: str,
+    on_poll: Callable[[list[RunState], str], None],
+    grace: float = GRACE_SECONDS,
 ) -> list[RunState]:
     """Train the cells that are not done; where all are, no worker is started."""
     items = grid_items(suite.ablation, suite.plan, suite.corpus, suite.state.arms)
@@ -181,7 +188,7 @@ def fill(
         return states
     return run_grid(
         items, suite.workspace, workers=workers, parent=suite.state.run_id, kind="cell", device=device, files=[file],
-        on_poll=on_poll,
+        on_poll=on_poll, grace_seconds=grace,
     )  # fmt: skip
 
 

@@ -13,15 +13,17 @@ from audio_cls.ablation.contract import check_plan
 from audio_cls.ablation.record import write_suite
 from audio_cls.ablation.running import Suite, tuned
 from audio_cls.config import Component
+from audio_cls.console import progress
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
+from audio_cls.stopping import GRACE_SECONDS, StopRequest, Watch
 
 __all__ = ["tune_arms"]
 
 FAR = 1000  # seeds of the search lie so far behind the grid's
 
 
-def tune_arms(suite: Suite, file: Path, *, device: str) -> Suite:
+def tune_arms(suite: Suite, file: Path, *, device: str, grace: float = GRACE_SECONDS) -> Suite:
     """Search for every arm that has not been searched for yet; the suite with what was found in its plan.
 
     Each arm gets a study `SUITE.ARM` of the same sampler, space and number of trials, on the first fold and a seed outside the grid.
@@ -67,7 +69,9 @@ def tune_arms(suite: Suite, file: Path, *, device: str) -> Suite:
         parent.tags({"ablation.suite": ablation.name, "ablation.arm": arm})
         logging.getLogger("audio_cls").setLevel(logging.WARNING)
         objective = trial_objective(runtime, study, parent.id, file)
-        run_worker(study, suite.workspace.root, tune.trials, objective, identity=identity)
+        with StopRequest(grace=grace) as stop, progress(study.name) as show:
+            runtime.watch = Watch(stop, show.phase)
+            run_worker(study, suite.workspace.root, tune.trials, objective, identity=identity, stop=stop)
         status = study_status(opened, tune.trials)
         if status.finished < tune.trials:
             parent.finish("INTERRUPTED", f"{status.finished} of {tune.trials} trials")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from audio_cls.cli.options import DEVICE, WITH, Commands, workspace_of
+from audio_cls.cli.options import DEVICE, GRACE, SET, TRACKING, WITH, Commands, workspace_of
 
 
 @click.group(cls=Commands)
@@ -21,22 +21,37 @@ def ablate() -> None:
     "--seeds", type=click.IntRange(1), default=None, help="How many, in place of the file's; more extend a suite."
 )
 @click.option("--retry-failed", "retry", is_flag=True, help="Train failed runs anew.")
+@SET
 @DEVICE
 @WITH
+@GRACE
+@TRACKING
 @click.pass_context
-def ablate_run(ctx: click.Context, file: Path, workers: int, seeds: int | None, retry: bool, device: str) -> None:
-    """Run the suite that FILE declares (ABLATION); run again, it fills only what is missing."""
+def ablate_run(ctx: click.Context, file: Path, workers: int, seeds: int | None, retry: bool, assignments: tuple[str, ...], device: str, grace: float) -> None:  # fmt: skip
+    """Run the suite that FILE declares (ABLATION), its base changed by --set; run again, it fills only what is missing."""
     from audio_cls.ablation_commands import run_command
 
-    run_command(workspace_of(ctx), file, workers=workers, seeds=seeds, retry=retry, device=device)
+    run_command(
+        workspace_of(ctx),
+        file,
+        workers=workers,
+        seeds=seeds,
+        retry=retry,
+        assignments=assignments,
+        device=device,
+        grace=grace,
+    )
 
 
 @ablate.command("report")
 @click.argument("name_or_file")
 @WITH
+@TRACKING
 @click.pass_context
 def ablate_report(ctx: click.Context, name_or_file: str) -> None:
-    """What a suite says so far: arms, differences, verdicts; the HTML page; MLflow's views."""
+    """What a suite says so far: arms, differences, verdicts; the HTML page; MLflow's views.
+
+    A suite that was run with --set is named, not given by its file."""
     from audio_cls.ablation_commands import report_command
 
     report_command(workspace_of(ctx), name_or_file)
@@ -44,6 +59,7 @@ def ablate_report(ctx: click.Context, name_or_file: str) -> None:
 
 @ablate.command("list")
 @WITH
+@TRACKING
 @click.pass_context
 def ablate_list(ctx: click.Context) -> None:
     """The suites of this workspace and how far they are."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from audio_cls import __version__
 from audio_cls.cli import ablations, data, experiments, studies
 from audio_cls.cli.init import init
 from audio_cls.cli.options import ADDRESSES, TRACKING_HELP, Commands, workspace_of
+from audio_cls.console import PrintableFormatter, say
 from audio_cls.disk import is_disk_full
 from audio_cls.errors import UserError
 from audio_cls.interpreter import safe_environment
@@ -67,17 +70,21 @@ def main(argv: list[str] | None = None) -> int:
     run: Callable[..., Any] = cli.main
     if argv is None:
         _hide_passwords()
+    # OpenMP's threads wait for each other in a busy loop by default: on cores that others use too, a run took twenty times as
+    # long. Read when PyTorch is loaded, and handed on to workers.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if logging.lastResort is not None:  # prints our warnings
+        logging.lastResort.setFormatter(PrintableFormatter())
     try:
         run(args=argv, prog_name="audio-cls", standalone_mode=False)
     except UserError as error:
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(error), err=True)
-        return 2
-    except click.UsageError as error:
-        error.show()
+        say(error, err=True)
         return 2
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip("\n"), err=True)
         return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -97,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         if not is_disk_full(error):
             raise
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(f"disk full: {error}. Make room and run the same command again.", err=True)
+        say(f"disk full: {error}. Make room and run the same command again.", err=True)
         return 2
     return 0
 

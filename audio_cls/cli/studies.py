@@ -188,7 +188,7 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
 @study.command("confirm")
 @click.argument("name_or_file")
 @click.option(
-    "--top", type=click.IntRange(2), default=5, show_default=True, help="How many of the best configurations."
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="How many of the best configurations."
 )
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Fresh seeds for each.")
 @click.option("--folds", default=None, help="all, or a list such as 1,2,3. Default: the split that was searched on.")
@@ -196,9 +196,11 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
 @STORAGE
 @DEVICE
 @WITH
+@GRACE
+@TRACKING
 @click.pass_context
-def study_confirm(ctx: click.Context, name_or_file: str, top: int, seeds: int, folds: str | None, workers: int, storage: str | None, device: str) -> None:  # fmt: skip
+def study_confirm(ctx: click.Context, name_or_file: str, top: int, seeds: int, folds: str | None, workers: int, storage: str | None, device: str, grace: float) -> None:  # fmt: skip
     """Run the best configurations again on fresh seeds and folds, and rank them anew: what was luck?"""
     from audio_cls.confirmation import confirm_command
 
-    confirm_command(workspace_of(ctx), name_or_file, top=top, seeds=seeds, folds=folds, workers=workers, storage=storage, device=device)  # fmt: skip
+    confirm_command(workspace_of(ctx), name_or_file, top=top, seeds=seeds, folds=folds, workers=workers, storage=storage, device=device, grace=grace)  # fmt: skip

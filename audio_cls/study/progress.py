@@ -6,7 +6,8 @@ import time
 from types import TracebackType
 from typing import Any
 
-from audio_cls.study.status import Row, StudyStatus, duration
+from audio_cls.console import duration, printable
+from audio_cls.study.status import Row, StudyStatus
 
 __all__ = ["Progress"]
 
@@ -31,7 +32,7 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             self._bar = Progress(
-                TextColumn("{task.fields[name]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[name]}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}", markup=False),
                 console=self._console,
             )  # fmt: skip
             self._bar.start()
@@ -46,9 +47,10 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, soft_wrap=True)
 
-    def update(self, status: StudyStatus) -> None:
+    def update(self, status: StudyStatus, phases: str = "") -> None:
+        """Show a status; `phases` is what the workers are doing besides training."""
         ended = {
             (r.number, r.state): r
             for r in status.rows
@@ -58,7 +60,7 @@ class Progress:
             for key in sorted(ended.keys() - self._seen):
                 self.say(_line(ended[key], status))
         self._seen = set(ended)
-        note = _note(status)
+        note = ", ".join(part for part in (_note(status), phases) if part)
         if self._bar:
             self._bar.update(self._task, total=status.total, completed=status.finished, name=status.name, note=note)
         elif time.monotonic() >= self._line_due:
@@ -67,12 +69,15 @@ class Progress:
 
 
 def _line(row: Row, status: StudyStatus) -> str:
-    value = f" {status.metric} {row.value:.4f}" if row.value is not None else ""
+    # A pruned trial's reason says by which value it was judged: its last one beside it would be a second.
+    value = f" {status.metric} {row.value:.4f}" if row.value is not None and row.state == "COMPLETE" else ""
     best = " (best so far)" if status.best is not None and status.best.number == row.number else ""
     reason = "" if row.state == "COMPLETE" else f": {row.reason.removeprefix('pruned: ')}"
     taken = f", {duration(row.seconds)}" if row.seconds is not None else ""
     again = f", attempt {row.attempts}" if row.attempts > 1 else ""
-    return f"trial {row.number} {row.state.lower()}{value}{best}{taken}{again}{reason}"
+    # Each attempt at a configuration is a trial: numbers of trials may be larger than the number of configurations.
+    which = f"trial {row.number}" + (f" (configuration {row.config})" if row.config != row.number else "")
+    return f"{which} {row.state.lower()}{value}{best}{taken}{again}{reason}"
 
 
 def _note(status: StudyStatus) -> str:

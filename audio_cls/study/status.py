@@ -12,6 +12,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from audio_cls.console import NARROWEST, count, duration, printable
 from audio_cls.study.queue import Tally, is_finished
 from audio_cls.study.samplers import root_of
 from audio_cls.study.storage import IDENTITY, StudyStorage, damage_told, load_study
@@ -180,6 +181,7 @@ def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
     The parameters that vary get a column each where the terminal is wide enough, else they share one.
     """
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     rows = [r for r in status.rows if r.state in ("COMPLETE", "PRUNED")][:limit]
@@ -197,8 +199,8 @@ def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
         for r in rows
     ]
     shown = {n: [_number(r.params[n]) if n in r.params else "" for r in rows] for n in varying}
-    fixed = sum(max(len(h), *(len(c[i]) for c in cells), 0) + 2 for i, h in enumerate(head)) if cells else 0
-    wanted = sum(max(len(_short_name(n, varying)), *(len(v) for v in shown[n])) + 2 for n in varying) if cells else 0
+    fixed = sum(max(len(h), *(len(c[i]) for c in cells), 0) + 3 for i, h in enumerate(head)) if cells else 0
+    wanted = sum(max(len(_short_name(n, varying)), *(len(v) for v in shown[n])) + 3 for n in varying) if cells else 0
     table = Table(
         title=f"{status.name}: {status.metric} ({status.direction})",
         title_justify="left",
@@ -209,14 +211,19 @@ def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
     for name in head:
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     in_columns = fixed + wanted <= width
-    for name in varying if in_columns else ["parameters"]:
-        table.add_column(_short_name(name, varying), overflow="fold")
+    together = [
+        ", ".join(f"{_short_name(n, varying)} {shown[n][i]}" for n in varying if shown[n][i]) for i in range(len(rows))
+    ]
+    if in_columns:
+        for name in varying:
+            table.add_column(escape(printable(_short_name(name, varying))), no_wrap=True)
+    else:  # wraps between words, never within one
+        longest = max((len(word) for text in together for word in text.split()), default=1)
+        table.add_column("parameters", min_width=min(longest, max(NARROWEST, width - fixed - 2)), overflow="ellipsis")
     for i, row in enumerate(rows):
-        if in_columns:
-            tail = [shown[n][i] for n in varying]
-        else:
-            tail = [", ".join(f"{_short_name(n, varying)} {shown[n][i]}" for n in varying if shown[n][i])]
-        table.add_row(*cells[i], *tail, style="dim" if row.state == "PRUNED" else None)
+        tail = [shown[n][i] for n in varying] if in_columns else [together[i]]
+        texts = [escape(printable(text)) for text in (*cells[i], *tail)]
+        table.add_row(*texts, style="dim" if row.state == "PRUNED" else None)
     return table
 
 
@@ -230,11 +237,11 @@ def summary(status: StudyStatus) -> list[str]:
     if status.failed:
         lines.append("failed: " + ", ".join(f"{count} {kind}" for kind, count in sorted(status.failed.items())))
     if status.interruptions:
-        lines.append(f"{status.interruptions} interruptions taken up")
+        lines.append(f"{count(status.interruptions, 'interruption')} taken up")
     if status.revived:
         lines.append(_pruning_lost(status))
     if status.others:
-        lines.append(f"{status.others} trials were started by others and do not count")
+        lines.append(f"started by others, not counted: {count(status.others, 'trial')}")
     if status.best:
         baseline = baseline_of(status)
         beside = "" if baseline is None else f" (a model that learned nothing: {_number(baseline)})"
@@ -262,7 +269,7 @@ def findings_of(status: StudyStatus) -> list[str]:
 
 def _pruning_lost(status: StudyStatus) -> str:
     """What the revived configurations say of the pruner."""
-    line = f"{status.revived} pruned configurations revived"
+    line = f"{count(status.revived, 'pruned configuration')} revived"
     kept = status.never_pruned_best
     if status.revived_complete:
         against = f"the best that was never pruned ({_number(kept.value)})" if kept else "the others, all pruned"
@@ -273,18 +280,6 @@ def _pruning_lost(status: StudyStatus) -> str:
     if status.extended:
         line += f"; {status.extended} trained to a larger budget, not compared"
     return line
-
-
-def duration(seconds: float | None) -> str:
-    """`42 s`, `3 min 20 s`, `2 h 05 min`."""
-    if seconds is None:
-        return ""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def _number(value: Any) -> str:

@@ -18,12 +18,13 @@ from optuna.exceptions import StorageInternalError
 
 from audio_cls.errors import UserError
 from audio_cls.interpreter import safe_environment
+from audio_cls.phases import PHASE_FILE, read_phases
+from audio_cls.stopping import GRACE_SECONDS, StopRequest
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.study.lease import worker_identity
 from audio_cls.study.progress import Progress
 from audio_cls.study.queue import Queue
 from audio_cls.study.status import StudyStatus, study_status
-from audio_cls.study.stopping import GRACE_SECONDS, StopRequest
 from audio_cls.study.storage import Heartbeat, LockBusy, open_storage, open_study
 from audio_cls.study.worker import DATABASE, TOTAL
 
@@ -106,6 +107,7 @@ def run_study(
         env = safe_environment()
         env["OMP_NUM_THREADS"] = str(share)
         env |= environment or {}
+        env[PHASE_FILE] = str(_phase_file(worker))
         if slots:
             env["CUDA_VISIBLE_DEVICES"] = slots[worker.index % len(slots)]
         words = [word.replace("{index}", str(worker.index)) for word in command]
@@ -135,7 +137,7 @@ def run_study(
                 except StorageInternalError:
                     display.say(f"{opened.shown} does not answer; the workers wait for it")
                     continue
-                display.update(status)
+                display.update(status, read_phases([_phase_file(w) for w in team if w.runs]))
                 for worker in team:
                     _look_after(worker, status, start, display.say)
         except BaseException:
@@ -146,9 +148,16 @@ def run_study(
                 LockBusy, StorageInternalError
             ):  # those killed give their trials back now, not at the next start
                 queue.tidy()
+            for worker in team:
+                _phase_file(worker).unlink(missing_ok=True)
         status = study_status(optuna_study, trials)
         display.update(status)
     return status
+
+
+def _phase_file(worker: _Worker) -> Path:
+    """Where a worker writes what it is doing."""
+    return worker.log.with_suffix(".phase")
 
 
 def log_folder(workspace: Path, study: str) -> Path:
@@ -259,7 +268,10 @@ class _Told:
     """A caller's function in the place of the display."""
 
     def __init__(self, update: Callable[[StudyStatus], None]) -> None:
-        self.update = update
+        self._update = update
+
+    def update(self, status: StudyStatus, phases: str = "") -> None:
+        self._update(status)
 
     def say(self, text: str) -> None:
         """The caller shows what it likes."""

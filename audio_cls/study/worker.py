@@ -21,13 +21,13 @@ from optuna.trial import FrozenTrial, TrialState
 from audio_cls.config import Component, ConfigError
 from audio_cls.disk import DiskFull, is_disk_full
 from audio_cls.errors import UserError
+from audio_cls.stopping import GRACE_SECONDS, StopRequest
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.study.lease import Lease, worker_identity
 from audio_cls.study.pruners import RevivablePruner
 from audio_cls.study.queue import FAILED, Queue, Tally
 from audio_cls.study.samplers import root_of
 from audio_cls.study.seam import Objective, Outcome, TrialContext, TrialOutcome
-from audio_cls.study.stopping import GRACE_SECONDS, StopRequest
 from audio_cls.study.storage import Heartbeat, LockBusy, StudyStorage, open_storage, open_study, patiently
 
 __all__ = ["Outcome", "RepeatedFailure", "TrialContext", "WorkerReport", "reason_kind", "run_worker"]
@@ -76,9 +76,12 @@ def run_worker(
     foreign_hours: float = 24.0,
     grace_seconds: float = GRACE_SECONDS,
     only: Collection[int] | None = None,
+    stop: StopRequest | None = None,
 ) -> WorkerReport:
     """Run trials until `total` configurations of the study are finished, or until asked to leave; then the epoch under way
     is finished, or given up after `grace_seconds`.
+
+    `stop` is a request that the caller has entered already; `supervisor` and `grace_seconds` are then its own.
 
     `storage` is `optuna.db` in the workspace unless given. `identity` joins the study's identity. With `supervisor` (a
     process id) the worker leaves when that process ends. Failures before `since` (seconds since the epoch; now unless given)
@@ -94,7 +97,8 @@ def run_worker(
     """
     declaration = study if isinstance(study, Study) else load_study_file(study)[0]
     since = time.time() if since is None else since
-    with StopRequest(supervisor, grace_seconds) as stop, _full_disk_told(workspace):
+    asked = contextlib.nullcontext(stop) if stop is not None else StopRequest(supervisor, grace_seconds)
+    with asked as stop, _full_disk_told(workspace):
         opened = open_storage(storage or workspace / DATABASE, heartbeat=heartbeat)
         optuna_study = open_study(declaration, opened, extra=identity)
         if only is None and optuna_study.user_attrs.get(TOTAL) != total:

@@ -151,9 +151,12 @@ class Run:
             when = now_ms() if at is None else int(at * 1000)
             self._do({"op": "metrics", "step": step, "time": when, "values": fresh})
 
-    def final(self, metrics: Mapping[str, Any]) -> None:
+    def final(self, metrics: Mapping[str, Any], at: float | None = None) -> None:
         """Log figures of the whole run, `best/...`, `last/...`, `test/...` or `final/...` (put in front where none
-        is): bars in the UI, since they have no step. A later value replaces an earlier one."""
+        is): bars in the UI, since they have no step. A later value replaces an earlier one.
+
+        `at` (seconds since 1970; now) is when they were known: two processes that log the same figures of the same moment
+        make one record."""
         values = {k if k.startswith(FIGURES) else f"final/{k}": finite(v) for k, v in metrics.items()}
         fresh = {
             k: v
@@ -162,7 +165,8 @@ class Run:
         }
         if fresh:
             self._finals.update(fresh)
-            self._do({"op": "metrics", "step": 0, "time": now_ms(), "values": fresh, "replace": True})
+            when = now_ms() if at is None else int(at * 1000)
+            self._do({"op": "metrics", "step": 0, "time": when, "values": fresh, "replace": True})
 
     def tags(self, tags: Mapping[str, Any]) -> None:
         self._do({"op": "tags", "values": {clean_key(k): clean_value(v, TAG_LIMIT) for k, v in tags.items()}})
