@@ -409,6 +409,35 @@ def test_what_is_refused_for_good_does_not_block_the_rest(workspace: Workspace) 
     assert "bad(name)" in refused.read_text()
 
 
+@pytest.mark.parametrize("line", ["head", "params", "metrics", "marker"])
+@pytest.mark.parametrize("damage", [b"\x00\xff{", b'{"op": "metrcs", "step": 1}', b"[1]"])
+def test_a_damaged_line_is_put_aside_and_the_rest_is_sent(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture, line: str, damage: bytes
+) -> None:
+    down = flaky_tracker(workspace, lambda _: "before", 1e6)
+    run = down.start("e", "r", kind="trial", params={"lr": 1e-3})
+    run.epoch(0, {"loss": 1.0})
+    run.epoch(1, {"loss": 0.5})
+    run.finish("COMPLETE")
+    [box] = workspace.outbox.glob("*.jsonl")
+    lines = box.read_bytes().splitlines()
+    if line == "marker":
+        box.with_suffix(".sent").write_bytes(damage)
+    else:
+        lines[{"head": 0, "params": 2, "metrics": 3}[line]] = damage
+        box.write_bytes(b"\n".join(lines) + b"\n")
+    tracker = Tracker(workspace)
+    assert tracker.pending() == 1
+    tracker.flush()
+    found = tracker.resolve("r")
+    assert found.state == "COMPLETE"
+    assert tracker.curve(found.run_id, "loss") == ([(1, 0.5)] if line == "metrics" else [(0, 1.0), (1, 0.5)])
+    assert tracker.pending() == 0
+    aside = [p.read_bytes() for p in workspace.outbox.glob("*.damaged")]
+    assert len(aside) == (line in ("params", "metrics"))
+    assert ("has damaged lines" in caplog.text) == (line in ("params", "metrics"))
+
+
 def test_neither_server_nor_disk(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = flaky_tracker(workspace, lambda n: "before" if n > 1 else None, 1e6)
     run = tracker.start("esc10", "r", kind="trial")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -84,10 +85,14 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        if not is_disk_full(error):
+        if is_disk_full(error):
+            message = f"disk full: {error}. Make room and run the same command again."
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            message = f"not allowed: {error}"
+        else:
             raise
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(f"disk full: {error}. Make room and run the same command again.", err=True)
+        click.echo(message, err=True)
         return 2
     return 0
 

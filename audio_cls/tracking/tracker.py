@@ -72,6 +72,11 @@ class Tracker:
         self._link = Link(workspace, self.uri, retry_seconds)
         self._experiments: dict[str, Operation] = {}
 
+    @property
+    def read_only(self) -> bool:
+        """Whether runs can be read but nothing recorded: in a workspace that is read-only, without a server."""
+        return self._link.read_only
+
     def experiment(self, name: str, note: str = "", tags: Mapping[str, str] | None = None) -> str | None:
         """Get or create an experiment (its header note in Markdown); its id, or None while the server cannot be asked."""
         self._experiments[name] = {"name": name, "note": note, "tags": dict(tags or {})}
@@ -139,10 +144,12 @@ class Tracker:
         Called at the start of every command. Runs that another process is recording are left to it. Never raises.
         """
         sent, deadline = 0, time.monotonic() + seconds
+        if self.workspace.read_only:
+            return 0
         for path, head in Outbox.heads(self.workspace.outbox):
             if time.monotonic() > deadline or not self._link.breaker.allows():
                 break
-            if head.get("backend") != self._link.name:
+            if not self._link.mine(head):
                 continue
             try:
                 box = Outbox.take(path)
@@ -160,7 +167,7 @@ class Tracker:
 
     def pending(self) -> int:
         """The number of runs of which something has not been sent."""
-        return sum(head.get("backend") == self._link.name for _, head in Outbox.heads(self.workspace.outbox))
+        return sum(self._link.mine(head) for _, head in Outbox.heads(self.workspace.outbox))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
