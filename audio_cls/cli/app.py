@@ -13,7 +13,7 @@ import click
 
 from audio_cls import __version__
 from audio_cls.cli import ablations, data, experiments, studies
-from audio_cls.cli.options import ADDRESSES, TRACKING_HELP, Commands, workspace_of
+from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
 from audio_cls.disk import is_disk_full
 from audio_cls.errors import UserError
 from audio_cls.interpreter import safe_environment
@@ -34,16 +34,24 @@ def cli(workspace: Path | None, tracking: str | None) -> None:
 
 
 @cli.command("ui")
-@click.option("--port", type=int, default=5000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="Where it is taken, the next free one.",
+)
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Loopback unless told otherwise: MLflow has no password."
 )
+@click.option("--browser/--no-browser", default=True, help="Open a browser where there is one. Default: yes.")
+@STORAGE
 @click.pass_context
-def ui(ctx: click.Context, port: int, host: str) -> None:
-    """Open MLflow's UI on this workspace and print the links of the saved views."""
+def ui(ctx: click.Context, port: int, host: str, browser: bool, storage: str | None) -> None:
+    """Serve a page with the studies, suites, runs and corpora of this workspace, and MLflow's UI."""
     from audio_cls.commands import ui_command
 
-    ui_command(workspace_of(ctx), port=port, host=host)
+    ui_command(workspace_of(ctx), port=port, host=host, browser=browser, storage=storage)
 
 
 for command in (

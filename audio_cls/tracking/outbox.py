@@ -31,7 +31,7 @@ _FIELDS: dict[str, dict[str, type]] = {  # what each operation must have
     "tags": {"values": dict},
     "artifact": {},
     "finish": {"status": str, "time": int, "tags": dict},
-    "dataset": {k: str for k in ("name", "digest", "source_type", "source", "profile", "context")},
+    "dataset": dict.fromkeys(("name", "digest", "source_type", "source", "profile", "context"), str),
 }
 
 

@@ -97,7 +97,9 @@ class Link:
         """Say once that an outbox has damaged lines."""
         if str(aside) not in self._warned:
             self._warned.add(str(aside))
-            _log.warning("what was kept of a run has damaged lines: they are put aside in %s, and the rest is sent", aside)
+            _log.warning(
+                "what was kept of a run has damaged lines: they are put aside in %s, and the rest is sent", aside
+            )
 
     def mine(self, head: Operation) -> bool:
         """Whether an outbox is for this server; one whose head is damaged is taken to be."""

@@ -166,9 +166,7 @@ def _relocate(database: Path, new: str) -> tuple[int, str | None]:
     try:
         tables = {name for (name,) in con.execute("select name from sqlite_master where type = 'table'")}
         if not {"experiments", "experiment_tags"} <= tables:
-            raise UserError(
-                f"{database} is no MLflow database: it has no table of experiments. Move it away."
-            )
+            raise UserError(f"{database} is no MLflow database: it has no table of experiments. Move it away.")
         tag = con.execute("select experiment_id, value from experiment_tags where key = ?", (ROOT_TAG,)).fetchone()
         old = tag[1] if tag else _first_root(con)
         if tag and old == new:
