@@ -26,7 +26,7 @@ demo: setup
 	$(BIN)/audio-cls study run studies/demo.py --trials 14 --workers 2
 	$(BIN)/audio-cls study status studies/demo.py
 	@echo
-	@echo "MLflow UI:  $(BIN)/audio-cls ui     (then open the links it prints)"
+	@echo "Look at it:  $(BIN)/audio-cls ui     (then open the address it prints)"
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -1,6 +1,6 @@
 """The description of an experiment, which MLflow's UI shows above its runs: the data, what the runs are, links to the views.
 
-A description that somebody has edited stays as it is: the tag `audio_cls.note` holds the digest of what was written last.
+A description that somebody has edited stays as it is: the tag `mlflow.audio_cls.note` holds the digest of what was written last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from audio_cls.tracking.views import view_links_of
 __all__ = ["NOTE", "experiment_note", "note_tags", "renew_note"]
 
 NOTE = "mlflow.note.content"
-_DIGEST = "audio_cls.note"
+_DIGEST = "mlflow.audio_cls.note"  # its prefix keeps it out of the lists of tags
 _LIMIT = 5000
 _EARLIER = "Audio classification on **"  # how the descriptions of earlier versions begin, which had no digest
 _VIEWS = "\n\n**Views:** "

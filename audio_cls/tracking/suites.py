@@ -74,7 +74,8 @@ def save_suite_views(
     mine = f"params.`ablation.suite` = {quoted(suite)}"
     # No more than fit beside the verdict, which says the interval and p as well; the others are in the column picker.
     columns = {f"metrics.`{figures[k]}`": w for k, w in (("mean", 120), ("std", 105), ("n", 85), ("difference", 175))}
-    arms = ["tags.`state`", *columns, "tags.`verdict`", *(f"params.`{k}`" for k in keys)]
+    mean, spread, *others = columns
+    arms = ["tags.`state`", mean, spread, "tags.`verdict`", *others, *(f"params.`{k}`" for k in keys)]
     names = suite_view_names(suite)
     of_arms: View = {
         "searchFilter": f"tags.kind = 'arm' and {mine}",
@@ -82,7 +83,7 @@ def save_suite_views(
         "orderByAsc": ascending,
         "selectedColumns": arms,
         "columnOrder": arms,
-        "columnWidths": {"tags.`state`": 110, "tags.`verdict`": 560, **columns},
+        "columnWidths": {"tags.`state`": 110, "tags.`verdict`": 520, **columns},
     }
     save_view(client, experiment_id, names[0], **of_arms)
     save_view(
