@@ -128,10 +128,19 @@ def save_view(client: Any, experiment_id: str, name: str, **state: Any) -> str:
     created = json.loads(tags[_TAG + key]).get("createdAt", now) if _TAG + key in tags else now
     view = {"name": name, "createdAt": created, "updatedAt": now}
     while len(text := json.dumps({**view, "state": _packed(state)})) > TAG_LIMIT and state.get("selectedColumns"):
-        columns = state["selectedColumns"][: len(state["selectedColumns"]) // 2]
-        state = {**state, "selectedColumns": columns, "columnOrder": columns}
+        state = _halved(state)
     client.set_experiment_tag(experiment_id, _TAG + key, text)
     return key
+
+
+def _halved(state: View) -> View:
+    """The state with half as many columns, and axes."""
+    columns = state["selectedColumns"][: len(state["selectedColumns"]) // 2]
+    charts = [
+        {**c, "selectedParams": c["selectedParams"][: len(columns)]} if "selectedParams" in c else c
+        for c in state.get("compareRunCharts", [])
+    ]
+    return {**state, "selectedColumns": columns, "columnOrder": columns, "compareRunCharts": charts}
 
 
 def _packed(state: View) -> str:

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import NoReturn
 
 from audio_cls.errors import UserError
+from audio_cls.snapshots import scratch_folder
 from audio_cls.tracking.addresses import free_port, note_address, running_address
 from audio_cls.tracking.reads import without_password
 from audio_cls.tracking.store import copy_to_read, database_uri, import_mlflow, open_client
@@ -99,7 +100,8 @@ def serve_ui(
     os.chdir(workspace.root)
     sys.stdout.flush()
     command = ui_command(workspace, found, host, database, app)
-    if read_only:  # this process holds the copy
+    if read_only:  # this process stays: it removes the copies, those of the server as well, which ends without tidying
+        os.environ["TMPDIR"] = str(scratch_folder())
         raise SystemExit(_run(command))
     os.execv(command[0], command)  # not a child of ours, which a signal to us would leave behind
 
