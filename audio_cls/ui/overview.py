@@ -191,10 +191,9 @@ class Collector:
             finished = int(run.metrics.get("final/finished", 0))
             return StudyRow(name, corpus, state, finished, None, "", metric, best_of(run, metric), None, links)
         from audio_cls.study.lease import is_dead
-        from audio_cls.study.status import study_status
-        from audio_cls.study.storage import load_study
+        from audio_cls.study.status import stored_status
 
-        status = study_status(load_study(name, self._storage))
+        status = stored_status(name, self._storage)
         alive = [r for r in status.rows if r.state == "RUNNING" and not is_dead(str(r.attrs.get("worker", "")))]
         done = status.total is not None and status.finished >= status.total
         counts = {"running": len(alive), "complete": status.complete, "pruned": status.pruned, "failed": sum(status.failed.values())}  # fmt: skip

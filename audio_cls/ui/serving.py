@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import NoReturn
 
 from audio_cls.errors import UserError
+from audio_cls.interpreter import python_command, safe_environment
 from audio_cls.snapshots import scratch_folder
 from audio_cls.tracking.addresses import free_port, note_address, running_address
 from audio_cls.tracking.reads import without_password
@@ -30,10 +31,9 @@ def ui_command(
 ) -> list[str]:
     """The command that serves MLflow's UI on the workspace, with the start page where `app` is ours."""
     return [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
+        *python_command("mlflow", "server"),
+        "--uvicorn-opts",
+        f"--app-dir {os.devnull}",  # uvicorn puts it, the current folder by default, at the front of the search path
         "--backend-store-uri",
         database or database_uri(workspace.mlflow_db),
         "--default-artifact-root",
@@ -91,19 +91,18 @@ def serve_ui(
         say("no start page: install audio_cls again (pip install -e .), so that MLflow finds it")
     say(f"{address}  (Ctrl-C ends it)")
     # MLflow would start a dozen job consumers for its GenAI features: nothing here uses them, and they keep a core busy.
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    os.environ.update(workspace.environment())
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **safe_environment(), **workspace.environment()}
     if storage:
-        os.environ[STORAGE_VARIABLE] = storage
+        environment[STORAGE_VARIABLE] = storage
     if app and browser and has_browser():
-        os.environ[BROWSER_VARIABLE] = address
+        environment[BROWSER_VARIABLE] = address
     os.chdir(workspace.root)
     sys.stdout.flush()
     command = ui_command(workspace, found, host, database, app)
     if read_only:  # this process stays: it removes the copies, those of the server as well, which ends without tidying
-        os.environ["TMPDIR"] = str(scratch_folder())
-        raise SystemExit(_run(command))
-    os.execv(command[0], command)  # not a child of ours, which a signal to us would leave behind
+        environment["TMPDIR"] = str(scratch_folder())
+        raise SystemExit(_run(command, environment))
+    os.execve(command[0], command, environment)  # not a child of ours, which a signal to us would leave behind
 
 
 def renew_views(workspace: Workspace, storage: str | None = None) -> None:
@@ -111,8 +110,8 @@ def renew_views(workspace: Workspace, storage: str | None = None) -> None:
 
     What is wrong with one study costs nothing but its views.
     """
-    from audio_cls.study.status import study_status
-    from audio_cls.study.storage import load_study, open_storage, study_names
+    from audio_cls.study.status import stored_status
+    from audio_cls.study.storage import open_storage, study_names
     from audio_cls.study_commands import suggested_keys
     from audio_cls.tracking import Tracker
     from audio_cls.tracking.views import study_view_names
@@ -132,7 +131,7 @@ def renew_views(workspace: Workspace, storage: str | None = None) -> None:
         if name not in names:
             continue
         with contextlib.suppress(Exception):
-            status = study_status(load_study(name, where))
+            status = stored_status(name, where)
             tracker.saved_views(
                 tracker.experiment_name(run.experiment_id),
                 name,
@@ -149,9 +148,9 @@ def has_browser() -> bool:
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
-def _run(command: list[str]) -> int:
+def _run(command: list[str], environment: dict[str, str]) -> int:
     """Run the server as a child, which gets our signals; its exit code."""
-    child = subprocess.Popen(command, start_new_session=True)
+    child = subprocess.Popen(command, env=environment, start_new_session=True)
 
     def pass_on(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):
