@@ -52,8 +52,11 @@ def renew_note(client: Any, experiment_id: str) -> None:
     if not note or not _is_ours(experiment.tags):
         return
     links = [f"[{name}]({link.lstrip('/')})" for name, link in view_links_of(experiment, "").items()]
-    wanted = note.partition(_VIEWS)[0] + (_VIEWS + " · ".join(links) if links else "")
-    if wanted == note or len(wanted) > _LIMIT:
+    text = note.partition(_VIEWS)[0]
+    while links and len(text + _VIEWS + " · ".join(links)) > _LIMIT:  # the newest are last
+        links.pop(0)
+    wanted = text + (_VIEWS + " · ".join(links) if links else "")
+    if wanted == note:
         return
     for key, value in note_tags(wanted).items():
         client.set_experiment_tag(experiment_id, key, value)
