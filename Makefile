@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/audio-cls data prepare demo/sounds --name demo
 	$(BIN)/audio-cls study run studies/demo.py --trials 14 --workers 2
 	@echo
-	@echo "MLflow UI:  $(BIN)/audio-cls ui     (then open the links it prints)"
+	@echo "Look at it:  $(BIN)/audio-cls ui     (then open the address it prints)"
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

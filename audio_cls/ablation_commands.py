@@ -112,6 +112,9 @@ def report_command(workspace: Workspace, reference: str) -> None:
     else:
         suite = reopen_suite(reference, workspace, tracker)
     summed = results(suite)
+    if tracker.read_only:
+        show(suite, summed)
+        return
     runs = {arm: tracker.reopen(run_id) for arm, run_id in suite.state.arms.items() if not run_id.startswith("local-")}
     for result in summed:
         log_result(result, runs)
@@ -173,8 +176,10 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
     history = suite_history(suite, first)
     for line in (*(test.lines() if test else ()), *first.openings, *([history] if history else ())):
         click.echo(f"TEST SPLIT {line}")
-    if first.done:
-        path = suite.workspace.reports / f"suite-{ablation.name}.html"
+    path = suite.workspace.reports / f"suite-{ablation.name}.html"
+    if suite.workspace.read_only:
+        click.echo(f"no page: the workspace is read-only (it would be {path})")
+    elif first.done:
         path.parent.mkdir(parents=True, exist_ok=True)
         page = build_report(first, tracker, suite.corpus, scores, intervals, test, summed[1:], history)
         suite_report(page, path, audit_of_best(first, scores, suite.corpus))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -377,12 +376,8 @@ def predict_command(
         raise SystemExit(1)
 
 
-def ui_command(workspace: Workspace, *, port: int, host: str) -> None:
-    """Serve MLflow's UI until interrupted."""
-    from audio_cls.tracking import Tracker
+def ui_command(workspace: Workspace, *, port: int, host: str, browser: bool, storage: str | None) -> None:
+    """Serve the start page and MLflow's UI until interrupted."""
+    from audio_cls.ui.serving import serve_ui
 
-    tracker = Tracker(workspace)
-    for title, link in tracker.view_links(f"http://{host}:{port}"):
-        click.echo(f"{title}: {link}")
-    sys.stdout.flush()
-    tracker.serve_ui(port=port, host=host)
+    serve_ui(workspace, port, host, browser=browser, storage=storage, say=click.echo)

@@ -68,6 +68,8 @@ def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again:
         open_run(runtime, info, again=again)
     elif info is not None:
         evaluate_run(runtime, info)
+        if tracker.read_only:
+            click.echo("nothing was recorded: the workspace is read-only")
 
 
 def _open_group(runtime: Runtime, group: Group, again: bool) -> None:

@@ -43,24 +43,33 @@ def report_command(
         if info.tags.get("kind") == "study":
             study = info.tags["study"]
     if study is not None:
-        name, run_id, page = f"study-{study}", *study_page(workspace, study, storage, tracker)
+        path = html or page_path(workspace, f"study-{study}")
+        _check_writable(workspace, path)
+        run_id, page = study_page(workspace, study, storage, tracker)
     else:
-        name, run_id, page = (
-            f"run-{info.name}-{info.run_id[:8]}",
-            info.run_id,
-            run_page(workspace, tracker, info, device),
-        )
-    path = html or page_path(workspace, name)
+        path = html or page_path(workspace, f"run-{info.name}-{info.run_id[:8]}")
+        _check_writable(workspace, path)
+        run_id, page = info.run_id, run_page(workspace, tracker, info, device)
     try:
         atomic_write(path, page)
     except OSError as error:
         raise UserError(f"the report cannot be written to {path}: {error}") from None
     logged = ""
-    if run_id:
+    if tracker.read_only:
+        logged = "; not logged to MLflow: the workspace is read-only"
+    elif run_id:
         tracker.reopen(run_id).artifact_text(ARTIFACT, page)
         tracker.flush()
         logged = f"; in MLflow it is {ARTIFACT} of the run {run_id[:8]}"
     click.echo(f"{path} ({len(page.encode()) / 1e6:.1f} MB){logged}")
+
+
+def _check_writable(workspace: Workspace, path: Path) -> None:
+    """Refuse a page that could not be written, before it is built."""
+    if workspace.read_only and path.resolve().is_relative_to(workspace.root):
+        raise UserError(
+            f"the report would be written to {path}, and the workspace is read-only: name another place with --html FILE"
+        )
 
 
 def page_path(workspace: Workspace, name: str) -> Path:

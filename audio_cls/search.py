@@ -96,10 +96,7 @@ def trial_folder(workspace: Workspace, study: str, root: int, number: int) -> Pa
 def open_parent(tracker: Tracker, study: Study, corpus: Corpus, file: Path, run_id: str | None) -> Run:
     """The study's own run in MLflow, the parent of its trials' runs."""
     base = check_study(study)
-    tracker.experiment(
-        mlflow_experiment(corpus),
-        note=f"Audio classification on **{corpus.name}** ({corpus.task}, {len(corpus)} clips, {len(corpus.classes)} classes).",
-    )
+    tracker.experiment(mlflow_experiment(corpus), note=dataset_info(corpus).note())
     run = tracker.start(
         mlflow_experiment(corpus),
         f"study {study.name}",

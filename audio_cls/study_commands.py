@@ -162,8 +162,9 @@ def run_command(
     parent.final(figures)
     parent.finish("COMPLETE" if done else "INTERRUPTED", "" if done else f"{status.finished} of {trials} finished")
     links = tracker.saved_views(
-        mlflow_experiment(corpus), f"best/{study.metric.removeprefix('val/')}", suggested_keys(study, status)
-    )
+        mlflow_experiment(corpus), study.name, study.metric, suggested_keys(status),
+        ascending=study.direction == "minimize",
+    )  # fmt: skip
     tracker.flush()
     show = console()
     show.print(leaderboard(status, width=show.width))
@@ -198,10 +199,10 @@ def _write_page(workspace: Workspace, tracker: Tracker, name: str, storage: str 
         click.echo(f"report: {path}")
 
 
-def suggested_keys(study: Study, status: Any) -> list[str]:
+def suggested_keys(status: Any) -> list[str]:
     """The experiment's keys in which the trials differ: the columns worth seeing in MLflow."""
     seen: dict[str, None] = {}
-    for row in status.rows[:50]:
+    for row in status.rows:
         for key in row.attrs.get("overrides", {}):
             seen[key] = None
     return list(seen)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from audio_cls.errors import UserError
 from audio_cls.masking import mask_address
+from audio_cls.snapshots import is_writable
 
 __all__ = ["TRACKING_VARIABLE", "WORKSPACE_VARIABLE", "Workspace", "atomic_write", "fsync_folder"]
 
@@ -61,6 +62,23 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """What makes `Workspace.find` of a process that we start find this: no address stands in its command line."""
         return {WORKSPACE_VARIABLE: str(self.root), TRACKING_VARIABLE: self.tracking or ""}
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written here, as on a share that is mounted read-only."""
+        return not is_writable(self.root / "new")
+
+    def check_writable(self, command: str) -> None:
+        """Refuse a command that writes here, before it begins.
+
+        Raises:
+            UserError: when the workspace is read-only.
+        """
+        if self.read_only:
+            raise UserError(
+                f"the workspace {self.root} is read-only, and `{command}` writes there: name another with --workspace DIR, "
+                "or copy the folder"
+            )
 
     @property
     def mlflow_db(self) -> Path:
@@ -109,7 +127,9 @@ class Workspace:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
             raise UserError(f"the workspace {self.root} cannot be written to: {error}") from None
         try:
             deadline = time.monotonic() + timeout

@@ -24,7 +24,7 @@ from audio_cls.tracking import DatasetInfo, Run, Tracker, environment_tags
 from audio_cls.tracking.outbox import Outbox
 from audio_cls.tracking.sender import Backend, clean_key, clean_value
 from audio_cls.tracking.store import open_client
-from audio_cls.tracking.views import ui_command
+from audio_cls.ui.serving import ui_command
 from audio_cls.workspace import Workspace
 
 DATA = DatasetInfo("esc10", "05b3abf2" * 8, "multiclass", 400, ("dog", "rain"), "corpora/esc10")
@@ -219,16 +219,6 @@ def test_figures_are_added_to_a_run_that_has_ended(workspace: Workspace) -> None
     check_whole(tracker, "r")
 
 
-def test_the_ui_of_a_server_is_its_own(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="server http://h:1: open that"):
-        Tracker(Workspace(tmp_path), "http://u:p@h:1").serve_ui()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(UserError, match="Choose another --port"):
-            Tracker(Workspace(tmp_path)).serve_ui(port=taken.getsockname()[1])
-
-
 def test_a_run_that_is_gone_is_made_again_under_its_old_id(workspace: Workspace) -> None:
     tracker = Tracker(workspace)
     lost = "0123456789abcdef0123456789abcdef"
@@ -409,6 +399,35 @@ def test_what_is_refused_for_good_does_not_block_the_rest(workspace: Workspace) 
     assert "bad(name)" in refused.read_text()
 
 
+@pytest.mark.parametrize("line", ["head", "params", "metrics", "marker"])
+@pytest.mark.parametrize("damage", [b"\x00\xff{", b'{"op": "metrcs", "step": 1}', b"[1]"])
+def test_a_damaged_line_is_put_aside_and_the_rest_is_sent(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture, line: str, damage: bytes
+) -> None:
+    down = flaky_tracker(workspace, lambda _: "before", 1e6)
+    run = down.start("e", "r", kind="trial", params={"lr": 1e-3})
+    run.epoch(0, {"loss": 1.0})
+    run.epoch(1, {"loss": 0.5})
+    run.finish("COMPLETE")
+    [box] = workspace.outbox.glob("*.jsonl")
+    lines = box.read_bytes().splitlines()
+    if line == "marker":
+        box.with_suffix(".sent").write_bytes(damage)
+    else:
+        lines[{"head": 0, "params": 2, "metrics": 3}[line]] = damage
+        box.write_bytes(b"\n".join(lines) + b"\n")
+    tracker = Tracker(workspace)
+    assert tracker.pending() == 1
+    tracker.flush()
+    found = tracker.resolve("r")
+    assert found.state == "COMPLETE"
+    assert tracker.curve(found.run_id, "loss") == ([(1, 0.5)] if line == "metrics" else [(0, 1.0), (1, 0.5)])
+    assert tracker.pending() == 0
+    aside = [p.read_bytes() for p in workspace.outbox.glob("*.damaged")]
+    assert len(aside) == (line in ("params", "metrics"))
+    assert ("has damaged lines" in caplog.text) == (line in ("params", "metrics"))
+
+
 def test_neither_server_nor_disk(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = flaky_tracker(workspace, lambda n: "before" if n > 1 else None, 1e6)
     run = tracker.start("esc10", "r", kind="trial")
@@ -458,7 +477,7 @@ def test_a_damaged_database_costs_no_run(tmp_path: Path) -> None:
     run = record(tracker, "r")
     assert run.run_id is None
     assert tracker.pending() == 1
-    assert tracker.saved_views("e", "f1") == {}
+    assert tracker.saved_views("e", "s", "f1") == {}
     with pytest.raises(UserError, match="cannot be read"):
         tracker.runs()
 
@@ -585,40 +604,114 @@ def test_what_is_kept_moves_along(workspace: Workspace, tmp_path: Path) -> None:
 # -- views, and real processes ------------------------------------------------------------------------------------------------
 
 
-def test_views_are_replaced_and_linked(workspace: Workspace) -> None:
-    tracker = Tracker(workspace)
-    tracker.experiment("esc10")
-    first = tracker.saved_views("esc10", "val/macro_f1", ["optimizer.lr"])
-    second = tracker.saved_views(
-        "esc10", "val/macro_f1", ["optimizer.lr", "model.kind"], address="http://127.0.0.1:5001"
-    )
-    assert list(first) == ["Trials (table)", "Curves", "What matters"] == list(second)
-    assert [v.replace(":5000/", ":5001/") for v in first.values()] == list(second.values())
-    assert tracker.view_links("http://127.0.0.1:5001/") == [(f"esc10: {k}", v) for k, v in second.items()]
-    assert "compareRunsMode=TABLE" in first["Trials (table)"]
-    assert "compareRunsMode=CHART" in first["Curves"]
-    experiment = tracker._readable().get_experiment_by_name("esc10")
-    values = [v for k, v in experiment.tags.items() if k.startswith("mlflow.sharedViewState.")]
-    assert len(values) == 3
-    assert max(map(len, values)) < 5000
-
-
-def test_an_axis_that_would_hide_runs_is_left_out(workspace: Workspace) -> None:
+def state_of(tags: dict[str, str], name: str) -> dict[str, Any]:
+    """The state of a saved view."""
     import base64
     import zlib
 
+    views = [json.loads(v) for k, v in tags.items() if k.startswith("mlflow.sharedViewState.")]
+    [view] = [v for v in views if v["name"] == name]
+    return dict(json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;")))))
+
+
+def test_views_are_replaced_and_linked(workspace: Workspace) -> None:
+    from audio_cls.tracking.views import save_view
+
+    tracker = Tracker(workspace)
+    number = tracker.experiment("esc10")
+    for name in ("Trials (table)", "Curves", "What matters", "of my own"):
+        save_view(tracker._readable(), str(number), name)
+    first = tracker.saved_views("esc10", "lr", "val/macro_f1", ["optimizer.lr"])
+    second = tracker.saved_views(
+        "esc10", "lr", "val/macro_f1", ["optimizer.lr", "model.kind"], address="http://127.0.0.1:5001"
+    )
+    assert list(first) == ["lr: trials", "lr: curves", "lr: what matters"] == list(second)
+    assert [v.replace(":5000/", ":5001/") for v in first.values()] == list(second.values())
+    shown = [link for _, link in tracker.view_links("http://127.0.0.1:5001/")]
+    assert shown[1:] == list(second.values())  # the first is the user's own; those of earlier versions are gone
+    assert "compareRunsMode=TABLE" in first["lr: trials"]
+    assert "compareRunsMode=CHART" in first["lr: curves"]
+    experiment = tracker._readable().get_experiment_by_name("esc10")
+    values = [v for k, v in experiment.tags.items() if k.startswith("mlflow.sharedViewState.")]
+    assert len(values) == 4
+    assert max(map(len, values)) < 5000
+
+
+def test_a_view_shows_one_study_and_all_that_it_searches(workspace: Workspace) -> None:
+    tracker = Tracker(workspace)
+    for study, params in (("one", {"optimizer.lr": 0.1}), ("o'two", {f"key.number_{i}": i for i in range(40)})):
+        for trial in range(2):
+            values = {k: v * (trial + 1) for k, v in params.items()}
+            tags = {"study": study}
+            tracker.start("esc10", f"{study} {trial}", kind="trial", params=values, tags=tags).finish("COMPLETE")
+        tracker.saved_views("esc10", study, "val/macro_f1", list(params))
+    tags = tracker._readable().get_experiment_by_name("esc10").tags
+    for study, n_params in (("one", 1), ("o'two", 40)):
+        state = state_of(tags, f"{study}: trials")
+        found = tracker.runs("esc10", state["searchFilter"])
+        assert {run.tags["study"] for run in found} == {study}
+        assert sum(c.startswith("params.") for c in state["selectedColumns"]) == n_params
+        assert state["selectedColumns"][:2] == ["tags.`state`", "metrics.`best/macro_f1`"]
+        assert "attributes.`Dataset`" not in state["columnOrder"]
+    assert state_of(tags, "one: what matters")["compareRunCharts"][0]["selectedParams"] == ["optimizer.lr"]
+
+
+def test_a_view_fits_into_a_tag(workspace: Workspace) -> None:
+    """MLflow takes 20,000 characters and refuses more."""
+    import secrets
+
+    from audio_cls.tracking.views import TAG_LIMIT
+
+    tracker = Tracker(workspace)
+    tracker.experiment("esc10")
+    params = [secrets.token_hex(100) for _ in range(400)]  # does not compress
+    assert len(tracker.saved_views("esc10", "s", "val/macro_f1", params)) == 3
+    tags = tracker._readable().get_experiment_by_name("esc10").tags
+    assert TAG_LIMIT / 4 < max(len(v) for k, v in tags.items() if "sharedViewState" in k) <= TAG_LIMIT
+
+
+def test_an_experiment_is_described_until_somebody_edits_it(workspace: Workspace) -> None:
+    tracker = Tracker(workspace)
+    tracker.start("esc10", "r", kind="run", dataset=DATA).finish("COMPLETE")
+    client = tracker._readable()
+
+    def note() -> str:
+        return str(client.get_experiment_by_name("esc10").tags["mlflow.note.content"])
+
+    assert note().startswith(f"Audio classification on **{DATA.name}**: {DATA.n_clips} clips, ")
+    assert all(c in note() for c in DATA.classes)
+    tracker.saved_views("esc10", "lr", "val/macro_f1", [])
+    assert "[lr: curves](#/experiments/" in note()
+    tracker.saved_views("esc10", "lr", "val/macro_f1", [])
+    assert note().count("lr: curves") == 1
+    number = client.get_experiment_by_name("esc10").experiment_id
+    client.set_experiment_tag(number, "mlflow.note.content", "mine")
+    tracker.saved_views("esc10", "other", "val/macro_f1", [])
+    Tracker(workspace).start("esc10", "r2", kind="run", dataset=DATA)
+    assert note() == "mine"
+
+
+def test_arms_have_colours_of_their_own(workspace: Workspace) -> None:
+    from audio_cls.tracking.suites import arm_colours
+
+    colours = arm_colours([f"arm{i}" for i in range(8)])
+    assert len({tags["mlflow.runColor"] for tags in colours.values()}) == 8
+    tracker = Tracker(workspace)
+    tracker.experiment("esc10")
+    links = tracker.suite_views("esc10", "s", "macro_f1", "last", ["optimizer.lr"])
+    assert list(links) == ["s: arms", "s: bars", "s: by arm", "s: runs"]
+    bars = state_of(tracker._readable().get_experiment_by_name("esc10").tags, "s: bars")
+    assert bars["groupBy"] is None  # MLflow gives groups colours of its own
+    assert [section["columns"] for section in bars["compareRunSections"]] == [1]  # else titles are cut
+
+
+def test_an_axis_that_would_hide_runs_is_left_out(workspace: Workspace) -> None:
     tracker = Tracker(workspace)
     for mixup, alpha, lr in (("on", 0.3, 0.1), ("none", "none", 0.2)):
         params = {"mixup": mixup, "mixup.alpha": alpha, "lr": lr, "seed": 0}
-        tracker.start("esc10", mixup, kind="trial", params=params).finish("COMPLETE")
-    tracker.saved_views("esc10", "val/macro_f1", ["mixup", "mixup.alpha", "lr", "seed"])
-    tags = tracker._readable().get_experiment_by_name("esc10").tags
-    [view] = [
-        v
-        for v in map(json.loads, (v for k, v in tags.items() if "sharedViewState" in k))
-        if v["name"] == "What matters"
-    ]
-    state = json.loads(zlib.decompress(base64.b64decode(view["state"].removeprefix("deflate;"))))
+        tracker.start("esc10", mixup, kind="trial", params=params, tags={"study": "s"}).finish("COMPLETE")
+    tracker.saved_views("esc10", "s", "val/macro_f1", ["mixup", "mixup.alpha", "lr", "seed"])
+    state = state_of(tracker._readable().get_experiment_by_name("esc10").tags, "s: what matters")
     assert state["compareRunCharts"][0]["selectedParams"] == ["mixup", "lr"]
     assert "params.`mixup.alpha`" in state["selectedColumns"]
 

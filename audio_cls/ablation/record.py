@@ -21,6 +21,7 @@ from audio_cls.experiment import Experiment
 from audio_cls.folds import fold_label
 from audio_cls.resolve import RULES
 from audio_cls.runs import GridItem, item_folder, read_state
+from audio_cls.tracking.suites import arm_colours
 from audio_cls.workspace import Workspace, atomic_write
 
 if TYPE_CHECKING:
@@ -195,13 +196,20 @@ def item_key(suite: str, planned: Planned, data_digest: str) -> str:
 
 def grid_items(ablation: Ablation, plan: Plan, corpus: Corpus, arm_runs: dict[str, str]) -> list[GridItem]:
     """The grid's cells for `run_grid`, each below its arm's run."""
+    colours = arm_colours(list(ablation.arms))
     return [
         GridItem(
             name=f"{p.arm} seed {p.seed}"
             + (f" {fold_label(p.fold, plan.fold_names[p.fold])}" if ablation.fold_key else ""),
             experiment=p.experiment.to_dict(),
             key=item_key(ablation.name, p, corpus.digest),
-            tags={"ablation.suite": ablation.name, "ablation.arm": p.arm, "seed": str(p.seed), "fold": str(p.fold)},
+            tags={
+                "ablation.suite": ablation.name,
+                "ablation.arm": p.arm,
+                "seed": str(p.seed),
+                "fold": str(p.fold),
+                **colours[p.arm],
+            },
             params={"ablation.suite": ablation.name, "ablation.arm": p.arm},
             parent=arm_runs.get(p.arm),
         )

@@ -33,7 +33,7 @@ from audio_cls.resolve import Resolved
 from audio_cls.runs import RunState, item_folder, read_state, run_grid
 from audio_cls.stopping import GRACE_SECONDS
 from audio_cls.tracking import DatasetInfo, Run, Tracker
-from audio_cls.tracking.suites import arm_figures
+from audio_cls.tracking.suites import arm_colours, arm_figures
 from audio_cls.workspace import Workspace
 
 __all__ = ["Suite", "fill", "log_result", "open_suite", "reopen_suite", "results", "start_suite"]
@@ -149,19 +149,21 @@ def start_suite(suite: Suite, file: Path) -> tuple[Run, dict[str, Run]]:
         "data.digest": corpus.digest,
         **(suite.resolved.tags if suite.resolved else {}),
     }
+    planned = str(len(suite.plan.cells))
     parent = tracker.start(
         suite.experiment_name, f"suite {ablation.name}", kind="suite", params={**ablation.base.flatten(), **base},
-        tags={**tags, "contract": "; ".join(f"{k}: {v}" for k, v in suite.plan.terms)}, dataset=dataset, run_id=state.run_id,
+        tags={**tags, "runs": planned, "contract": "; ".join(f"{k}: {v}" for k, v in suite.plan.terms)}, dataset=dataset, run_id=state.run_id,
     )  # fmt: skip
     if state.run_id is None:
         parent.artifact(file, "source")
     state.run_id = parent.id
     runs = {}
-    whole = tuned(ablation, state)
+    whole, colours = tuned(ablation, state), arm_colours(list(ablation.arms))
     for arm in ablation.arms:
         params = {**whole.arm(arm).flatten(), **base, "ablation.arm": arm}
         runs[arm] = tracker.start(
-            suite.experiment_name, arm, kind="arm", parent=parent.id, params=params, tags={**tags, "ablation.arm": arm},
+            suite.experiment_name, arm, kind="arm", parent=parent.id, params=params,
+            tags={**tags, "ablation.arm": arm, **colours[arm]},
             dataset=dataset, run_id=state.arms.get(arm),
         )  # fmt: skip
         state.arms[arm] = runs[arm].id

@@ -16,7 +16,7 @@ import click
 from audio_cls import __version__
 from audio_cls.cli import ablations, data, experiments, studies
 from audio_cls.cli.init import init
-from audio_cls.cli.options import ADDRESSES, TRACKING_HELP, Commands, workspace_of
+from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
 from audio_cls.console import PrintableFormatter, say
 from audio_cls.disk import is_disk_full
 from audio_cls.errors import UserError
@@ -38,16 +38,24 @@ def cli(workspace: Path | None, tracking: str | None) -> None:
 
 
 @cli.command("ui")
-@click.option("--port", type=int, default=5000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="Where it is taken, the next free one.",
+)
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Loopback unless told otherwise: MLflow has no password."
 )
+@click.option("--browser/--no-browser", default=True, help="Open a browser where there is one. Default: yes.")
+@STORAGE
 @click.pass_context
-def ui(ctx: click.Context, port: int, host: str) -> None:
-    """Open MLflow's UI on this workspace and print the links of the saved views."""
+def ui(ctx: click.Context, port: int, host: str, browser: bool, storage: str | None) -> None:
+    """Serve a page with the studies, suites, runs and corpora of this workspace, and MLflow's UI."""
     from audio_cls.commands import ui_command
 
-    ui_command(workspace_of(ctx), port=port, host=host)
+    ui_command(workspace_of(ctx), port=port, host=host, browser=browser, storage=storage)
 
 
 for command in (
@@ -94,17 +102,17 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-            click.echo(
-                f"{str(error.filename)[:60]}...: a path of {len(str(error.filename)):,} characters is too long",
-                err=True,
-            )
-            return 2
-        if not is_disk_full(error):
+        if is_disk_full(error):
+            message = f"disk full: {error}. Make room and run the same command again."
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            message = f"not allowed: {error}"
+        elif error.errno == errno.ENAMETOOLONG:
+            path = str(error.filename)
+            message = f"{path[:60]}...: a path of {len(path):,} characters is too long"
+        else:
             raise
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        say(f"disk full: {error}. Make room and run the same command again.", err=True)
+        say(message, err=True)
         return 2
     return 0
 

@@ -101,12 +101,13 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
     from audio_cls.names import check_name
 
     check_name(name, "a corpus")
+    workspace = workspace_of(ctx)
     options = {k: v for k, v in {"subset": subset, "task": task}.items() if v is not None}
     manifest = replace(sources.read(source, layout, **options), name=name)
     with progress(f"preparing {name}") as tell:
         report = prepare(
             manifest,
-            workspace_of(ctx).corpora / name,
+            workspace.corpora / name,
             sample_rate=sample_rate,
             workers=workers,
             on_bad=on_bad,

@@ -31,11 +31,22 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
+# The commands that write to the workspace; all others work where it is read-only.
+WRITING = frozenset(
+    ("init", "train", "data prepare", "ablate run", *(f"study {c}" for c in ("run", "revive", "import", "worker", "confirm", "remove")))
+)  # fmt: skip
+
+
 def workspace_of(ctx: click.Context) -> Workspace:
+    """The workspace that a command works in; refused where it is read-only and the command writes."""
     from audio_cls.workspace import Workspace
 
     root = ctx.find_root()
-    return Workspace.find(root.params.get("workspace"), root.params.get("tracking"))
+    workspace = Workspace.find(root.params.get("workspace"), root.params.get("tracking"))
+    command = ctx.command_path.partition(" ")[2]
+    if command in WRITING or (command == "evaluate" and ctx.params.get("test")):
+        workspace.check_writable(f"audio-cls {command}")
+    return workspace
 
 
 def _remember_tracking(ctx: click.Context, _: click.Parameter, value: str | None) -> None:

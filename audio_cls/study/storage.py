@@ -29,6 +29,7 @@ from optuna.study import StudyDirection
 
 from audio_cls.errors import UserError, choices
 from audio_cls.masking import encode_user, mask, mask_address
+from audio_cls.snapshots import is_writable, readable_copy
 from audio_cls.study.declaration import PrunerConfig, SamplerConfig, Study, identity_changes
 from audio_cls.study.pruners import build_pruner
 from audio_cls.study.samplers import build_sampler
@@ -109,6 +110,8 @@ def open_storage(where: str | Path, *, heartbeat: Heartbeat | None = None, must_
 
     Raises:
         UserError: for another kind of database, one that cannot be reached, or a missing file when it `must_exist`.
+
+    A file that `must_exist` and cannot be written to is opened as a copy, to read from.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     heartbeat = heartbeat or Heartbeat.usual()
@@ -238,6 +241,11 @@ def _open_sqlite(path: Path, heartbeat: Heartbeat, must_exist: bool) -> StudySto
     if not path.parent.is_dir():
         raise UserError(f"--storage: no folder {str(path.parent)!r} for the study database {path.name!r}")
     _check_sqlite_file(path)
+    shown = f"sqlite:///{path}"
+    if not is_writable(path):
+        if not must_exist:
+            raise UserError(f"the study database {path} cannot be written to: it is read-only")
+        path = readable_copy(path)
     # Where it lies depends on the database alone, so that two workspaces that share one exclude each other. It is in a folder of
     # its own, not FILE.lock: programs take a file of that name for a lock of theirs.
     lock_file = path.parent / ".locks" / f"{path.name}.lock"
@@ -259,7 +267,7 @@ def _open_sqlite(path: Path, heartbeat: Heartbeat, must_exist: bool) -> StudySto
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     backend.engine.dispose()  # connections made before the listeners stood
-    return StudyStorage(backend, f"sqlite:///{path}", heartbeat, lock_file)
+    return StudyStorage(backend, shown, heartbeat, lock_file)
 
 
 def _check_sqlite_file(path: Path) -> None:

@@ -3,7 +3,8 @@
 One run's unsent operations are one append-only file of JSON lines, `outbox/NAME.jsonl`, its artifacts beside it in
 `outbox/NAME/`, and a marker `outbox/NAME.sent` that counts what has been sent. The file is locked while in use, so that two
 processes never send the same run; the operating system releases the lock when a process dies. A torn last line (power lost
-while appending) is dropped: its operation was never acknowledged. Knows nothing of MLflow.
+while appending) is dropped: its operation was never acknowledged. Any other line that cannot be read (a damaged disk) is put
+aside in `outbox/NAME.damaged`, and the rest is sent. Knows nothing of MLflow.
 """
 
 from __future__ import annotations
@@ -19,9 +20,19 @@ from typing import Any
 
 from audio_cls.workspace import atomic_write, fsync_folder
 
-__all__ = ["Operation", "Outbox"]
+__all__ = ["DAMAGED", "Operation", "Outbox", "is_operation"]
 
 Operation = dict[str, Any]
+DAMAGED = "damaged"  # the key of a line that cannot be read, and the mark of a head that cannot
+_FIELDS: dict[str, dict[str, type]] = {  # what each operation must have
+    "open": {"experiment": dict, "name": str, "time": int, "tags": dict, "resume": bool},
+    "params": {"values": dict},
+    "metrics": {"step": int, "time": int, "values": dict},
+    "tags": {"values": dict},
+    "artifact": {},
+    "finish": {"status": str, "time": int, "tags": dict},
+    "dataset": dict.fromkeys(("name", "digest", "source_type", "source", "profile", "context"), str),
+}
 
 
 class Outbox:
@@ -33,9 +44,9 @@ class Outbox:
         self._folder = path.with_suffix("")
         self._marker = path.with_suffix(".sent")
         lines = self._read()
-        self.head: Operation = lines[0] if lines else {}
+        self.head: Operation = _head(path, lines[0]) if lines else {}
         self._count = len(lines) - 1 if lines else 0
-        state = json.loads(self._marker.read_text()) if self._marker.exists() else {}
+        state = _read_marker(self._marker)
         self._sent: int = state.get("sent", 0)
         self.run_id: str | None = state.get("run_id") or self.head.get("run_id")
 
@@ -75,13 +86,12 @@ class Outbox:
         found = []
         for path in folder.glob("*.jsonl") if folder.is_dir() else ():
             try:
-                with open(path, encoding="utf-8") as file:
+                with open(path, "rb") as file:
                     line = file.readline()
-                marker = path.with_suffix(".sent")
-                state = json.loads(marker.read_text()) if marker.exists() else {}
-                head = json.loads(line) if line.endswith("\n") else {}
-            except (OSError, ValueError):
-                continue  # just removed, or torn
+                state = _read_marker(path.with_suffix(".sent"))
+                head = _head(path, _parse(line)) if line.endswith(b"\n") else {}
+            except OSError:
+                continue  # just removed
             if head:
                 found.append((path, {**head, "run_id": state.get("run_id") or head.get("run_id")}))
         yield from sorted(found, key=lambda item: (item[1].get("time", 0.0), item[0].name))
@@ -106,7 +116,8 @@ class Outbox:
         self._count += 1
 
     def pending(self) -> list[Operation]:
-        """What is still to be sent, in order; artifacts with a `path` that can be opened."""
+        """What is still to be sent, in order; artifacts with a `path` that can be opened. A line that cannot be read is
+        there as well, and is no operation (`is_operation`)."""
         out = []
         for operation in self._read()[1 + self._sent :]:
             if "stored" in operation:
@@ -123,6 +134,13 @@ class Outbox:
         """Put aside, in `NAME.refused`, what the server will never take."""
         with open(self.path.with_suffix(".refused"), "a", encoding="utf-8") as file:
             file.write(json.dumps({**operation, "refused": reason}, ensure_ascii=False) + "\n")
+
+    def set_aside(self, operation: Operation) -> Path:
+        """Keep a damaged line in `NAME.damaged`; returns that file."""
+        place = self.path.with_suffix(".damaged")
+        with open(place, "a", encoding="utf-8") as file:
+            file.write((operation.get(DAMAGED) or json.dumps(operation, ensure_ascii=False)) + "\n")
+        return place
 
     def close(self) -> None:
         """Release the outbox; remove it when everything has been sent."""
@@ -175,7 +193,7 @@ class Outbox:
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
             os.ftruncate(self._fd, len(whole))
-        return [json.loads(line) for line in whole.splitlines()]
+        return [_parse(line) for line in whole.split(b"\n")[:-1]]
 
     def _store(self, operation: Operation, place: Path) -> Operation:
         place.mkdir(parents=True, exist_ok=True)
@@ -193,3 +211,37 @@ class Outbox:
                     os.fsync(file.fileno())
         rest = {k: v for k, v in operation.items() if k not in ("text", "name", "path")}
         return {**rest, "stored": f"{place.name}/{name}"}
+
+
+def is_operation(value: Operation) -> bool:
+    """Whether a line of an outbox says something that can be sent."""
+    fields = _FIELDS.get(str(value.get("op")))
+    return fields is not None and all(isinstance(value.get(key), kind) for key, kind in fields.items())
+
+
+def _parse(line: bytes) -> Operation:
+    """A line's JSON object; `{"damaged": its text}` where it is none."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {DAMAGED: line.decode(errors="replace").rstrip("\n")}
+
+
+def _head(path: Path, value: Operation) -> Operation:
+    """The first line of an outbox. Where it is damaged, the file's name tells the run; `backend` is missing then."""
+    if isinstance(value.get("uid"), str):
+        return value
+    return {"uid": path.stem.partition("+")[0], "run_id": None, "time": 0.0, DAMAGED: True}
+
+
+def _read_marker(path: Path) -> dict[str, Any]:
+    """How much has been sent; nothing where the marker is missing or damaged, since sending twice changes nothing."""
+    try:
+        state = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    sent, run_id = (state.get("sent"), state.get("run_id")) if isinstance(state, dict) else (None, None)
+    if not isinstance(sent, int) or sent < 0 or not (run_id is None or isinstance(run_id, str)):
+        return {}
+    return {"sent": sent, "run_id": run_id}

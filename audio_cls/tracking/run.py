@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audio_cls.disk import is_disk_full
-from audio_cls.tracking.outbox import Operation, Outbox
+from audio_cls.snapshots import is_writable
+from audio_cls.tracking.outbox import DAMAGED, Operation, Outbox, is_operation
 from audio_cls.tracking.reads import without_password
 from audio_cls.tracking.sender import Backend, NotYet, Sender, clean_key, clean_value, finite
 from audio_cls.tracking.store import Breaker, Refused, is_conflict, is_final, open_client
@@ -44,6 +45,10 @@ class Link:
         """Which server an outbox is for; not its address, which may hold a password."""
         return "workspace" if self.uri is None else hashlib.sha256(self.uri.encode()).hexdigest()[:16]
 
+    @property
+    def read_only(self) -> bool:
+        return self.uri is None and not is_writable(self.workspace.mlflow_db)
+
     def connected(self) -> Backend:
         if self._backend is None:
             self._backend = Backend(open_client(self.workspace, self.uri), self.workspace, self.uri)
@@ -70,7 +75,9 @@ class Link:
             if time.monotonic() > deadline:
                 return sent, False
             try:
-                if sender.run_id is None and operation["op"] != "open":
+                if not is_operation(operation):
+                    self.damaged(box.set_aside(operation))
+                elif sender.run_id is None and operation["op"] != "open":
                     box.refuse(operation, "its run was refused")
                 else:
                     self.send(sender, operation, again=True)
@@ -85,6 +92,18 @@ class Link:
             box.mark(sender.run_id)
             sent += 1
         return sent, True
+
+    def damaged(self, aside: Path) -> None:
+        """Say once that an outbox has damaged lines."""
+        if str(aside) not in self._warned:
+            self._warned.add(str(aside))
+            _log.warning(
+                "what was kept of a run has damaged lines: they are put aside in %s, and the rest is sent", aside
+            )
+
+    def mine(self, head: Operation) -> bool:
+        """Whether an outbox is for this server; one whose head is damaged is taken to be."""
+        return DAMAGED in head or head.get("backend") == self.name
 
     def fault(self, error: Exception) -> None:
         """The server failed: say so once, and leave it alone for a while."""
@@ -204,6 +223,9 @@ class Run:
 
     def _do(self, operation: Operation) -> None:
         link = self._link
+        if link.read_only:
+            link.warn(Refused(f"the workspace {link.workspace.root} is read-only"))
+            self._refused = True
         if not self._refused and self._guard is not None and not self._guard():
             self._refused = True
         if self._refused:
@@ -268,7 +290,7 @@ class Run:
         """What an earlier process kept of this run: it must go first. Also where it knows the run by its local uid alone."""
         link = self._link
         for path, head in Outbox.heads(link.workspace.outbox):
-            if head.get("backend") == link.name and uid in (head["uid"], head["run_id"]):
+            if link.mine(head) and uid in (head["uid"], head["run_id"]):
                 box = Outbox.take(path, wait_seconds=15)  # another process may be sending it now
                 if box is not None:
                     self._sender.uid = head["uid"]

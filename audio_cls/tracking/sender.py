@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from audio_cls.tracking.notes import NOTE, note_tags
 from audio_cls.tracking.outbox import Operation, Outbox
 from audio_cls.tracking.store import Refused, create_experiment
 from audio_cls.workspace import Workspace
@@ -43,9 +44,7 @@ class Backend:
         if name in self._experiments:
             return self._experiments[name]
         wanted = {"mlflow.experimentKind": "custom_model_development", **(tags or {})}
-        if note:
-            wanted["mlflow.note.content"] = note
-        wanted = {k: v[:5000] for k, v in wanted.items()}
+        wanted = {k: v[:5000] for k, v in wanted.items()} | note_tags(note)
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:
@@ -57,6 +56,8 @@ class Backend:
                 found = self.client.get_experiment_by_name(name)
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
+        if NOTE in found.tags:
+            wanted = {k: v for k, v in wanted.items() if k not in note_tags(note)}
         for key, value in wanted.items():
             if key not in found.tags:
                 self.client.set_experiment_tag(found.experiment_id, key, value)

@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from audio_cls.errors import UserError
+from audio_cls.snapshots import is_writable, readable_copy, scratch_folder
 from audio_cls.workspace import Workspace, fsync_folder
 
 __all__ = [
     "REQUEST_SECONDS",
     "Breaker",
     "Refused",
+    "copy_to_read",
     "create_experiment",
     "database_uri",
     "import_mlflow",
@@ -82,15 +84,32 @@ def database_uri(path: Path) -> str:
 
 
 def open_client(workspace: Workspace, uri: str | None) -> Any:
-    """An `MlflowClient` on the workspace's own database (created or relocated where needed), or on the server at `uri`."""
+    """An `MlflowClient` on the workspace's own database (created or relocated where needed), or on the server at `uri`.
+
+    In a read-only workspace it is a client on a copy of the database, to read from.
+    """
     mlflow = import_mlflow()
     if uri is not None:
         return mlflow.MlflowClient(tracking_uri=uri)
+    if not is_writable(workspace.mlflow_db):
+        return mlflow.MlflowClient(tracking_uri=database_uri(copy_to_read(workspace)))
     with workspace.lock("mlflow", timeout=120):  # concurrent first use of a fresh database breaks MLflow's migrations
         if not workspace.mlflow_db.exists():
             _create(workspace)
         relocate(workspace)
         return mlflow.MlflowClient(tracking_uri=database_uri(workspace.mlflow_db))
+
+
+def copy_to_read(workspace: Workspace) -> Path:
+    """Return a copy of a read-only workspace's mlflow.db, its paths as the workspace lies now; empty where there is none."""
+    if workspace.mlflow_db.exists():
+        copy = readable_copy(workspace.mlflow_db)
+    else:
+        copy = scratch_folder() / workspace.mlflow_db.name
+    if not copy.exists():
+        _new_database(copy, copy.parent)
+    _relocate(copy, str(workspace.root))
+    return copy
 
 
 def create_experiment(client: Any, workspace: Workspace, uri: str | None, name: str, tags: dict[str, str]) -> str:
@@ -106,18 +125,22 @@ def create_experiment(client: Any, workspace: Workspace, uri: str | None, name: 
 
 def _create(workspace: Workspace) -> None:
     """Make the database beside its place and move it there whole: a kill on the way leaves none, not half of one."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     workspace.artifacts.mkdir(parents=True, exist_ok=True)
     for old in workspace.root.glob(".mlflow.db.*.tmp*"):
         old.unlink(missing_ok=True)
     temporary = workspace.root / f".mlflow.db.{secrets.token_hex(4)}.tmp"
     try:
-        SqlAlchemyStore(database_uri(temporary), str(workspace.artifacts)).engine.dispose()
+        _new_database(temporary, workspace.artifacts)
         os.replace(temporary, workspace.mlflow_db)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(workspace.root)
+
+
+def _new_database(path: Path, artifacts: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(database_uri(path), str(artifacts)).engine.dispose()
 
 
 def relocate(workspace: Workspace) -> int:
@@ -128,17 +151,26 @@ def relocate(workspace: Workspace) -> int:
     default experiment where it is not; all is changed in one transaction. Call it under the workspace's lock.
     """
     new = str(workspace.root)
-    con = sqlite3.connect(workspace.mlflow_db, timeout=60, isolation_level=None)
+    rows, old = _relocate(workspace.mlflow_db, new)
+    if rows:
+        _forget_places()
+        _log.warning(
+            "the workspace has moved from %s to %s: %d artifact paths in mlflow.db now follow it", old, new, rows
+        )
+    return rows
+
+
+def _relocate(database: Path, new: str) -> tuple[int, str | None]:
+    """Rewrite the paths for the root `new`: the number of rows changed, and the root they had."""
+    con = sqlite3.connect(database, timeout=60, isolation_level=None)
     try:
         tables = {name for (name,) in con.execute("select name from sqlite_master where type = 'table'")}
         if not {"experiments", "experiment_tags"} <= tables:
-            raise UserError(
-                f"{workspace.mlflow_db} is no MLflow database: it has no table of experiments. Move it away."
-            )
+            raise UserError(f"{database} is no MLflow database: it has no table of experiments. Move it away.")
         tag = con.execute("select experiment_id, value from experiment_tags where key = ?", (ROOT_TAG,)).fetchone()
         old = tag[1] if tag else _first_root(con)
         if tag and old == new:
-            return 0
+            return 0, old
         home = con.execute("select min(experiment_id) from experiments").fetchone()[0]
         con.execute("begin immediate")
         rows = 0
@@ -161,12 +193,7 @@ def relocate(workspace: Workspace) -> int:
         con.execute("commit")
     finally:
         con.close()  # rolls back what was not committed
-    if rows:
-        _forget_places()
-        _log.warning(
-            "the workspace has moved from %s to %s: %d artifact paths in mlflow.db now follow it", old, new, rows
-        )
-    return rows
+    return rows, old
 
 
 def _forget_places() -> None:

@@ -1,13 +1,26 @@
-"""The saved views of an ablation suite in MLflow's UI: a table of arms, bars and curves grouped by arm, parallel coordinates."""
+"""The saved views of an ablation suite in MLflow's UI: arms as a table and as bars, curves grouped by arm, parallel coordinates.
+
+MLflow's bars have no error bars (none in 3.17): the table of arms and the suite's page say the spread and the interval.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from audio_cls.tracking.views import View, bar, line, parallel, save_view, section, view_links_of
+from audio_cls.tracking.views import (
+    View,
+    bar,
+    line,
+    numeric_or_named_axes,
+    parallel,
+    quoted,
+    save_view,
+    section,
+    view_links_of,
+)
 
-__all__ = ["arm_figures", "save_suite_views"]
+__all__ = ["arm_colours", "arm_figures", "save_suite_views", "suite_view_names"]
 
 
 def arm_figures(metric: str) -> dict[str, str]:
@@ -23,6 +36,20 @@ def arm_figures(metric: str) -> dict[str, str]:
         "low": f"final/{metric}_low",
         "high": f"final/{metric}_high",
     }
+
+
+# One for each arm, in turn; told apart by people who do not see all colours (Okabe and Ito, 2008), without its yellow and black.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#7F7F7F", "#8C564B")
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the tag that gives an arm's runs their colour in MLflow's charts, by arm."""
+    return {arm: {"mlflow.runColor": _COLOURS[i % len(_COLOURS)]} for i, arm in enumerate(arms)}
+
+
+def suite_view_names(suite: str) -> list[str]:
+    """The names of a suite's views: arms as a table and as bars, curves by arm, runs."""
+    return [f"{suite}: arms", f"{suite}: bars", f"{suite}: by arm", f"{suite}: runs"]
 
 
 def save_suite_views(
@@ -43,25 +70,32 @@ def save_suite_views(
         address: of the UI, `http://127.0.0.1:5000`.
         ascending: whether less is better.
     """
-    figures, keys = arm_figures(metric), list(keys)[:12]
-    mine = f"params.`ablation.suite` = '{suite}'"
+    figures, keys = arm_figures(metric), list(keys)
+    mine = f"params.`ablation.suite` = {quoted(suite)}"
     # No more than fit beside the verdict, which says the interval and p as well; the others are in the column picker.
     columns = {f"metrics.`{figures[k]}`": w for k, w in (("mean", 120), ("std", 105), ("n", 85), ("difference", 175))}
-    arms = ["params.`ablation.arm`", *columns, "tags.`verdict`", *(f"params.`{k}`" for k in keys), "tags.`state`"]
-    names = [f"{suite}: arms", f"{suite}: by arm", f"{suite}: runs"]
+    mean, spread, *others = columns
+    arms = ["tags.`state`", mean, spread, "tags.`verdict`", *others, *(f"params.`{k}`" for k in keys)]
+    names = suite_view_names(suite)
+    of_arms: View = {
+        "searchFilter": f"tags.kind = 'arm' and {mine}",
+        "orderByKey": f"metrics.`{figures['mean']}`",
+        "orderByAsc": ascending,
+        "selectedColumns": arms,
+        "columnOrder": arms,
+        "columnWidths": {"tags.`state`": 110, "tags.`verdict`": 520, **columns},
+    }
+    save_view(client, experiment_id, names[0], **of_arms)
     save_view(
         client,
         experiment_id,
-        names[0],
-        searchFilter=f"tags.kind = 'arm' and {mine}",
-        orderByKey=f"metrics.`{figures['mean']}`",
-        orderByAsc=ascending,
-        selectedColumns=arms,
-        columnOrder=arms,
-        columnWidths={"tags.`verdict`": 560, **columns},
+        names[1],
+        **of_arms,
+        compareRunSections=[section("Arms", 1, 300)],  # one beside another, their titles would be cut
+        compareRunCharts=[bar("Arms", m, 100) for m in (figures["mean"], figures["difference"], "final/train_seconds")],
     )
     judged = f"{select}/{metric}"
-    cells = [f"metrics.`{judged}`", "params.`ablation.arm`", "params.`seed`", *(f"params.`{k}`" for k in keys), "tags.`state`"]  # fmt: skip
+    cells = ["tags.`state`", f"metrics.`{judged}`", "params.`ablation.arm`", "params.`seed`", *(f"params.`{k}`" for k in keys)]  # fmt: skip
     common: View = {
         "searchFilter": f"tags.kind = 'cell' and {mine}",
         "orderByKey": f"metrics.`{judged}`",
@@ -72,46 +106,25 @@ def save_suite_views(
     save_view(
         client,
         experiment_id,
-        names[1],
+        names[2],
         **common,
         groupBy={"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "ablation.arm"}]},
-        compareRunSections=[section("Arms", 3, 300), section("Curves", 2)],
+        compareRunSections=[section("Curves", 1), section("Gap", 1, 300)],
         compareRunCharts=[
-            bar("Arms", judged, 100),
-            bar("Arms", "final/train_seconds", 100),
-            bar("Arms", "final/loss_gap", 100),
+            bar("Gap", "final/loss_gap", 100),
             line("Curves", f"val/{metric}", 100),
             line("Curves", "val/loss", 100),
             line("Curves", "train/loss", 100),
         ],
     )
-    axes = ["ablation.arm", "seed", *_axes(client, experiment_id, common["searchFilter"], keys)]
+    axes = ["ablation.arm", "seed", *numeric_or_named_axes(client, experiment_id, common["searchFilter"], keys)]
     save_view(
         client,
         experiment_id,
-        names[2],
+        names[3],
         **common,
         compareRunSections=[section("Runs", 1, 460), section("Figures", 1)],
         compareRunCharts=[parallel("Runs", "arms, seeds, folds", judged, axes, 500), bar("Figures", judged, 100)],
     )
     links = view_links_of(client.get_experiment(experiment_id), address)
     return {name: links[name] for name in names if name in links}
-
-
-def _axes(client: Any, experiment_id: str, query: str, keys: Sequence[str]) -> list[str]:
-    """Parameters that make an axis: MLflow leaves out runs whose value is a word on an axis of numbers."""
-    runs = client.search_runs([experiment_id], query, max_results=500)
-    out = []
-    for key in keys:
-        values = {run.data.params.get(key, "none") for run in runs}
-        if len({_is_number(v) for v in values}) == 1 and len(values) > 1:
-            out.append(key)
-    return out
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -21,11 +21,12 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from audio_cls.errors import UserError
 from audio_cls.tracking import reads as reads
+from audio_cls.tracking.addresses import running_address
 from audio_cls.tracking.environment import environment_tags
+from audio_cls.tracking.notes import experiment_note, renew_note
 from audio_cls.tracking.outbox import Operation, Outbox
 from audio_cls.tracking.reads import RunInfo
 from audio_cls.tracking.run import TAG_LIMIT, Link, Run, State, now_ms
@@ -62,6 +63,10 @@ class DatasetInfo:
             "context": context,
         }
 
+    def note(self) -> str:
+        """The description of the experiment on this data set, in Markdown."""
+        return experiment_note(self.operation())
+
 
 class Tracker:
     """The runs of a workspace: on its own database, or on the MLflow server at `uri` (the workspace's `tracking` unless
@@ -71,6 +76,11 @@ class Tracker:
         self.workspace, self.uri = workspace, uri or workspace.tracking
         self._link = Link(workspace, self.uri, retry_seconds)
         self._experiments: dict[str, Operation] = {}
+
+    @property
+    def read_only(self) -> bool:
+        """Whether runs can be read but nothing recorded: in a workspace that is read-only, without a server."""
+        return self._link.read_only
 
     def experiment(self, name: str, note: str = "", tags: Mapping[str, str] | None = None) -> str | None:
         """Get or create an experiment (its header note in Markdown); its id, or None while the server cannot be asked."""
@@ -109,6 +119,8 @@ class Tracker:
         """
         uid = run_id or self.new_id()
         run = Run(self._link, uid, resume=run_id is not None, guard=guard)
+        if dataset is not None:
+            self._experiments.setdefault(experiment_name, {"name": experiment_name, "note": dataset.note()})
         labels = {"kind": kind, "state": "RUNNING", "reason": "", **(tags or {})}
         run._do(
             {
@@ -139,10 +151,12 @@ class Tracker:
         Called at the start of every command. Runs that another process is recording are left to it. Never raises.
         """
         sent, deadline = 0, time.monotonic() + seconds
+        if self.workspace.read_only:
+            return 0
         for path, head in Outbox.heads(self.workspace.outbox):
             if time.monotonic() > deadline or not self._link.breaker.allows():
                 break
-            if head.get("backend") != self._link.name:
+            if not self._link.mine(head):
                 continue
             try:
                 box = Outbox.take(path)
@@ -160,7 +174,7 @@ class Tracker:
 
     def pending(self) -> int:
         """The number of runs of which something has not been sent."""
-        return sum(head.get("backend") == self._link.name for _, head in Outbox.heads(self.workspace.outbox))
+        return sum(self._link.mine(head) for _, head in Outbox.heads(self.workspace.outbox))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -191,25 +205,21 @@ class Tracker:
     def saved_views(
         self,
         experiment_name: str,
+        study: str,
         metric: str,
         params: Sequence[str] = (),
         *,
         ascending: bool = False,
-        address: str = LOOPBACK,
+        address: str | None = None,
     ) -> dict[str, str]:
-        """Create or renew the experiment's views (see `tracking.views.save_views`); their links by name. Empty, with a
-        warning, where it fails."""
-        from audio_cls.tracking.views import save_views
+        """Create or renew the views of a study (see `tracking.views.save_views`); their links by name. In a read-only workspace
+        they stay as they are. Empty, with a warning, where it fails."""
+        from audio_cls.tracking.views import save_views, study_view_names
 
-        try:
-            if not self._link.breaker.allows():
-                return {}
-            backend = self._link.connected()
-            number = backend.experiment(**self._experiments.get(experiment_name, {"name": experiment_name}))
-            return save_views(backend.client, number, metric, params, self._address(address), ascending)
-        except Exception as error:
-            self._link.fault(error)
-            return {}
+        def save(client: Any, experiment_id: str, address: str) -> dict[str, str]:
+            return save_views(client, experiment_id, study, metric, params, address, ascending)
+
+        return self._views(experiment_name, study_view_names(study), save, address)
 
     def suite_views(
         self,
@@ -220,47 +230,63 @@ class Tracker:
         keys: Sequence[str],
         *,
         ascending: bool = False,
-        address: str = LOOPBACK,
+        address: str | None = None,
     ) -> dict[str, str]:
-        """Create or renew the views of an ablation suite (see `tracking.suites.save_suite_views`); their links by name.
-        Empty, with a warning, where it fails."""
-        from audio_cls.tracking.suites import save_suite_views
+        """Create or renew the views of an ablation suite (see `tracking.suites.save_suite_views`), as `saved_views` does."""
+        from audio_cls.tracking.suites import save_suite_views, suite_view_names
+
+        def save(client: Any, experiment_id: str, address: str) -> dict[str, str]:
+            return save_suite_views(client, experiment_id, suite, metric, select, keys, address, ascending)
+
+        return self._views(experiment_name, suite_view_names(suite), save, address)
+
+    def _views(
+        self,
+        experiment_name: str,
+        names: Sequence[str],
+        save: Callable[[Any, str, str], dict[str, str]],
+        address: str | None,
+    ) -> dict[str, str]:
+        from audio_cls.tracking.views import view_links_of
 
         try:
             if not self._link.breaker.allows():
                 return {}
             backend = self._link.connected()
+            if self.read_only:
+                found = backend.client.get_experiment_by_name(experiment_name)
+                links = view_links_of(found, self._address(address)) if found else {}
+                return {name: links[name] for name in names if name in links}
             number = backend.experiment(**self._experiments.get(experiment_name, {"name": experiment_name}))
-            return save_suite_views(
-                backend.client, number, suite, metric, select, keys, self._address(address), ascending
-            )
+            links = save(backend.client, number, self._address(address))
+            renew_note(backend.client, number)
+            return links
         except Exception as error:
             self._link.fault(error)
             return {}
 
-    def view_links(self, address: str = LOOPBACK) -> list[tuple[str, str]]:
+    def view_links(self, address: str | None = None) -> list[tuple[str, str]]:
         """The saved views of all experiments, `("EXPERIMENT: VIEW", link)`."""
         from audio_cls.tracking.views import view_links
 
         return view_links(self._readable(), self._address(address))
 
-    def serve_ui(self, port: int = 5000, host: str = "127.0.0.1") -> NoReturn:
-        """Become the server of MLflow's UI until it is interrupted.
+    def experiment_name(self, experiment_id: str) -> str:
+        """The name of an experiment."""
+        return str(self._readable().get_experiment(experiment_id).name)
 
-        Raises:
-            UserError: where the port is taken, or the runs lie on a server, which has a UI of its own.
-        """
-        from audio_cls.tracking.views import serve_ui
+    def views_by_experiment(self) -> dict[str, dict[str, str]]:
+        """The links of all saved views, relative to the server's root, by the experiment's id and the view's name."""
+        from audio_cls.tracking.views import view_links_of
 
-        if self.uri is not None:
-            raise UserError(f"the runs lie on the server {reads.without_password(self.uri)}: open that in a browser")
-        serve_ui(self.workspace, port, host)
+        found = self._readable().search_experiments(max_results=1000)
+        return {str(e.experiment_id): view_links_of(e, "") for e in found}
 
     # -- the parts of the above ---------------------------------------------------------------------------------------
 
-    def _address(self, otherwise: str) -> str:
+    def _address(self, given: str | None) -> str:
         """Where a browser finds the UI; without the password, since links are printed and kept."""
-        return reads.without_password(self.uri) if self.uri else otherwise
+        return reads.without_password(self.uri) if self.uri else given or running_address(self.workspace) or LOOPBACK
 
     def _readable(self) -> Any:
         if self._link.breaker.remote and not self._link.breaker.allows():

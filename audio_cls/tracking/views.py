@@ -1,4 +1,4 @@
-"""What the MLflow UI opens on: saved views of an experiment, their links, and the server that shows them.
+"""What the MLflow UI opens on: saved views of an experiment, and their links.
 
 MLflow keeps a shared view as an experiment tag `mlflow.sharedViewState.KEY` holding the state of its runs page. This is not
 documented (found in 3.17): the views are a nicety, guarded by a test, and nothing depends on them.
@@ -9,33 +9,29 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import socket
 import time
 import zlib
 from collections.abc import Sequence
-from typing import Any, NoReturn
-
-from audio_cls.errors import UserError
-from audio_cls.interpreter import python_command, safe_environment
-from audio_cls.tracking.store import database_uri, import_mlflow, open_client
-from audio_cls.workspace import Workspace
+from typing import Any
 
 __all__ = [
     "View",
     "bar",
     "line",
+    "numeric_or_named_axes",
     "parallel",
+    "quoted",
     "save_view",
     "save_views",
     "section",
-    "serve_ui",
-    "ui_command",
+    "study_view_names",
     "view_links",
     "view_links_of",
 ]
 
+TAG_LIMIT = 20_000  # MLflow's, of an experiment's tag, in characters
 _TAG = "mlflow.sharedViewState."
+_REPLACED = ("Trials (table)", "Curves", "What matters")  # of earlier versions, which mixed the studies of a corpus
 _STATE: dict[str, Any] = {
     "searchFilter": "",
     "orderByKey": "attributes.start_time",
@@ -130,54 +126,73 @@ def save_view(client: Any, experiment_id: str, name: str, **state: Any) -> str:
             client.delete_experiment_tag(experiment_id, tag)
     now = int(time.time() * 1000)
     created = json.loads(tags[_TAG + key]).get("createdAt", now) if _TAG + key in tags else now
-    packed = base64.b64encode(zlib.compress(json.dumps({**_STATE, **state}).encode(), 9)).decode()
-    view = {"name": name, "createdAt": created, "updatedAt": now, "state": f"deflate;{packed}"}
-    client.set_experiment_tag(experiment_id, _TAG + key, json.dumps(view))
+    view = {"name": name, "createdAt": created, "updatedAt": now}
+    while len(text := json.dumps({**view, "state": _packed(state)})) > TAG_LIMIT and state.get("selectedColumns"):
+        state = _halved(state)
+    client.set_experiment_tag(experiment_id, _TAG + key, text)
     return key
 
 
+def _halved(state: View) -> View:
+    """The state with half as many columns, and axes."""
+    columns = state["selectedColumns"][: len(state["selectedColumns"]) // 2]
+    charts = [
+        {**c, "selectedParams": c["selectedParams"][: len(columns)]} if "selectedParams" in c else c
+        for c in state.get("compareRunCharts", [])
+    ]
+    return {**state, "selectedColumns": columns, "columnOrder": columns, "compareRunCharts": charts}
+
+
+def _packed(state: View) -> str:
+    return "deflate;" + base64.b64encode(zlib.compress(json.dumps({**_STATE, **state}).encode(), 9)).decode()
+
+
 def save_views(
-    client: Any, experiment_id: str, metric: str, params: Sequence[str], address: str, ascending: bool = False
+    client: Any,
+    experiment_id: str,
+    study: str,
+    metric: str,
+    params: Sequence[str],
+    address: str,
+    ascending: bool = False,
 ) -> dict[str, str]:
-    """The three views of an experiment's trials; returns their links by name.
+    """Create or renew the three views of a study's trials; returns their links by name.
 
     Args:
-        metric: what runs are ranked by: `val/macro_f1` over the epochs, its best value in `best/macro_f1`; either will do.
-        params: the parameters that vary, as columns and axes; the first twelve at most are shown.
+        study: whose trials the views show; their names begin with it.
+        metric: what trials are ranked by: `val/macro_f1` over the epochs, its best value in `best/macro_f1`; either will do.
+        params: the parameters that the study searches, as columns and axes.
         address: of the UI, `http://127.0.0.1:5000`.
         ascending: whether less is better.
     """
     name = metric.removeprefix("best/").removeprefix("val/")
     best, over_epochs = f"best/{name}", f"val/{name}"
-    params = list(params)[:12]
+    query = f"tags.kind = 'trial' and tags.study = {quoted(study)}"
+    widths = {"tags.`state`": 110, f"metrics.`{best}`": 130, "tags.`revived`": 80, "tags.`reason`": 220}
     columns = [
+        "tags.`state`",  # first: MLflow shows pruned and failed runs with the same mark
         f"metrics.`{best}`",
         *(f"params.`{p}`" for p in params),
-        "tags.`state`",
+        "metrics.`best/epoch`",
         "tags.`revived`",
         "tags.`reason`",
-        "attributes.`Dataset`",
     ]
     common: View = {
-        "searchFilter": "tags.kind = 'trial'",
+        "searchFilter": query,
         "orderByKey": f"metrics.`{best}`",
         "orderByAsc": ascending,
         "selectedColumns": columns,
         "columnOrder": [*columns, "duration"],
-        "columnWidths": {
-            columns[0]: 130,
-            "tags.`state`": 110,
-            "tags.`revived`": 80,
-            "tags.`reason`": 220,
-            "attributes.`Dataset`": 180,
-        },
+        "columnWidths": widths,
     }
     curves = list(dict.fromkeys([over_epochs, "val/loss", "train/loss"]))
-    save_view(client, experiment_id, "Trials (table)", **common)
+    axes = numeric_or_named_axes(client, experiment_id, query, params) or list(params)
+    names = study_view_names(study)
+    save_view(client, experiment_id, names[0], **common)
     save_view(
         client,
         experiment_id,
-        "Curves",
+        names[1],
         **common,
         compareRunSections=[section("Curves", 2), section("Best", 1)],
         compareRunCharts=[*(line("Curves", c) for c in curves), bar("Best", best)],
@@ -185,27 +200,42 @@ def save_views(
     save_view(
         client,
         experiment_id,
-        "What matters",
+        names[2],
         **common,
         compareRunSections=[section("What matters", 1, 460), section("Best", 1)],
-        compareRunCharts=[
-            parallel("What matters", "what matters", best, _axes(client, experiment_id, params)),
-            bar("Best", best),
-        ],
+        compareRunCharts=[parallel("What matters", "what matters", best, axes), bar("Best", best)],
     )
-    return view_links_of(client.get_experiment(experiment_id), address)
+    experiment = client.get_experiment(experiment_id)
+    for tag, value in experiment.tags.items():
+        if tag.startswith(_TAG) and _name(value) in _REPLACED:
+            client.delete_experiment_tag(experiment_id, tag)
+    links = view_links_of(experiment, address)
+    return {name: links[name] for name in names if name in links}
 
 
-def _axes(client: Any, experiment_id: str, params: Sequence[str]) -> list[str]:
-    """The parameters that make an axis: MLflow leaves out, silently, every run whose value is a word on an axis of numbers, so
-    one that is a number here and `none` there would hide the runs without it; one that never varies says nothing."""
-    runs = client.search_runs([experiment_id], "tags.kind = 'trial'", max_results=500)
+def study_view_names(study: str) -> list[str]:
+    """The names of a study's views: the table, the curves, the parameters."""
+    return [f"{study}: trials", f"{study}: curves", f"{study}: what matters"]
+
+
+def quoted(text: str) -> str:
+    """A text in MLflow's filter language, which has no escapes."""
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
+def numeric_or_named_axes(client: Any, experiment_id: str, query: str, params: Sequence[str]) -> list[str]:
+    """Return the parameters that make an axis of parallel coordinates.
+
+    MLflow leaves out, silently, every run whose value is a word on an axis of numbers, so a parameter that is a number in one run and
+    `none` in another would hide runs; one that never varies says nothing.
+    """
+    runs = client.search_runs([experiment_id], query, max_results=500)
     axes = []
     for param in params:
         values = {run.data.params.get(param, "none") for run in runs}
-        if not runs or (len(values) > 1 and len({_is_number(v) for v in values}) == 1):
+        if len(values) > 1 and len({_is_number(v) for v in values}) == 1:
             axes.append(param)
-    return axes or list(params)
+    return axes
 
 
 def _is_number(text: str) -> bool:
@@ -247,45 +277,3 @@ def _state(value: str) -> View:
         return dict(json.loads(state))
     except (ValueError, KeyError, zlib.error):
         return {}
-
-
-def ui_command(workspace: Workspace, port: int = 5000, host: str = "127.0.0.1") -> list[str]:
-    """The command that serves MLflow's UI on the workspace."""
-    return [
-        *python_command("mlflow", "server"),
-        "--uvicorn-opts",
-        f"--app-dir {os.devnull}",  # uvicorn puts it, the current folder by default, at the front of the search path
-        "--backend-store-uri",
-        database_uri(workspace.mlflow_db),
-        "--default-artifact-root",
-        str(workspace.artifacts),
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-
-
-def serve_ui(workspace: Workspace, port: int = 5000, host: str = "127.0.0.1") -> NoReturn:
-    """Become the UI's server, until it is interrupted. The database is created or relocated first.
-
-    Raises:
-        UserError: where the port is taken.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(
-                f"the UI cannot listen on {host}:{port}: {error.strerror}. Choose another --port."
-            ) from None
-    import_mlflow()
-    open_client(workspace, None)
-    os.chdir(workspace.root)
-    command = ui_command(workspace, port, host)
-    # MLflow would start a dozen job consumers for its GenAI features: nothing here uses them, and they keep a core busy.
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **safe_environment()}
-    os.execve(command[0], command, environment)  # not a child of ours, which a signal to us would leave behind
