@@ -8,11 +8,9 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from audio_cls.commands import say_resolved
 from audio_cls.config import parse_assignment
-from audio_cls.console import progress, table
+from audio_cls.console import progress, say, table
 from audio_cls.errors import UserError
 from audio_cls.runs import RunState, item_folder
 from audio_cls.stopping import GRACE_SECONDS
@@ -86,11 +84,11 @@ def run_command(
     parent.finish("INTERRUPTED" if left else "COMPLETE", f"{total - left} of {total} runs" if left else "")
     tracker.flush()
     for failed in (s.failure for s in states if s.state == "FAILED" and s.failure):
-        click.echo(f"a whole traceback is in {failed}", err=True)
+        say(f"a whole traceback is in {failed}", err=True)
     for refused in sorted({s.reason for s in states if s.state == "REFUSED"}):
-        click.echo(f"refused: {refused}", err=True)
+        say(f"refused: {refused}", err=True)
     if left:
-        click.echo(f"{left} of {total} runs are left; the same command goes on with them")
+        say(f"{left} of {total} runs are left; the same command goes on with them")
         raise SystemExit(130)
 
 
@@ -136,7 +134,7 @@ def list_command(workspace: Workspace) -> None:
         except UserError as error:
             rows.append([name, "", "refused", str(error)])
     if not rows:
-        click.echo("no suites yet. Start one with: audio-cls ablate run FILE")
+        say("no suites yet. Start one with: audio-cls ablate run FILE")
         return
     table("suites", ["suite", "metric", "state", "verdicts"], rows)
 
@@ -156,29 +154,27 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
     print_folds(first)
     for what, text in first.terms:
         if what == "groups":
-            click.echo(f"note: {text}")
+            say(f"note: {text}")
     scores = first.scores
     intervals = bootstrap_arms(first, scores, suite.corpus)
-    click.echo(
-        f"{ablation.name}: {first.state}; {first.metric} of the {ablation.select} epoch, against {ablation.reference}"
-    )
+    say(f"{ablation.name}: {first.state}; {first.metric} of the {ablation.select} epoch, against {ablation.reference}")
     for line in first.findings:
-        click.echo(line)
+        say(line)
     for arm in first.arms:
         if arm.verdict is not None:
-            click.echo(f"  {arm.name}: {arm.verdict.text}")
+            say(f"  {arm.name}: {arm.verdict.text}")
             for line in more_lines(arm, intervals.get(arm.name), in_points(first.metric)):
-                click.echo(f"    {line}")
+                say(f"    {line}")
     for arm in first.arms:
         for words, reason in arm.failed:
-            click.echo(f"FAILED {words}: {reason}")
+            say(f"FAILED {words}: {reason}")
     test = read_result(tracker, suite.state.run_id)
     history = suite_history(suite, first)
     for line in (*(test.lines() if test else ()), *first.openings, *([history] if history else ())):
-        click.echo(f"TEST SPLIT {line}")
+        say(f"TEST SPLIT {line}")
     path = suite.workspace.reports / f"suite-{ablation.name}.html"
     if suite.workspace.read_only:
-        click.echo(f"no page: the workspace is read-only (it would be {path})")
+        say(f"no page: the workspace is read-only (it would be {path})")
     elif first.done:
         path.parent.mkdir(parents=True, exist_ok=True)
         page = build_report(first, tracker, suite.corpus, scores, intervals, test, summed[1:], history)
@@ -187,7 +183,7 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
             run = tracker.reopen(suite.state.run_id)
             run.artifact_text("report.html", path.read_text(encoding="utf-8"))
             run.close()
-        click.echo(f"report: {path}")
+        say(f"report: {path}")
     known = ablation.base.flatten()
     declared = {key for changes in ablation.arms.values() for key in changes} | {ablation.fold_key or ""}
     keys = sorted(k for k in declared | {key.rpartition(".")[0] for key in declared} if k in known)
@@ -196,9 +192,9 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
         ascending=ascending(first),
     )  # fmt: skip
     if links:
-        click.echo("MLflow UI: audio-cls ui, then")
+        say("MLflow UI: audio-cls ui, then")
         for title, link in links.items():
-            click.echo(f"  {title}: {link}")
+            say(f"  {title}: {link}")
 
 
 def suite_history(suite: Suite, result: SuiteResult) -> str:
@@ -252,7 +248,7 @@ def print_folds(result: SuiteResult) -> None:
         unit = " (points)" if in_points(result.metric) else ""
         table(f"{result.ablation.name}: {result.metric}{unit} by fold, mean over seeds", columns, rows[:FOLDS_SHOWN])
         if len(rows) > FOLDS_SHOWN:
-            click.echo(f"... and {len(rows) - FOLDS_SHOWN} more folds: on the page")
+            say(f"... and {len(rows) - FOLDS_SHOWN} more folds: on the page")
 
 
 def _set_failed_aside(suite: Suite) -> None:

@@ -179,6 +179,8 @@ class FeatureCache:
 class Batches:
     """The training and evaluation batches of one experiment on one corpus."""
 
+    watch: Watch = QUIET
+
     def __init__(
         self,
         experiment: Experiment,

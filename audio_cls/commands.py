@@ -94,9 +94,9 @@ def train_command(
 def say_resolved(resolved: Resolved, corpus: Corpus) -> None:
     """Print what was chosen from the data, and what is set by hand against it: once, by the command that the user started."""
     if resolved.choices:
-        click.echo("from the data:\n  " + "\n  ".join(resolved.lines()))
+        say("from the data:\n  " + "\n  ".join(resolved.lines()))
     for line in hand_set_faults(resolved, corpus):
-        click.echo(f"warning: {line}", err=True)
+        say(f"warning: {line}", err=True)
 
 
 def _cells(
@@ -161,19 +161,19 @@ def _train_one(workspace: Workspace, item: GridItem, file: Path | None, device: 
 def _say_outcome(item: GridItem, state: RunState, again: bool = False) -> None:
     if state.state == "COMPLETE":
         for line in state.findings:
-            click.echo(line)
+            say(line)
         figures = (state.metrics, state.last, state.baseline) if state.baseline else (state.metrics, state.last)
         row = [[k, *(round(v[k], 4) if k in v else None for v in figures)] for k in state.metrics]
         columns = ["metric", "best epoch", "last epoch", "baseline"][: len(figures) + 1]
         table(f"{item.name}: validation", columns, row, right=range(1, len(columns)))
         _say_remarks([state])
         tail = " It was trained before; --again trains it anew." if again else ""
-        click.echo(f"run {state.run_id}.{tail} Next: audio-cls evaluate {str(state.run_id)[:8]}")
+        say(f"run {state.run_id}.{tail} Next: audio-cls evaluate {str(state.run_id)[:8]}")
     elif state.state == "INTERRUPTED" and state.reason.startswith("disk full"):
         raise DiskFull(f"{state.reason}. Make room and run the same command again; nothing that was durable is lost")
     elif state.state == "INTERRUPTED":
         after = f"after epoch {state.epoch + 1}" if state.epoch >= 0 else "before the first epoch was finished"
-        click.echo(f"{state.reason} {after}; the same command goes on")
+        say(f"{state.reason} {after}; the same command goes on")
         raise SystemExit(130)
     else:
         raise UserError(f"{item.name}: {state.state}: {state.why}")
@@ -207,7 +207,7 @@ def _train_grid(
     )  # fmt: skip
     state.run_id = parent.run_id
     write_state(folder, state)
-    click.echo(f"{name}: {_grid_size(items)}")
+    say(f"{name}: {_grid_size(items)}")
     with progress(name) as tell:
 
         def poll(states: list[RunState], phases: str) -> None:
@@ -229,7 +229,7 @@ def _train_grid(
         parent.final({f"{BASELINE}{k}": v for k, v in baseline.items()})
         judgement = _judge_grid(tracker, items, states, corpus)
         for line in judgement:
-            click.echo(line)
+            say(line)
         parent.tags({"findings": " ".join(judgement) or "none"})
         rows = [[k, m, s, baseline.get(k.partition("/")[2])] for k, (m, s) in summary.items()]
         table(
@@ -275,9 +275,9 @@ def _train_grid(
     parent.finish("INTERRUPTED" if left else "FAILED" if failed and not complete else "COMPLETE")
     tracker.flush()
     for run, reason in failed:
-        click.echo(f"FAILED {run}: {reason}")
+        say(f"FAILED {run}: {reason}")
     if left:
-        click.echo(f"{len(left)} runs are left; the same command goes on with them")
+        say(f"{len(left)} runs are left; the same command goes on with them")
         raise SystemExit(130)
 
 
@@ -290,7 +290,7 @@ def _say_remarks(states: Sequence[RunState]) -> None:
     """Print what a reader of these figures must know of their split."""
     for remark in dict.fromkeys(s.facts.get("split.shared_groups", "") for s in states):
         if remark:
-            click.echo(f"note: {remark}")
+            say(f"note: {remark}")
 
 
 def _mean_baseline(states: Sequence[RunState]) -> dict[str, float]:
@@ -360,19 +360,19 @@ def predict_command(
         shown = click.format_filename(result.path)  # a name need not be UTF-8
         if result.scores is None:
             bad += 1
-            click.echo(f"{shown}: {result.error}", err=True)
+            say(f"{shown}: {result.error}", err=True)
             if as_json:
-                click.echo(json.dumps({"path": str(result.path), "error": result.error}))
+                say(json.dumps({"path": str(result.path), "error": result.error}))
             continue
         best = labeller.top(result.scores, top)
         if as_json:
-            click.echo(json.dumps({"path": str(result.path), "labels": dict(best)}))
+            say(json.dumps({"path": str(result.path), "labels": dict(best)}))
         else:
-            click.echo(f"{shown}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
+            say(f"{shown}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
     if bad == len(files):
         raise UserError(f"none of {len(files)} file(s) could be read")
     if bad:
-        click.echo(f"{bad} of {len(files)} files could not be labelled", err=True)
+        say(f"{bad} of {len(files)} files could not be labelled", err=True)
         raise SystemExit(1)
 
 
@@ -380,4 +380,4 @@ def ui_command(workspace: Workspace, *, port: int, host: str, browser: bool, sto
     """Serve the start page and MLflow's UI until interrupted."""
     from audio_cls.ui.serving import serve_ui
 
-    serve_ui(workspace, port, host, browser=browser, storage=storage, say=click.echo)
+    serve_ui(workspace, port, host, browser=browser, storage=storage, say=say)

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 
-import click
-
 from audio_cls.ablation.bootstrap import Interval, clip_bootstrap, metric_function
 from audio_cls.ablation.predictions import CellScores, read_cell_scores
 from audio_cls.ablation.verdict import in_points
-from audio_cls.console import table
+from audio_cls.console import say, table
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.own_parts import recorded_experiment
@@ -108,14 +106,14 @@ def compare_command(workspace: Workspace, references: Sequence[str]) -> None:
         if rows:
             table(f"{title}: what differs", ["key", *heads], rows)
         else:
-            click.echo(nothing)
+            say(nothing)
     columns = ["figure", *heads, *(["difference"] if len(infos) == 2 else [])]
     if figures:
         table("figures", columns, figures, right=range(1, len(columns)))
     for info, head in zip(infos[1:], heads[1:], strict=True):
         why = _why_not_paired(infos[0], info)
         if why:
-            click.echo(f"{head} does not pair with {heads[0]}: {why}")
+            say(f"{head} does not pair with {heads[0]}: {why}")
             continue
         _show_pairs(workspace, tracker, infos[0], info, heads[0], head)
 
@@ -138,11 +136,11 @@ def _show_pairs(
 ) -> None:
     corpus = open_corpus(workspace, recorded_experiment(tracker, first).data.corpus)
     if corpus.digest != first.tags.get("data.digest"):
-        click.echo(f"{head}: not paired: the corpus {corpus.name!r} has changed since")
+        say(f"{head}: not paired: the corpus {corpus.name!r} has changed since")
         return
     scores = [read_cell_scores(tracker, run.run_id, corpus, "best") for run in (first, info)]
     if scores[0] is None or scores[1] is None:
-        click.echo(f"{head}: not paired: a run without stored predictions ({head_first}, {head})")
+        say(f"{head}: not paired: a run without stored predictions ({head_first}, {head})")
         return
     rows = []
     for pair in paired(scores[0], scores[1], corpus):
@@ -151,8 +149,8 @@ def _show_pairs(
         interval = pair.interval.note if isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
         rows.append([pair.metric, f"{scale * pair.first:.1f}", f"{scale * pair.run:.1f}", f"{scale * pair.interval.estimate:+.1f}", interval])  # fmt: skip
     n = len(scores[0].clips)
-    click.echo(f"{head} against {head_first}:")
+    say(f"{head} against {head_first}:")
     table(f"paired bootstrap over {n} clips (points)", ["metric", "first", "run", "difference", "95 %"], rows, right=range(1, 5))  # fmt: skip
-    click.echo(
+    say(
         "one run each: the interval is of these two models on other clips; training again is not in it (audio-cls ablate run)"
     )

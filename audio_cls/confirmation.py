@@ -13,13 +13,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import click
 import numpy as np
 
 from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.statistics import Comparison, Mean, compare, mean_interval
 from audio_cls.ablation.verdict import in_points, verdicts
-from audio_cls.console import count, progress, table
+from audio_cls.console import count, progress, say, table
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
@@ -178,7 +177,7 @@ def confirm_command(
     state.run_id = parent.id
     write_state(folder, state)
     n_folds = len({item.tags["fold"] for item in items})
-    click.echo(f"confirm {status.name}: {grid_text(configurations=len(chosen), seeds=seeds, folds=n_folds)}")
+    say(f"confirm {status.name}: {grid_text(configurations=len(chosen), seeds=seeds, folds=n_folds)}")
     with progress(f"confirm {status.name}") as tell:
         states = run_grid(
             items, workspace, workers=workers, parent=parent.id, kind="cell", device=device, files=files, grace_seconds=grace,
@@ -200,9 +199,9 @@ def confirm_command(
     tracker.flush()
     for item, run in zip(items, states, strict=True):
         if run.state in ("FAILED", "REFUSED"):
-            click.echo(f"{run.state} {item.name}: {run.why}")
+            say(f"{run.state} {item.name}: {run.why}")
     if left:
-        click.echo(f"{left} of {len(items)} runs are left; the same command goes on with them")
+        say(f"{left} of {len(items)} runs are left; the same command goes on with them")
         raise SystemExit(130)
 
 
@@ -254,5 +253,5 @@ def show(status: StudyStatus, chosen: list[Candidate], ranked: list[Confirmed], 
     if isfinite(baseline):
         lines.append(f"a model that learned nothing: {number(baseline)} on the same splits")
     for line in lines:
-        click.echo(line)
+        say(line)
     return lines

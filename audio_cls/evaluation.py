@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.checkpoint import CheckpointStore, read
-from audio_cls.console import progress, table
+from audio_cls.console import progress, say, table
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.data.splits import Split
@@ -177,7 +176,7 @@ def evaluate_run(runtime: Runtime, info: RunInfo) -> None:
 def print_findings(judgement: Judgement) -> None:
     """Print what is wrong with a run's predictions, a line each, and what to try."""
     for line in judgement.lines:
-        click.echo(line)
+        say(line)
 
 
 def print_figures(scored: Scored) -> None:
@@ -189,4 +188,4 @@ def print_figures(scored: Scored) -> None:
     ]
     table("by class", ["class", *per_class], rows, right=range(1, len(per_class) + 1))
     for remark in scored.remarks:
-        click.echo(f"note: {remark}")
+        say(f"note: {remark}")

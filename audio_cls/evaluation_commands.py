@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from audio_cls.console import progress, table
+from audio_cls.console import progress, say, table
 from audio_cls.errors import UserError
 from audio_cls.stopping import Watch
 from audio_cls.workspace import Workspace
@@ -69,7 +67,7 @@ def evaluate_command(workspace: Workspace, reference: str, *, test: bool, again:
     elif info is not None:
         evaluate_run(runtime, info)
         if tracker.read_only:
-            click.echo("nothing was recorded: the workspace is read-only")
+            say("nothing was recorded: the workspace is read-only")
 
 
 def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
@@ -84,7 +82,7 @@ def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
     task = next(iter(runtime.corpora.values())).task
     for arm, lines in found.findings.items():
         for line in lines:
-            click.echo(f"{arm}: {line}")
+            say(f"{arm}: {line}")
     for metric in found.metrics:
         rows = []
         for arm, figures in found.arms.items():
@@ -104,11 +102,11 @@ def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
         ]
         table(f"{found.name}: {found.clips} test clips", columns, rows)
     for remark in found.remarks:
-        click.echo(f"note: {remark}")
-    click.echo(f"chosen: {found.chosen}")
-    click.echo(
+        say(f"note: {remark}")
+    say(f"chosen: {found.chosen}")
+    say(
         f"the test split of {found.name} has been opened {found.openings} time(s); recorded ({found.who}, {found.last})"
     )
     history = group_history(runtime, group)
     if history.but(group.what).openings:
-        click.echo(f"{history.sentence()}. {NOT_UNBIASED}")
+        say(f"{history.sentence()}. {NOT_UNBIASED}")

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
-import click
-
 from audio_cls.ablation.bootstrap import Interval, figure_intervals
-from audio_cls.console import table
+from audio_cls.console import say, table
 from audio_cls.errors import UserError
 from audio_cls.evaluation import Scored, print_figures, print_findings, score_with_progress
 from audio_cls.judgement import baseline_name
@@ -179,11 +177,11 @@ def open_run(runtime: Runtime, info: RunInfo, *, again: bool) -> None:
         right=(1, 3),
     )
     print_figures(scored)
-    click.echo(f"chosen: {opened.chosen}")
-    click.echo(f"the test split of this run has been opened {count} time(s); recorded ({opened.who}, {opened.when})")
+    say(f"chosen: {opened.chosen}")
+    say(f"the test split of this run has been opened {count} time(s); recorded ({opened.who}, {opened.when})")
     history = clip_history(tracker, clip_ids(scored), info)
     if history.but(named(info)).openings:
-        click.echo(f"{history.sentence()}. {NOT_UNBIASED}")
+        say(f"{history.sentence()}. {NOT_UNBIASED}")
 
 
 def interval_words(interval: Interval) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from audio_cls.console import say
 from audio_cls.errors import UserError
 from audio_cls.study_commands import PARENT
 from audio_cls.workspace import Workspace, atomic_write
@@ -61,7 +60,7 @@ def report_command(
         tracker.reopen(run_id).artifact_text(ARTIFACT, page)
         tracker.flush()
         logged = f"; in MLflow it is {ARTIFACT} of the run {run_id[:8]}"
-    click.echo(f"{path} ({len(page.encode()) / 1e6:.1f} MB){logged}")
+    say(f"{path} ({len(page.encode()) / 1e6:.1f} MB){logged}")
 
 
 def _check_writable(workspace: Workspace, path: Path) -> None:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
 from audio_cls.checkpoint import read_state
+from audio_cls.console import say
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.search import trial_folder
@@ -58,9 +57,9 @@ def revive_command(
     queue.tidy()
     revival = queue_revivals(workspace, opened, queue, corpus.digest, top=top, numbers=numbers, epochs=epochs)
     for line in revival.told:
-        click.echo(line)
+        say(line)
     if not revival.configs:
-        click.echo("nothing to run")
+        say("nothing to run")
         return
     tally = queue.tally()
     run_command(

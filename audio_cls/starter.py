@@ -11,9 +11,9 @@ from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any
 
-import click
 import numpy as np
 
+from audio_cls.console import say
 from audio_cls.data.corpus import Corpus
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment, feature_shape
@@ -76,9 +76,9 @@ def init_command(workspace: Workspace, name: str, *, force: bool) -> None:
         )
     for path, text in texts.items():
         atomic_write(path, text)
-        click.echo(f"wrote {path}")
-    click.echo(f"Next: audio-cls study run studies/{fitted.stem}.py --trials {TRIALS} --workers {WORKERS}")
-    click.echo(f"      audio-cls ablate run experiments/{fitted.stem}.py --workers {WORKERS}")
+        say(f"wrote {path}")
+    say(f"Next: audio-cls study run studies/{fitted.stem}.py --trials {TRIALS} --workers {WORKERS}")
+    say(f"      audio-cls ablate run experiments/{fitted.stem}.py --workers {WORKERS}")
 
 
 def fit(corpus: Corpus, name: str) -> Fitted:

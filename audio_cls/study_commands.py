@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from audio_cls.config import parse_assignment
 from audio_cls.console import console, count, say, table
 from audio_cls.errors import UserError
@@ -68,7 +66,7 @@ def open_parts(
     where = open_storage(address)
     if new_version and (made := begin_version(declared, where, extra, partial(bring_checkpoints, workspace), settle)):
         for line in made.told():
-            click.echo(line)
+            say(line)
     if launch.name is None:
         study = resolve_version(declared, where, extra, settle)
     else:
@@ -169,15 +167,15 @@ def run_command(
     show = console()
     show.print(leaderboard(status, width=show.width))
     for line in summary(status):
-        click.echo(line)
+        say(line)
     if done:
         _write_page(workspace, tracker, study.name, storage)
     if links:
-        click.echo("\nMLflow UI: audio-cls ui, then")
+        say("\nMLflow UI: audio-cls ui, then")
         for title, link in links.items():
-            click.echo(f"  {title}: {link}")
+            say(f"  {title}: {link}")
     if not done:
-        click.echo("\ninterrupted: the same command goes on")
+        say("\ninterrupted: the same command goes on")
         raise SystemExit(130)
 
 
@@ -194,9 +192,9 @@ def _write_page(workspace: Workspace, tracker: Tracker, name: str, storage: str 
             run.artifact_text(ARTIFACT, page)
             run.close()
     except Exception as error:
-        click.echo(f"no report: {type(error).__name__}: {error}", err=True)
+        say(f"no report: {type(error).__name__}: {error}", err=True)
     else:
-        click.echo(f"report: {path}")
+        say(f"report: {path}")
 
 
 def suggested_keys(status: Any) -> list[str]:
@@ -268,9 +266,9 @@ def status_command(workspace: Workspace, reference: str | None, *, top: int, sto
     show = console()
     show.print(leaderboard(status, top, show.width))
     for line in summary(status):
-        click.echo(line)
+        say(line)
     if shared := shared_groups_declared(open_by_name(reference, where).user_attrs.get(IDENTITY, {}).get("base", {})):
-        click.echo(f"note: {shared}")
+        say(f"note: {shared}")
 
 
 def _table_of_all(where: Any) -> None:
@@ -291,7 +289,7 @@ def _table_of_all(where: Any) -> None:
         rows.append([name, f"{s.finished}/{s.total or '?'}", s.running, s.pruned, sum(s.failed.values()), best])
     table("studies", ["study", "finished", "running", "pruned", "failed", "best"], rows)
     for line in damaged:
-        click.echo(line)
+        say(line)
 
 
 def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage: str | None) -> None:
@@ -308,11 +306,11 @@ def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage
         )
     experiment = best_experiment(workspace, status)
     if as_json:
-        click.echo(json.dumps(experiment, indent=2))
+        say(json.dumps(experiment, indent=2))
         return
     baseline = baseline_of(status)
     for line in findings_of(status):
-        click.echo(line)
+        say(line)
     table(f"{status.name}: the best of {count(status.finished, 'configuration')}", ["what", "value"], [
         [status.metric, best.value],
         *([["a model that learned nothing", baseline]] if baseline is not None else []),
@@ -321,7 +319,7 @@ def best_command(workspace: Workspace, reference: str, *, as_json: bool, storage
         ["epochs", best.epochs],
         *[[k, v] for k, v in best.params.items()],
     ])  # fmt: skip
-    click.echo(
+    say(
         f"again:  audio-cls study best {reference} --json > best.json && audio-cls train best.json --folds all --seeds 3"
     )
 

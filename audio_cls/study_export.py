@@ -12,9 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import click
-
 from audio_cls.checkpoint import read_state
+from audio_cls.console import say
 from audio_cls.errors import UserError
 from audio_cls.search import trial_folder
 from audio_cls.study.archive import ArchiveWriter
@@ -33,7 +32,7 @@ PLAIN_NAME = r"[\w][\w .-]*"  # of a corpus in the workspace: no path
 def export_command(workspace: Workspace, name: str, file: Path, *, storage: str | None, with_data: bool) -> None:
     """Export, and say what was written."""
     for line in export_study(workspace, name, file, storage=storage, with_data=with_data):
-        click.echo(line)
+        say(line)
 
 
 def export_study(

@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import click
-
+from audio_cls.console import say
 from audio_cls.errors import UserError
 from audio_cls.launches import LAUNCH
 from audio_cls.names import check_name
@@ -35,7 +34,7 @@ def import_command(
 ) -> None:
     """Import, and say what was done."""
     for line in import_study(workspace, file, name=name, merge=merge, storage=storage, trust=trust):
-        click.echo(line)
+        say(line)
 
 
 def import_study(

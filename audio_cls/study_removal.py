@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import sqlalchemy as sa
 
-from audio_cls.console import is_interactive
+from audio_cls.console import is_interactive, say
 from audio_cls.errors import UserError, choices
 from audio_cls.search import trial_folder
 from audio_cls.study.lease import is_dead
@@ -34,10 +34,10 @@ def remove_command(workspace: Workspace, name: str, *, yes: bool, with_runs: boo
         if not is_interactive():
             raise UserError(f"study remove {name}: nobody is here to be asked; add --yes ({kept})")
         if not click.confirm(f"Remove the study {name!r} from {where.shown}? {kept[0].upper()}{kept[1:]}."):
-            click.echo("nothing was removed")
+            say("nothing was removed")
             return
     for line in remove_study(workspace, name, where, with_runs=with_runs):
-        click.echo(line)
+        say(line)
 
 
 def refuse_unknown(where: StudyStorage, name: str) -> None:

@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
-
 from audio_cls.ablation.contract import check_plan
 from audio_cls.ablation.record import write_suite
 from audio_cls.ablation.running import Suite, tuned
 from audio_cls.config import Component
-from audio_cls.console import progress
+from audio_cls.console import progress, say
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.stopping import GRACE_SECONDS, StopRequest, Watch
@@ -61,7 +59,7 @@ def tune_arms(suite: Suite, file: Path, *, device: str, grace: float = GRACE_SEC
             f"{ablation.name}.{arm}", base, tune.space, metric, check_metric(metric), TPE(seed=tune.seed), NoPruning(),
             settled=Settled(suite.state.data_rules, complete),
         )  # fmt: skip
-        click.echo(f"{study.name}: searching, {tune.trials} trials")
+        say(f"{study.name}: searching, {tune.trials} trials")
         identity = study_identity(suite.corpus)
         opened = open_study(study, open_storage(suite.workspace.optuna_db), extra=identity)
         parent = open_parent(suite.tracker, study, suite.corpus, file, opened.user_attrs.get(PARENT))
@@ -75,7 +73,7 @@ def tune_arms(suite: Suite, file: Path, *, device: str, grace: float = GRACE_SEC
         status = study_status(opened, tune.trials)
         if status.finished < tune.trials:
             parent.finish("INTERRUPTED", f"{status.finished} of {tune.trials} trials")
-            click.echo(f"{study.name}: {status.finished} of {tune.trials} trials; the same command goes on")
+            say(f"{study.name}: {status.finished} of {tune.trials} trials; the same command goes on")
             raise SystemExit(130)
         if status.best is None:
             parent.finish("FAILED", "no complete trial")
@@ -86,5 +84,5 @@ def tune_arms(suite: Suite, file: Path, *, device: str, grace: float = GRACE_SEC
         parent.finish("COMPLETE")
         suite.state.tuned[arm] = found
         write_suite(suite.workspace, suite.state)
-        click.echo(f"{study.name}: {metric} {status.best.value:.4f} with {found}")
+        say(f"{study.name}: {metric} {status.best.value:.4f} with {found}")
     return replace(suite, plan=check_plan(tuned(ablation, suite.state), suite.corpus, runtime.device))

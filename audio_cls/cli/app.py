@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         say(shown.getvalue().rstrip("\n"), err=True)
         return 2
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
         return 130
     except click.exceptions.Exit as stop:
         return stop.exit_code

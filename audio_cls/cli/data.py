@@ -8,6 +8,7 @@ from typing import Any, Literal
 import click
 
 from audio_cls.cli.options import Commands, workspace_of
+from audio_cls.console import say
 
 
 @click.group(cls=Commands)
@@ -34,7 +35,7 @@ def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | 
     config = Synthetic().override(dict(parse_assignment(a) for a in assignments))
     with progress("generating") as tell:
         generate(config, directory, workers=workers, progress=tell)
-    click.echo(
+    say(
         f"{directory}: {config.n_clips} clips of {config.clip_seconds:g} s, {config.task}. Next: audio-cls data prepare {directory} --name NAME"
     )
 
@@ -118,16 +119,16 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
     if report.bad:
         table("left out", ["clip", "row", "reason"], [[b.id, b.row or "", b.reason] for b in report.bad[:20]])
         if len(report.bad) > 20:
-            click.echo(f"... and {len(report.bad) - 20} more")
+            say(f"... and {len(report.bad) - 20} more")
     for note in shared_groups_notes(made):
-        click.echo(f"note: {note}")
-    click.echo(
+        say(f"note: {note}")
+    say(
         f"{name}: {len(made)} clips, {len(made.classes)} classes, {made.task}, {made.sample_rate} Hz ({report.rate_reason}), "
         f"digest {made.digest[:12]} ({report.seconds:.1f} s, {report.decoded} decoded)"
     )
     for note in report.notes:
-        click.echo(f"note: {note}")
-    click.echo(_next_commands(ctx, name))
+        say(f"note: {note}")
+    say(_next_commands(ctx, name))
 
 
 @data.command("describe")
@@ -144,13 +145,13 @@ def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
     for part in describe(corpus).tables():
         table(part.title, part.columns, part.rows)
     for note in shared_groups_notes(corpus):
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
     if html:
         from audio_cls.report.data import data_report
 
         html.parent.mkdir(parents=True, exist_ok=True)
         data_report(corpus, html)
-        click.echo(f"wrote {html}")
+        say(f"wrote {html}")
 
 
 @data.command("verify")
@@ -161,4 +162,4 @@ def data_verify(ctx: click.Context, name: str) -> None:
     from audio_cls.preparation import open_corpus
 
     open_corpus(workspace_of(ctx), name).verify()
-    click.echo(f"{name}: every clip matches its checksum")
+    say(f"{name}: every clip matches its checksum")

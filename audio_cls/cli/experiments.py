@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, WITH, workspace_of
+from audio_cls.console import say
 from audio_cls.errors import UserError, did_you_mean
 
 
@@ -27,13 +28,13 @@ def keys(prefix: str) -> None:
         raise UserError(f"no key begins with {prefix!r}.{did_you_mean(prefix, [key.key for key in everything])}")
     terminal = console()
     if not terminal.is_terminal:
-        click.echo("\n".join("\t".join(key) for key in found))
+        say("\n".join("\t".join(key) for key in found))
         return
     for key in found:
         of = f"; {key.kind}" if key.kind else ""
-        click.echo(_folded(f"{key.key}={key.default}  ({key.allowed}{of})", terminal.width, "", " " * 8))
+        say(_folded(f"{key.key}={key.default}  ({key.allowed}{of})", terminal.width, "", " " * 8))
         if key.description:
-            click.echo(_folded(key.description, terminal.width, " " * 4, " " * 4))
+            say(_folded(key.description, terminal.width, " " * 4, " " * 4))
 
 
 def _folded(text: str, width: int, first: str, later: str) -> str:
