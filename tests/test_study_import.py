@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import random
+import shutil
 import sqlite3
 import sys
 import zipfile
@@ -28,6 +29,7 @@ from audio_cls.tracking import Tracker
 from audio_cls.workspace import Workspace
 from tests.commands import call
 from tests.study_archives import RUN_ID, documents, pack, plain_files
+from tests.study_tones import forget_artifact_places
 
 
 def state(workspace: Workspace) -> dict[str, Any]:
@@ -43,16 +45,30 @@ def state(workspace: Workspace) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def used(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def used(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace that holds one imported study already, for all tests that change nothing in it."""
     root = tmp_path_factory.mktemp("used")
+    shutil.copytree(template, root / "w")
+    forget_artifact_places()
     workspace = Workspace(root / "w")
     import_study(workspace, pack(root / "first.tar", documents(), plain_files()), name="first")
     return workspace
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with empty databases, which take seconds to make."""
+    workspace = Workspace(tmp_path_factory.mktemp("template") / "w")
+    workspace.root.mkdir()
+    Tracker(workspace).experiment("tones/multiclass")
+    open_storage(workspace.optuna_db).backend.engine.dispose()
+    return workspace.root
+
+
 @pytest.fixture
-def fresh(tmp_path: Path) -> Workspace:
+def fresh(template: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(template, tmp_path / "w")
+    forget_artifact_places()
     return Workspace(tmp_path / "w")
 
 
@@ -278,7 +294,7 @@ def _places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from _places(content, (*at, key))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mutated_archive_is_imported_whole_or_refused(used: Workspace, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:  # fmt: skip
     parts = copy.deepcopy(PARTS)
@@ -306,7 +322,7 @@ def test_a_mutated_archive_is_imported_whole_or_refused(used: Workspace, tmp_pat
 PARTS = documents()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mangled_file_is_imported_whole_or_refused(used: Workspace, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("mangled")
