@@ -19,7 +19,7 @@ import pytest
 from audio_cls.interpreter import python_command, safe_environment
 from audio_cls.launches import imported_sources
 from audio_cls.loading import load_file
-from audio_cls.tracking.views import ui_command
+from audio_cls.ui.serving import ui_command
 from audio_cls.workspace import Workspace
 from tests.conftest import write_tones
 from tests.study_tones import STUDY
@@ -114,7 +114,7 @@ def test_the_ui_executes_nothing_of_its_workspace(hostile: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = ["ui", "--port", str(port)]
+    words = ["ui", "--no-browser", "--port", str(port)]
     start = [sys.executable, "-P", "-m", "audio_cls.cli", "--workspace", str(hostile)]
     process = subprocess.Popen(
         [*start, *words], cwd=hostile, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -294,7 +294,8 @@ def _places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from _places(content, (*at, key))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mutated_archive_is_imported_whole_or_refused(used: Workspace, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:  # fmt: skip
     parts = copy.deepcopy(PARTS)
@@ -322,7 +323,8 @@ def test_a_mutated_archive_is_imported_whole_or_refused(used: Workspace, tmp_pat
 PARTS = documents()
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mangled_file_is_imported_whole_or_refused(used: Workspace, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("mangled")
