@@ -133,6 +133,16 @@ def test_trust_ends_where_a_file_changes_or_comes_again(fresh: Workspace, archiv
         trust.ensure_trusted(folder / "small.py")
 
 
+def test_an_archive_does_not_choose_which_file_of_this_machine_is_run(fresh: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("raise SystemExit('executed')")
+    parts = documents()
+    parts["study.json"]["attrs"]["launch"] = {"file": str(tmp_path / "other.py"), "set": [], "sources": {}}
+    said = import_study(fresh, pack(tmp_path / "a.tar", parts, plain_files()))
+    assert "its file is not in the archive" in " ".join(said)
+    with pytest.raises(UserError, match="its file is not known"):
+        find_launch(fresh, "small", None)
+
+
 def test_a_terminal_is_asked(fresh: Workspace, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_study(fresh, archive)
     file = fresh.root / "imported" / "small" / "small.py"
