@@ -158,6 +158,8 @@ class _Import:
                     trial.user_attrs[RUN] = made[run]
         self._checkpoints(joined, exists)
         attrs = {**self.study["attrs"], **mine}
+        if exists and LAUNCH not in mine:
+            attrs.pop(LAUNCH, None)  # an archive does not choose which file of this machine is run
         if parent:
             attrs[RUN] = parent
         elif RUN in attrs:
@@ -235,7 +237,7 @@ class _Import:
 
     def _sources(self, attrs: dict[str, Any]) -> None:
         """Put the study's file and its neighbours into a folder of their own, where they wait to be trusted."""
-        launch: dict[str, Any] = attrs.get(LAUNCH) or {}
+        launch: dict[str, Any] = attrs.pop(LAUNCH, None) or {}
         if not self.contents.sources:
             self.said.append("its file is not in the archive: give it to `study run`")
             return

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import random
+import shutil
 import sqlite3
 import sys
 import zipfile
@@ -28,6 +29,7 @@ from audio_cls.tracking import Tracker
 from audio_cls.workspace import Workspace
 from tests.commands import call
 from tests.study_archives import RUN_ID, documents, pack, plain_files
+from tests.study_tones import forget_artifact_places
 
 
 def state(workspace: Workspace) -> dict[str, Any]:
@@ -43,16 +45,30 @@ def state(workspace: Workspace) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def used(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def used(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace that holds one imported study already, for all tests that change nothing in it."""
     root = tmp_path_factory.mktemp("used")
+    shutil.copytree(template, root / "w")
+    forget_artifact_places()
     workspace = Workspace(root / "w")
     import_study(workspace, pack(root / "first.tar", documents(), plain_files()), name="first")
     return workspace
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with empty databases, which take seconds to make."""
+    workspace = Workspace(tmp_path_factory.mktemp("template") / "w")
+    workspace.root.mkdir()
+    Tracker(workspace).experiment("tones/multiclass")
+    open_storage(workspace.optuna_db).backend.engine.dispose()
+    return workspace.root
+
+
 @pytest.fixture
-def fresh(tmp_path: Path) -> Workspace:
+def fresh(template: Path, tmp_path: Path) -> Workspace:
+    shutil.copytree(template, tmp_path / "w")
+    forget_artifact_places()
     return Workspace(tmp_path / "w")
 
 
@@ -115,6 +131,16 @@ def test_trust_ends_where_a_file_changes_or_comes_again(fresh: Workspace, archiv
     import_study(fresh, archive)
     with pytest.raises(UserError, match="--trust"):
         trust.ensure_trusted(folder / "small.py")
+
+
+def test_an_archive_does_not_choose_which_file_of_this_machine_is_run(fresh: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("raise SystemExit('executed')")
+    parts = documents()
+    parts["study.json"]["attrs"]["launch"] = {"file": str(tmp_path / "other.py"), "set": [], "sources": {}}
+    said = import_study(fresh, pack(tmp_path / "a.tar", parts, plain_files()))
+    assert "its file is not in the archive" in " ".join(said)
+    with pytest.raises(UserError, match="its file is not known"):
+        find_launch(fresh, "small", None)
 
 
 def test_a_terminal_is_asked(fresh: Workspace, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +304,8 @@ def _places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from _places(content, (*at, key))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mutated_archive_is_imported_whole_or_refused(used: Workspace, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:  # fmt: skip
     parts = copy.deepcopy(PARTS)
@@ -306,7 +333,8 @@ def test_a_mutated_archive_is_imported_whole_or_refused(used: Workspace, tmp_pat
 PARTS = documents()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mangled_file_is_imported_whole_or_refused(used: Workspace, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("mangled")

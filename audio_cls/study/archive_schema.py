@@ -7,11 +7,12 @@ does not know pass, as JSON values.
 
 from __future__ import annotations
 
+import functools
 import math
 import posixpath
 import re
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import packages_distributions
 from pathlib import PurePosixPath
@@ -143,8 +144,7 @@ class _Launch(_Record):
                 or any(not p or p.startswith(".") or p.endswith(" ") or len(p.encode()) > 200 for p in parts)
             ):
                 raise ValueError(f"{name!r} is no relative path of a Python file")
-        installed = packages_distributions() if self.sources else {}
-        taken = sorted(name for name in self.sources if _is_taken(name, installed))
+        taken = sorted(name for name in self.sources if _is_taken(name))
         if taken:
             raise ValueError(
                 f"Python files that have the names of installed packages or of the standard library: {', '.join(taken)}. Rename "
@@ -350,10 +350,18 @@ def _check(model: type[R], data: Mapping[str, Any], where: str) -> R:
 
 
 def _short(text: str) -> str:
+    text = text if text.isprintable() else repr(text)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _is_taken(source: str, installed: Container[str]) -> bool:
+@functools.cache  # it reads the file lists of all packages
+def _installed() -> frozenset[str]:
+    return frozenset(packages_distributions())
+
+
+def _is_taken(source: str) -> bool:
     """Whether a Python file has the name of an installed package or of the standard library."""
     top = source.partition("/")[0].removesuffix(".py")
-    return top in sys.stdlib_module_names or top in ("audio_cls", "sitecustomize", "usercustomize") or top in installed
+    return (
+        top in sys.stdlib_module_names or top in ("audio_cls", "sitecustomize", "usercustomize") or top in _installed()
+    )
