@@ -121,7 +121,8 @@ def test_a_file_that_has_changed_is_not_taken_for_the_recorded_one(
 def test_code_that_came_with_a_run_is_not_run_unasked(
     elsewhere: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (artifact,) = elsewhere.glob("mlruns/**/source/own_tiny.py")
+    run_id = Tracker(Workspace(workspace)).resolve("first").run_id
+    (artifact,) = elsewhere.glob(f"mlruns/*/{run_id}/artifacts/source/own_tiny.py")
     for words in (
         ["evaluate", "first"],
         ["predict", "first", str(workspace / "clips" / "hum0.wav")],
