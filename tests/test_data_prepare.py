@@ -33,6 +33,7 @@ from audio_cls.data.rates import choose_rate
 from audio_cls.data.workers import WorkerDied, ordered_map
 from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
+from audio_cls.resolve import resolve
 
 MakeManifest = Callable[..., Manifest]
 
@@ -471,8 +472,7 @@ def test_a_damaged_corpus_is_refused_before_anything_is_trained(
     monkeypatch.setattr(corpora, "_SAMPLE_BYTES", 0)
     corpus = Corpus.open(tmp_path / "tones")
     zero(corpus, 0.01)
-    keys = {"data.corpus": "tones", "data.sample_rate": 8000, "features": features}
-    experiment = Experiment().override(keys)
+    experiment = resolve(Experiment().override({"data.corpus": "tones", "features": features}), corpus).experiment
     extractor = experiment.features.build(8000)
     with pytest.raises(DamagedCorpus, match="1 of 30 clips are damaged"):
         FeatureCache().packed(experiment, corpus, extractor, torch.device("cpu"))

@@ -159,7 +159,10 @@ def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
 @click.pass_context
 def data_verify(ctx: click.Context, name: str) -> None:
     """Check a corpus against its checksums."""
+    from audio_cls.console import progress
     from audio_cls.preparation import open_corpus
 
-    open_corpus(workspace_of(ctx), name).verify()
+    corpus = open_corpus(workspace_of(ctx), name)
+    with progress(f"verifying {name}") as tell:
+        corpus.verify(tell)
     say(f"{name}: every clip matches its checksum")

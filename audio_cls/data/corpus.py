@@ -204,14 +204,14 @@ class Corpus:
                 wrong.append(i)
         return wrong
 
-    def verify(self) -> None:
-        """Read every sample and compare each clip's checksum, then the digest.
+    def verify(self, progress: Callable[[int, int, str], None] | None = None) -> None:
+        """Read every sample and compare each clip's checksum, then the digest. `progress` is called as by `damaged`.
 
         Raises:
             DamagedCorpus: naming the first ten clips that are not what was packed, and how many there are.
             UserError: the digest does not belong to the index.
         """
-        wrong = self.damaged()
+        wrong = self.damaged(progress)
         if wrong:
             raise self._damage(wrong)
         if content_digest(self.index) != self.digest:
