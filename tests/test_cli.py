@@ -60,7 +60,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["train", *SMALL, "--set", "training.metric=val/f1"], ["macro_f1"]),
         (["train", *SMALL, "--set", "data.split.test_fold=9"], ["9"]),
         (["train", *SMALL, "--set", "data.sample_rate=16000"], ["packed at 8000 Hz"]),
-        (["train", *SMALL, "--folds", "1,7"], ["no fold 7", "1, 2, 3, 4, 5"]),
+        (["train", *SMALL, "--folds", "1,7"], ["no fold '7'", "1, 2, 3, 4, 5"]),
         (["train", "nowhere.py"], ["no file 'nowhere.py'"]),
         (["study", "run", "nowhere.py", "--trials", "3"], ["no file 'nowhere.py'"]),
         (["data", "prepare", "nowhere", "--name", "x"], ["nowhere"]),
