@@ -18,6 +18,7 @@ from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.judgement import Judgement, baseline_figures, baseline_name, baseline_scores, judge
 from audio_cls.metrics import Evaluation, evaluate, fit_thresholds
+from audio_cls.opened_clips import clip_history
 from audio_cls.own_parts import recorded_experiment
 from audio_cls.preparation import Runtime, prepare_run
 from audio_cls.stopping import Watch
@@ -171,6 +172,9 @@ def evaluate_run(runtime: Runtime, info: RunInfo) -> None:
         right=(1, 2),
     )
     print_figures(scored)
+    ids = [scored.corpus.ids[int(i)] for i in scored.split.test]
+    if sentence := clip_history(runtime.tracker, ids, info).sentence():
+        click.echo(sentence)
 
 
 def print_findings(judgement: Judgement) -> None:

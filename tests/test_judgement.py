@@ -283,3 +283,24 @@ def test_some_runs_that_collapse_are_counted() -> None:
     found = judge_cells(cells, {0: np.arange(200)}, CORPUS, "macro_f1", SETTINGS)
     assert found.findings[0] == "Calls everything one class in 1 of 2 runs ('hungry' in 1)."
     assert "burping (5)" in found.about_data[-1]  # different clips are counted, not predictions
+
+
+# -- studies -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_studys_best_stands_beside_the_baseline() -> None:
+    import optuna
+
+    from audio_cls.study.status import baseline_of, findings_of, study_status, summary
+    from audio_cls.study.storage import IDENTITY
+
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(IDENTITY, {"metric": "val/macro_f1"})
+    attrs = {"config": 0, "outcome": "complete", "epochs": 1}
+    judged = {"baseline": {"macro_f1": 0.229}, "findings": ["Calls everything 'hungry': never predicts tired."]}
+    study.add_trial(optuna.trial.create_trial(value=0.22, user_attrs=attrs))  # of a version that recorded neither
+    assert (baseline_of(study_status(study)), findings_of(study_status(study))) == (None, [])
+    study.add_trial(optuna.trial.create_trial(value=0.23, user_attrs={**attrs, "config": 1, **judged}))
+    lines = summary(study_status(study))
+    assert "best: trial 1, val/macro_f1 0.23 (a model that learned nothing: 0.229)" in lines
+    assert "  Calls everything 'hungry': never predicts tired." in lines

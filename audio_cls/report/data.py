@@ -12,7 +12,7 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.data.describe import describe
 from audio_cls.features import LogMel
 from audio_cls.report.data_figures import clip_figure, count_figure, duration_figure
-from audio_cls.report.page import Section, Table, render_page
+from audio_cls.report.page import Section, Table, findings, render_page
 
 __all__ = ["data_report"]
 
@@ -30,7 +30,7 @@ def data_report(corpus: Corpus, path: Path | None = None, classes_shown: int = C
         or {"clips": np.array(description.class_counts)}
     )
     sections = [
-        Section("In numbers", tables),
+        Section("In numbers", [*findings(description.warnings), *tables]),
         Section("Clips", [count_figure(counts, corpus.classes), duration_figure(corpus.seconds)]),
         Section("One clip of each class", _examples(corpus, classes_shown)),
     ]
