@@ -174,7 +174,7 @@ def evaluate_run(runtime: Runtime, info: RunInfo) -> None:
     print_figures(scored)
     ids = [scored.corpus.ids[int(i)] for i in scored.split.test]
     if sentence := clip_history(runtime.tracker, ids, info).sentence():
-        click.echo(sentence)
+        say(sentence)
 
 
 def print_findings(judgement: Judgement) -> None:
