@@ -374,10 +374,3 @@ def predict_command(
     if bad:
         say(f"{bad} of {len(files)} files could not be labelled", err=True)
         raise SystemExit(1)
-
-
-def ui_command(workspace: Workspace, *, port: int, host: str, browser: bool, storage: str | None) -> None:
-    """Serve the start page and MLflow's UI until interrupted."""
-    from audio_cls.ui.serving import serve_ui
-
-    serve_ui(workspace, port, host, browser=browser, storage=storage, say=say)

@@ -108,7 +108,7 @@ def run_command(
     """
     from audio_cls.preparation import mlflow_experiment
     from audio_cls.search import open_parent, settle_runs, study_identity
-    from audio_cls.study.status import leaderboard, summary
+    from audio_cls.study.status import leaderboard, searched_keys, summary
     from audio_cls.study.supervisor import run_study
     from audio_cls.tracking import Tracker
 
@@ -160,7 +160,7 @@ def run_command(
     parent.final(figures)
     parent.finish("COMPLETE" if done else "INTERRUPTED", "" if done else f"{status.finished} of {trials} finished")
     links = tracker.saved_views(
-        mlflow_experiment(corpus), study.name, study.metric, suggested_keys(status),
+        mlflow_experiment(corpus), study.name, study.metric, searched_keys(status),
         ascending=study.direction == "minimize",
     )  # fmt: skip
     tracker.flush()
@@ -195,15 +195,6 @@ def _write_page(workspace: Workspace, tracker: Tracker, name: str, storage: str 
         say(f"no report: {type(error).__name__}: {error}", err=True)
     else:
         say(f"report: {path}")
-
-
-def suggested_keys(status: Any) -> list[str]:
-    """The experiment's keys in which the trials differ: the columns worth seeing in MLflow."""
-    seen: dict[str, None] = {}
-    for row in status.rows:
-        for key in row.attrs.get("overrides", {}):
-            seen[key] = None
-    return list(seen)
 
 
 def worker_command(

@@ -53,9 +53,9 @@ def cli(workspace: Path | None, tracking: str | None) -> None:
 @click.pass_context
 def ui(ctx: click.Context, port: int, host: str, browser: bool, storage: str | None) -> None:
     """Serve a page with the studies, suites, runs and corpora of this workspace, and MLflow's UI."""
-    from audio_cls.commands import ui_command
+    from audio_cls.ui.serving import serve_ui
 
-    ui_command(workspace_of(ctx), port=port, host=host, browser=browser, storage=storage)
+    serve_ui(workspace_of(ctx), port, host, browser=browser, storage=storage, say=say)
 
 
 for command in (

@@ -27,6 +27,7 @@ __all__ = [
     "baseline_of",
     "findings_of",
     "leaderboard",
+    "searched_keys",
     "stored_status",
     "study_status",
     "summary",
@@ -265,6 +266,11 @@ def baseline_of(status: StudyStatus) -> float | None:
 def findings_of(status: StudyStatus) -> list[str]:
     """What is wrong with the best trial's predictions, in sentences; empty where nothing is, or it was not recorded."""
     return [str(line) for line in status.best.attrs.get("findings", [])] if status.best else []
+
+
+def searched_keys(status: StudyStatus) -> list[str]:
+    """Return the experiment's keys that the trials of a study override, in the order in which they appear."""
+    return list(dict.fromkeys(key for row in status.rows for key in row.attrs.get("overrides", {})))
 
 
 def _pruning_lost(status: StudyStatus) -> str:

@@ -110,9 +110,8 @@ def renew_views(workspace: Workspace, storage: str | None = None) -> None:
 
     What is wrong with one study costs nothing but its views.
     """
-    from audio_cls.study.status import stored_status
+    from audio_cls.study.status import searched_keys, stored_status
     from audio_cls.study.storage import open_storage, study_names
-    from audio_cls.study_commands import suggested_keys
     from audio_cls.tracking import Tracker
     from audio_cls.tracking.views import study_view_names
 
@@ -136,7 +135,7 @@ def renew_views(workspace: Workspace, storage: str | None = None) -> None:
                 tracker.experiment_name(run.experiment_id),
                 name,
                 status.metric,
-                suggested_keys(status),
+                searched_keys(status),
                 ascending=status.direction == "minimize",
             )
 
