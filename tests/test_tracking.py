@@ -748,7 +748,7 @@ def test_a_real_server_that_goes_away_and_comes_back(workspace: Workspace, tmp_p
     def serve() -> subprocess.Popen[bytes]:
         env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # as `serve_ui` sets it
         process = subprocess.Popen(ui_command(workspace, port), cwd=workspace.root, stderr=subprocess.DEVNULL, env=env)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
