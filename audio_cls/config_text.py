@@ -47,7 +47,7 @@ def parse_assignment(text: str) -> tuple[str, Given]:
     key, sign, raw = text.partition("=")
     key, raw = key.strip(), raw.strip()
     if not sign or not key:
-        raise ConfigError(f"--set {text!r}: expected key=value, for example --set optimizer.lr=1e-3")
+        raise ConfigError(f"--set {shorten(text)}: expected key=value, for example --set optimizer.lr=1e-3")
     return key, Given(raw)
 
 

@@ -54,8 +54,8 @@ def asked_folds(experiment: Experiment, corpus: Corpus, folds: str | None) -> tu
     have = scheme.folds(corpus)
     if not have:
         raise UserError(
-            f"--folds {folds}: {corpus.name!r} has no folds for data.split.kind={scheme.kind}; "
-            "data.split.kind=k_fold makes folds"
+            f"--folds {folds}: {corpus.name!r} names no {'groups' if scheme.kind == 'leave_one_group_out' else 'folds'}, which "
+            f"data.split.kind={scheme.kind} takes; data.split.kind=k_fold makes folds"
         )
     key = f"data.split.{scheme.fold_key}"
     if folds == "all":

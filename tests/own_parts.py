@@ -108,12 +108,11 @@ class WorkerHere:
 
     def __init__(self, words: list[str], env: dict[str, str], **_: Any) -> None:
         module, words = words[words.index("-m") + 1], words[words.index("-m") + 2 :]
-        if "--supervisor" in words:  # the worker looks whether its parent is still there
-            words[words.index("--supervisor") + 1] = str(os.getppid())
         kept = dict(os.environ)
         os.environ.update(env)
         try:
-            with as_new():
+            with as_new(), pytest.MonkeyPatch.context() as patch:
+                patch.setattr(os, "getppid", os.getpid)  # the worker looks whether its supervisor is still there
                 self.returncode = worker_main(Path(words[0]), 1) if module == "audio_cls.runs" else main(words)
         finally:
             os.environ.clear()

@@ -133,7 +133,7 @@ def test_folds_give_pooled_out_of_fold_predictions(tones_corpus: Path, tmp_path:
     base = BASE.override({"data.split": "k_fold", "data.split.k": 3, "data.split.seed": 1})
     (tmp_path / "base.json").write_text(base.to_json())
     shown = command(tmp_path, "train", str(tmp_path / "base.json"), "--folds", "all", "--seeds", "2", "--name", "cv")
-    assert "cv: 3 folds x 2 seeds = 6 runs" in shown.splitlines()[0]
+    assert "cv: 3 folds x 2 seeds = 6 runs" in shown.splitlines()
     assert "cv: by fold" in shown
     assert "out-of-fold" in shown
     tracker = Tracker(Workspace(tmp_path))

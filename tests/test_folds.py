@@ -76,7 +76,7 @@ def test_folds_are_asked_by_number_or_by_group(corpus: Corpus) -> None:
         ("k_fold", "9" * 5000, "no fold '9999"),
         ("k_fold", "", "no fold ''"),
         ("k_fold", "²", "no fold '²'"),
-        ("cross_validation", "all", "has no folds for data.split.kind=cross_validation; data.split.kind=k_fold makes folds"),
+        ("cross_validation", "all", "names no folds, which data.split.kind=cross_validation takes; data.split.kind=k_fold makes folds"),
         ("grouped", "all", "Kinds with folds: cross_validation, folds, k_fold, leave_one_group_out"),
     ],
 )  # fmt: skip

@@ -25,6 +25,7 @@ from audio_cls.metrics import evaluate, fit_thresholds
 from audio_cls.opened_clips import TEST_SCORES, clip_history, named, opening_tags
 from audio_cls.preparation import Runtime
 from audio_cls.report.suite import suite_report
+from audio_cls.resolve import resolve
 from audio_cls.runs import GridItem, run_item
 from audio_cls.scores import read_scores, scores_csv
 from audio_cls.tracking import Tracker
@@ -314,4 +315,7 @@ def test_several_labels_a_clip_are_called_by_thresholds_fitted_on_validation_cli
     overall = evaluate(stored.values, corpus.targets[rows_of], "multilabel", thresholds=fitted).overall
     assert run.metrics["test/macro_f1"] == pytest.approx(overall["macro_f1"], abs=1e-3)
     assert run.metrics["test/map"] == pytest.approx(overall["map"], abs=1e-3)
-    assert Experiment.from_json(runtime.tracker.download(run.run_id, "experiment.json").read_text()) == experiment
+    assert (
+        Experiment.from_json(runtime.tracker.download(run.run_id, "experiment.json").read_text())
+        == resolve(experiment, corpus).experiment
+    )

@@ -95,24 +95,28 @@ def test_the_commands_of_the_readme_run_as_printed(
     import soundfile as sf
 
     rng = np.random.default_rng(0)
+    rows = ["path,label,group"]
     for label in ("low", "high"):
-        for i in range(8):
-            path = tmp_path / "sounds" / label / f"{i}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
+        for i in range(12):
+            path = tmp_path / "sounds" / f"{label}{i}.wav"
+            path.parent.mkdir(exist_ok=True)
             sf.write(path, 0.1 * rng.standard_normal(3000) * (1 if label == "low" else 3), 8000)
+            rows.append(f"{path.name},{label},speaker{i % 6}")
+    (tmp_path / "sounds" / "clips.csv").write_text("\n".join(rows))
     monkeypatch.chdir(tmp_path)
     printed, seen = readme_commands(), []
     small = ["--set", "training.epochs=1", "--set", "model.widths=[4]"]
     runs = {"train": small, "study run": [*small, "--trials", "1", "--workers", "1"]}
     for words in printed:
-        words = [str(tmp_path / "sounds") if word.startswith("PATH/TO") else word for word in words]
+        words = [str(tmp_path / "sounds" / "clips.csv") if word.startswith("PATH/TO") else word for word in words]
         name = next((known for known in (*runs, "data prepare", "init") if " ".join(words).startswith(known)), None)
         if name in runs:
-            run(tmp_path, *words, *runs[name])
+            fewer = ["--folds", "1"] if "--folds" in words else []
+            run(tmp_path, *words, *runs[name], *fewer)
         elif name is not None:
             call(capsys, tmp_path, *words)
         seen += [name] if name else []
-    assert seen == ["data prepare", "train", "init", "study run"]
+    assert seen == ["data prepare", "train", "init", "study run", "train", "train"]
     assert len(suite_of(Workspace(tmp_path), tmp_path / "experiments" / "mine.py").plan.cells) > 10
 
 
