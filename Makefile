@@ -6,7 +6,9 @@ READY  := $(VENV)/.ready
 export MLFLOW_DISABLE_TELEMETRY = true
 export PYTHONUNBUFFERED = 1
 
-.PHONY: setup demo test test-fast lint format pins bench clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: setup demo test test-fast test-long lint format pins bench clean
 
 setup: $(READY)
 
@@ -28,10 +30,14 @@ demo: setup
 	@echo "Look at it:  $(BIN)/audio-cls ui     (then open the address it prints)"
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not long"
 
 test-fast: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) -m "not slow and not long"
+
+# Whole journeys by real commands, each of a minute or more: kills, signals, the README, the images' scripts.
+test-long: setup
+	$(BIN)/python -m pytest -n 2 --dist load -m long
 
 lint: setup
 	$(BIN)/ruff check .

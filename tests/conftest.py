@@ -22,7 +22,7 @@ ESC10 = Path(os.environ.get("ESC10_ROOT", Path(__file__).resolve().parents[2] / 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the most slow tests first: with several workers, which take a file at a time, the short ones fill the end."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long"))
     items.sort(key=lambda item: -slow[item.path])
 
 

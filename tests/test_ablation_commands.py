@@ -38,7 +38,7 @@ def command(workspace: Path, *words: str, code: int | None = 0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_killed_taken_up_and_extended(
     tones_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -152,7 +152,7 @@ def test_folds_give_pooled_out_of_fold_predictions(tones_corpus: Path, tmp_path:
     assert parent.metrics["last/oof_accuracy"] <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_study_is_confirmed_on_fresh_seeds(tones_corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(tones_corpus, tmp_path / "corpora" / "tones")

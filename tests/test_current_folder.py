@@ -92,7 +92,8 @@ def test_processes_are_started_without_the_current_folder(hostile: Path) -> None
     assert marks(hostile) == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_no_command_executes_what_lies_in_the_current_folder(hostile: Path, tmp_path: Path) -> None:
     root = tmp_path / "w"
     root.mkdir()

@@ -144,8 +144,8 @@ def _command_lines(process: subprocess.Popen[bytes]) -> list[str]:
     return lines
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_the_images_commands_run_a_study(postgresql_server: PostgreSQL, tones_corpus: Path, tmp_path: Path) -> None:
     import psycopg
 

@@ -87,7 +87,8 @@ def test_the_files_of_the_readme_fit_every_layout(layout: str, corpora: Path, tm
     assert len(suite.plan.cells) == 3 * 3 * (1 if layout == "splits" else 5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_run_as_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -260,7 +260,8 @@ def slow_features(tones_corpus: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("words", "number"),
     [(["train", "train.py"], signal.SIGTERM), (["study", "run", "study.py", "--trials", "1"], signal.SIGINT)],
