@@ -239,7 +239,7 @@ class Corpus:
     def _repair(self) -> str:
         """The command that packs the damaged clips again, from what the index tells of the one that made them."""
         layout, _, rest = self.source.partition(":")
-        options = ["--name", self.name, "--sample-rate", str(self.sample_rate)]
+        options = ["--name", self.directory.name, "--sample-rate", str(self.sample_rate)]
         if self.index.get("max_seconds") is not None:
             options += ["--max-seconds", f"{self.index['max_seconds']:g}"]
         if layout == "esc50" and rest != "all":
