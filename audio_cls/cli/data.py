@@ -54,12 +54,13 @@ class Rate(click.ParamType):
             self.fail(f"{value!r} is neither a whole number of hertz nor auto", param, ctx)
 
 
-def _next_commands(ctx: click.Context, name: str) -> str:
+def _next_commands(name: str) -> str:
     """What to do with a corpus that was prepared, one command a line."""
-    lines = [(f"data describe {name}", "what is in it")]
-    if "init" in getattr(ctx.find_root().command, "commands", {}):
-        lines.append((f"init {name}", "a study and an ablation that fit it"))
-    lines.append((f"train --set data.corpus={name}", "a first run"))
+    lines = [
+        (f"data describe {name}", "what is in it"),
+        (f"init {name}", "a study and an ablation that fit it"),
+        (f"train --set data.corpus={name}", "a first run"),
+    ]
     width = max(len(words) for words, _ in lines)
     return "Next:\n" + "\n".join(f"  audio-cls {words:{width}}   # {what}" for words, what in lines)
 
@@ -105,16 +106,20 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
     workspace = workspace_of(ctx)
     options = {k: v for k, v in {"subset": subset, "task": task}.items() if v is not None}
     manifest = replace(sources.read(source, layout, **options), name=name)
-    with progress(f"preparing {name}") as tell:
-        report = prepare(
-            manifest,
-            workspace.corpora / name,
-            sample_rate=sample_rate,
-            workers=workers,
-            on_bad=on_bad,
-            max_seconds=max_seconds,
-            progress=tell,
-        )
+    try:
+        with progress(f"preparing {name}") as tell:
+            report = prepare(
+                manifest,
+                workspace.corpora / name,
+                sample_rate=sample_rate,
+                workers=workers,
+                on_bad=on_bad,
+                max_seconds=max_seconds,
+                progress=tell,
+            )
+    except KeyboardInterrupt:
+        say("what was decoded is kept: the same command goes on", err=True)
+        raise
     made = report.corpus
     if report.bad:
         table("left out", ["clip", "row", "reason"], [[b.id, b.row or "", b.reason] for b in report.bad[:20]])
@@ -128,7 +133,7 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
     )
     for note in report.notes:
         say(f"note: {note}")
-    say(_next_commands(ctx, name))
+    say(_next_commands(name))
 
 
 @data.command("describe")

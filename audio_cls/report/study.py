@@ -157,7 +157,7 @@ def _result(report: StudyReport, best: TrialRow | None) -> list[Any]:
         Table(
             ("parameter", "value"),
             [(key, _value(value)) for key, value in best.params.items()],
-            f"Trial {best.number}, the best of {states['COMPLETE']} complete",
+            f"The best of {states['COMPLETE']} complete configurations: trial {best.number}",
         )
     )
     if states["COMPLETE"] > 1:
