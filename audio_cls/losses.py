@@ -49,7 +49,8 @@ class Loss(Component, family=True):
                 kind for kind, other in Loss.members().items() if issubclass(other, Loss) and task in other.tasks
             )
             raise ConfigError(
-                f"loss.kind={self.kind} is for {' and '.join(self.tasks)} tasks, and this one is {task}. Allowed: {', '.join(others)}"
+                f"loss.kind={self.kind} is for {' and '.join(self.tasks)} tasks, and this one is {task}. Allowed: {', '.join(others)}, "
+                f"for example --set loss={others[0]}"
             )
 
 

@@ -54,12 +54,12 @@ class Rate(click.ParamType):
             self.fail(f"{value!r} is neither a whole number of hertz nor auto", param, ctx)
 
 
-def _next_commands(name: str) -> str:
+def _next_commands(name: str, task: str) -> str:
     """What to do with a corpus that was prepared, one command a line."""
     lines = [
         (f"data describe {name}", "what is in it"),
         (f"init {name}", "a study and an ablation that fit it"),
-        (f"train --set data.corpus={name}", "a first run"),
+        (f"train --set data.corpus={name}{' --set loss=bce' if task == 'multilabel' else ''}", "a first run"),
     ]
     width = max(len(words) for words, _ in lines)
     return "Next:\n" + "\n".join(f"  audio-cls {words:{width}}   # {what}" for words, what in lines)
@@ -133,7 +133,7 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
     )
     for note in report.notes:
         say(f"note: {note}")
-    say(_next_commands(name))
+    say(_next_commands(name, made.task))
 
 
 @data.command("describe")
