@@ -436,7 +436,7 @@ def test_a_corpus_of_which_a_part_is_zero_is_refused_when_opened_and_repaired(
     ) as error:
         Corpus.open(tmp_path / "c")
     assert str(error.value).endswith(
-        f"audio-cls data prepare {tmp_path / 'src'} --name small --sample-rate 16000 --max-seconds 60"
+        f"audio-cls data prepare {tmp_path / 'src'} --name c --sample-rate 16000 --max-seconds 60"
     )
     report = prepare(make(40), tmp_path / "c", workers=1, max_seconds=60)
     assert 4 <= report.decoded <= 10
