@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from audio_cls.commands import say_resolved
 from audio_cls.config import parse_assignment
@@ -19,6 +19,7 @@ from audio_cls.workspace import Workspace
 if TYPE_CHECKING:
     from audio_cls.ablation.running import Suite
     from audio_cls.ablation.suite import SuiteResult
+    from audio_cls.tracking import Run
 
 FOLDS_SHOWN = 20  # in the terminal
 
@@ -74,6 +75,8 @@ def run_command(
 
         states = fill(suite, file, workers=workers, device=device, on_poll=poll, grace=grace)
     left = sum(not s.done for s in states)
+    if left and not any(s.state == "REFUSED" for s in states):  # whoever asked to leave waits for no statistics
+        _leave(suite, parent, arms, states)
     summed = results(suite)
     for result in summed:
         log_result(result, arms)
@@ -90,6 +93,21 @@ def run_command(
     if left:
         say(f"{left} of {total} runs are left; the same command goes on with them")
         raise SystemExit(130)
+
+
+def _leave(suite: Suite, parent: Run, arms: Mapping[str, Run], states: Sequence[RunState]) -> NoReturn:
+    """End the suite's runs as far as they are, and say how many cells are left. `states` are the cells', in the plan's order."""
+    cells = suite.plan.cells
+    unfinished = [cell.arm for cell, state in zip(cells, states, strict=True) if not state.done]
+    for name, run in arms.items():
+        run.finish("INTERRUPTED" if name in unfinished else "COMPLETE")
+    left, total = len(unfinished), len(cells)
+    parent.finish("INTERRUPTED", f"{total - left} of {total} runs")
+    suite.tracker.flush()
+    say(f"{left} of {total} runs are left; the same command goes on with them")
+    if left < total:
+        say(f"what there is so far: audio-cls ablate report {suite.ablation.name}")
+    raise SystemExit(130)
 
 
 def report_command(workspace: Workspace, reference: str) -> None:

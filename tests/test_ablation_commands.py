@@ -18,6 +18,7 @@ import pytest
 
 from audio_cls.ablation.running import reopen_suite, results
 from audio_cls.data.corpus import Corpus
+from audio_cls.runs import RunState
 from audio_cls.tracking import Tracker
 from audio_cls.workspace import Workspace
 from tests.commands import call, run
@@ -172,3 +173,19 @@ def test_a_study_is_confirmed_on_fresh_seeds(tones_corpus: Path, tmp_path: Path)
     assert {r.params["seed"] for r in fresh} == {"10000", "10001"}
     shown = command(tmp_path, "study", "confirm", "s", "--top", "1", "--seeds", "1", "--grace", "5")
     assert "mean of 1 configuration)" in shown
+
+
+def test_an_interrupted_suite_leaves_without_its_report(
+    tones_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tones_corpus, tmp_path / "corpora" / "tones")
+    file = tmp_path / "lines.py"
+    file.write_text(FILE.format(small=SMALL, arms=ARMS))
+    states = [RunState(state=state) for state in ("COMPLETE", "INTERRUPTED", "COMPLETE", "NEW")]  # arms in turn
+    monkeypatch.setattr("audio_cls.ablation.running.fill", lambda *_, **__: states)
+    shown = call(capsys, tmp_path, "ablate", "run", str(file), code=130)
+    assert "2 of 4 runs are left; the same command goes on with them" in shown
+    assert "audio-cls ablate report lines" in shown
+    assert not (tmp_path / "reports").exists()
+    runs = {run.name: run.state for run in Tracker(Workspace(tmp_path)).runs()}
+    assert runs == {"suite lines": "INTERRUPTED", "plain": "COMPLETE", "mixup": "INTERRUPTED"}
