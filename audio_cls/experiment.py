@@ -16,22 +16,22 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from audio_cls import augment as augmentation
-from audio_cls.augment import Augment
-from audio_cls.auto import AUTO, OrAuto, known
-from audio_cls.config import Component, ConfigError
+from audio_cls.components import augment as augmentation
+from audio_cls.components.augment import Augment
+from audio_cls.components.features import FeatureExtractor, Features, LogMel, Normaliser
+from audio_cls.components.losses import CrossEntropy, Loss
+from audio_cls.components.models import Model, SmallCnn, parameter_count
+from audio_cls.components.optim import AdamW, Cosine, Optimizer, Schedule
+from audio_cls.components.sampling import Sampling, Uniform
+from audio_cls.components.shapes import check_augmentation, check_loss, check_model
+from audio_cls.core.auto import AUTO, OrAuto, known
+from audio_cls.core.config import Component, ConfigError
+from audio_cls.core.device import Precision
+from audio_cls.core.rng import derive
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.default_split import AutoSplit
 from audio_cls.data.splits import Folds, Split, SplitScheme
-from audio_cls.device import Precision
-from audio_cls.features import FeatureExtractor, Features, LogMel, Normaliser
-from audio_cls.losses import CrossEntropy, Loss
-from audio_cls.metrics import check_metric
-from audio_cls.models import Model, SmallCnn, parameter_count
-from audio_cls.optim import AdamW, Cosine, Optimizer, Schedule
-from audio_cls.rng import derive
-from audio_cls.sampling import Sampling, Uniform
-from audio_cls.shapes import check_augmentation, check_loss, check_model
+from audio_cls.metrics.classification import check_metric
 
 __all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_domains", "check_sample_rate"]
 
@@ -40,7 +40,7 @@ class Data(Component):
     """Which clips, and what part of each: `clip_seconds` of audio at `sample_rate` Hz, cut at random when training, from the
     middle when evaluating; shorter clips are padded with silence or tiled.
 
-    What is "auto" is chosen by `audio_cls.resolve`: the corpus's rate, a window that fits its durations, the split that it names.
+    What is "auto" is chosen by `audio_cls.runs.resolve`: the corpus's rate, a window that fits its durations, the split that it names.
     """
 
     corpus: str = "demo"

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from audio_cls.ablation.crossed import estimate_mean
-from audio_cls.ablation.statistics import Comparison, compare
-from audio_cls.ablation.verdict import MARGIN, Verdict, verdicts
+from audio_cls.metrics.crossed import estimate_mean
+from audio_cls.metrics.paired import Comparison, compare
+from audio_cls.metrics.verdict import MARGIN, Verdict, verdicts
 
 Figures = NDArray[np.float64]
 

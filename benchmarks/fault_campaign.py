@@ -81,9 +81,9 @@ def arm(shared: Shared) -> None:
     """Make this process die at the point that it is told, and meet a full disk."""
     import optuna
 
-    from audio_cls import checkpoint
-    from audio_cls.study.queue import Queue
+    from audio_cls.queue.queue import Queue
     from audio_cls.tracking import Run
+    from audio_cls.training import checkpoint
 
     def strike(point: str | None) -> None:
         if point is not None and shared.moment.value == POINTS.index(point) + 1:
@@ -131,14 +131,14 @@ def work(site: Site, total: int, log: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s", force=True)
     import torch
 
-    from audio_cls.disk import DiskFull
-    from audio_cls.preparation import Runtime
-    from audio_cls.search import study_identity, trial_objective
+    from audio_cls.core.disk import DiskFull
+    from audio_cls.core.workspace import Workspace
+    from audio_cls.queue.storage import Heartbeat
+    from audio_cls.queue.worker import run_worker
+    from audio_cls.runs.preparation import Runtime
     from audio_cls.study.declaration import load_study_file
-    from audio_cls.study.storage import Heartbeat
-    from audio_cls.study.worker import run_worker
+    from audio_cls.study.search import study_identity, trial_objective
     from audio_cls.tracking import Tracker
-    from audio_cls.workspace import Workspace
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
@@ -291,8 +291,8 @@ def finished(site: Site) -> int:
 
 
 def _finished(storage: str) -> int:
-    from audio_cls.study.queue import Tally
-    from audio_cls.study.storage import load_study, open_storage, study_names
+    from audio_cls.queue.queue import Tally
+    from audio_cls.queue.storage import load_study, open_storage, study_names
 
     opened = open_storage(storage)
     if "faults" not in study_names(opened):
@@ -302,16 +302,16 @@ def _finished(storage: str) -> int:
 
 def audit(site: Site, asked: int) -> dict[str, list[str]]:
     """All that is wrong with a study and its runs; made in a process of its own."""
-    from audio_cls.checkpoint import read
+    from audio_cls.core.workspace import Workspace
     from audio_cls.data.corpus import Corpus
     from audio_cls.experiment import Experiment
-    from audio_cls.preparation import mlflow_experiment
-    from audio_cls.search import settle_runs
-    from audio_cls.study.queue import Tally, is_finished
-    from audio_cls.study.storage import load_study, open_storage
+    from audio_cls.queue.queue import Tally, is_finished
+    from audio_cls.queue.storage import load_study, open_storage
+    from audio_cls.runs.preparation import mlflow_experiment
+    from audio_cls.study.search import settle_runs
     from audio_cls.tracking import Tracker
     from audio_cls.tracking.run import FIGURES
-    from audio_cls.workspace import Workspace
+    from audio_cls.training.checkpoint import read
 
     wrong: dict[str, list[str]] = {kind: [] for kind in WRONG}
     study = load_study("faults", open_storage(site.storage))
@@ -380,12 +380,12 @@ def warm_up(workspace: Path) -> None:
     global FEATURES
     import torch
 
-    from audio_cls.checkpoint import CheckpointStore
-    from audio_cls.objective import Record, run_experiment
-    from audio_cls.preparation import Runtime
+    from audio_cls.core.workspace import Workspace
+    from audio_cls.runs.objective import Record, run_experiment
+    from audio_cls.runs.preparation import Runtime
     from audio_cls.study.declaration import load_study_file
     from audio_cls.tracking import Tracker
-    from audio_cls.workspace import Workspace
+    from audio_cls.training.checkpoint import CheckpointStore
 
     torch.set_num_threads(1)
     place = Workspace(workspace)

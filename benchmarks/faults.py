@@ -143,13 +143,13 @@ def campaign(
 
 def results(workspace: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
     """What the study holds, by configuration, and everything that is wrong with it."""
-    from audio_cls.checkpoint import read
+    from audio_cls.core.workspace import Workspace
     from audio_cls.experiment import Experiment
-    from audio_cls.study.status import study_status
-    from audio_cls.study.storage import load_study, open_storage
+    from audio_cls.queue.status import study_status
+    from audio_cls.queue.storage import load_study, open_storage
     from audio_cls.tracking import Tracker
     from audio_cls.tracking.run import FIGURES
-    from audio_cls.workspace import Workspace
+    from audio_cls.training.checkpoint import read
 
     where = os.environ.get("AUDIO_CLS_STORAGE") or workspace / "optuna.db"
     study = load_study("faults", open_storage(where, must_exist=True))

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, roc_auc_score
 
-from audio_cls.metrics import evaluate
-from audio_cls.ranking import average_precision, lwlrap, rank, roc_auc
+from audio_cls.metrics.classification import evaluate
+from audio_cls.metrics.ranking import average_precision, lwlrap, rank, roc_auc
 
 Values = tuple[float, float, float]
 

@@ -30,7 +30,7 @@ def notebook(files: list[Path], labels: list[int], epochs: int, loader_workers: 
     import torchaudio
     from torch import nn
 
-    from audio_cls.models import SmallCnn
+    from audio_cls.components.models import SmallCnn
 
     class Clips(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         def __init__(self) -> None:
@@ -69,12 +69,12 @@ def ours(corpus: Path, epochs: int) -> None:
     """One worker: prints the seconds of each epoch; SpecAugment on, since it costs us next to nothing."""
     import torch
 
-    from audio_cls.checkpoint import CheckpointStore
-    from audio_cls.device import tune_process
+    from audio_cls.core.device import tune_process
+    from audio_cls.core.workspace import Workspace
     from audio_cls.experiment import Experiment
-    from audio_cls.preparation import Runtime, prepare_run
-    from audio_cls.training import fit
-    from audio_cls.workspace import Workspace
+    from audio_cls.runs.preparation import Runtime, prepare_run
+    from audio_cls.training.checkpoint import CheckpointStore
+    from audio_cls.training.loop import fit
 
     tune_process(1)
     experiment = Experiment.parse(

@@ -15,8 +15,7 @@ over the folds: +7.7 [-4.9, 20.2], cannot tell. Focal loss and repeat-factor sam
 For several labels a clip see `demo_imbalance_multilabel.py`.
 """
 
-from audio_cls.ablation.declaration import Ablation
-from audio_cls.experiment import Experiment
+from audio_cls import Ablation, Experiment
 
 BASE = Experiment.parse(
     {

@@ -12,8 +12,7 @@ Cost on two cores: 8 min 5 s (with other work going on). Found, mAP against plai
 -1.5 [-4.6, 1.5], balanced +0.9 [-1.9, 3.7], repeat-factor +0.4 [-1.0, 1.9]: cannot tell. Class weights cost 4.8 [2.9, 6.7] points of lwlrap.
 """
 
-from audio_cls.ablation.declaration import Ablation
-from audio_cls.experiment import Experiment
+from audio_cls import Ablation, Experiment
 
 BASE = Experiment.parse(
     {

@@ -11,8 +11,7 @@ specaugment -8.6 [-12.7, -4.4], p = 0.023, hurts; mixup -1.9 [-6.1, 2.3] and tim
 15 pairs; all -16.2 [-24.3, -8.0], p = 0.023, hurts. So small a network (24,170 parameters, 1,200 steps) has no capacity to spare for masks.
 """
 
-from audio_cls.ablation.declaration import Ablation
-from audio_cls.experiment import Experiment
+from audio_cls import Ablation, Experiment
 
 BASE = Experiment.parse(
     {

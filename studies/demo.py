@@ -9,8 +9,7 @@ or, step by step:
     audio-cls study run studies/demo.py --trials 14 --workers 2
 """
 
-from audio_cls.experiment import Experiment
-from audio_cls.study import TPE, Median, Study
+from audio_cls import TPE, Experiment, Median, Study
 
 BASE = Experiment.parse(
     {

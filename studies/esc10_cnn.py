@@ -12,8 +12,7 @@ with --set training.epochs=80 (29 min for the 15 runs) 0.913 (0.031) and 0.935 (
 
 from typing import Any
 
-from audio_cls.experiment import Experiment
-from audio_cls.study import TPE, Median, Study
+from audio_cls import TPE, Experiment, Median, Study
 
 BASE = Experiment.parse(
     {

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from audio_cls.cli import main
-from audio_cls.config import Component
-from audio_cls.runs import worker_main
+from audio_cls.core.config import Component
+from audio_cls.runs.grid import worker_main
 from tests.commands import call
 
 SMALL = {
@@ -35,8 +35,8 @@ BLOCKS = "def width():\n    return 8\n"
 TINY = f"""
 from pathlib import Path
 from torch import nn
-from audio_cls.experiment import Experiment
-from audio_cls.models import Model
+from audio_cls import Experiment
+from audio_cls import Model
 from own_blocks import width
 
 with open(Path(__file__).with_name("executed"), "a") as file:
@@ -113,7 +113,7 @@ class WorkerHere:
         try:
             with as_new(), pytest.MonkeyPatch.context() as patch:
                 patch.setattr(os, "getppid", os.getpid)  # the worker looks whether its supervisor is still there
-                self.returncode = worker_main(Path(words[0]), 1) if module == "audio_cls.runs" else main(words)
+                self.returncode = worker_main(Path(words[0]), 1) if module == "audio_cls.runs.grid" else main(words)
         finally:
             os.environ.clear()
             os.environ.update(kept)

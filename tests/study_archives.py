@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from audio_cls.study.portable import study_to_json
+from audio_cls.study.transfer.portable import study_to_json
 
 RUN_ID = "0123456789abcdef0123456789abcdef"
 SOURCE = "from helpers import STUDY\n"

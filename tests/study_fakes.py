@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from audio_cls.config import Component
-from audio_cls.errors import UserError
+from audio_cls.core.config import Component
+from audio_cls.core.errors import UserError
 from audio_cls.study import TPE, Median, Outcome, Study, TrialContext
 
 EPOCHS = 6
@@ -121,7 +121,7 @@ class FakeObjective:
 
 def outcomes(study: Any) -> dict[int, tuple[str, Any, dict[str, Any], dict[int, float]]]:
     """Each configuration by its index: state, value, parameters, curve."""
-    from audio_cls.study.queue import Tally
+    from audio_cls.queue.queue import Tally
 
     latest = Tally.of(study.get_trials(deepcopy=False)).latest
     return {
@@ -131,7 +131,7 @@ def outcomes(study: Any) -> dict[int, tuple[str, Any, dict[str, Any], dict[int, 
 
 
 def main(study_file: str, workspace: str, total: str, folder: str, seconds: str, supervisor: str, since: str) -> int:
-    from audio_cls.study.worker import run_worker
+    from audio_cls.queue.worker import run_worker
 
     try:
         run_worker(

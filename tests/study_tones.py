@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from audio_cls.launches import Launch, record_launch
-from audio_cls.preparation import Runtime
-from audio_cls.search import open_parent, study_identity, trial_objective
-from audio_cls.study.lease import worker_identity
-from audio_cls.study.queue import Queue
-from audio_cls.study.storage import open_storage
-from audio_cls.study.worker import WorkerReport, run_worker
-from audio_cls.study_commands import PARENT, open_parts
+from audio_cls.cli.study_commands import PARENT, open_parts
+from audio_cls.core.workspace import Workspace
+from audio_cls.queue.lease import worker_identity
+from audio_cls.queue.queue import Queue
+from audio_cls.queue.storage import open_storage
+from audio_cls.queue.worker import WorkerReport, run_worker
+from audio_cls.runs.preparation import Runtime
+from audio_cls.study.launches import Launch, record_launch
+from audio_cls.study.search import open_parent, study_identity, trial_objective
 from audio_cls.tracking import Tracker
-from audio_cls.workspace import Workspace
 
 STUDY = """
 from audio_cls.experiment import Experiment
@@ -92,7 +92,7 @@ class Place:
             tracker.flush()
 
     def revive(self, **wanted: Any) -> Any:
-        from audio_cls.revival import queue_revivals
+        from audio_cls.study.revive import queue_revivals
 
         _, corpus, opened = open_parts(self.workspace, wanted.pop("launch", self.launch), None)
         queue = Queue(opened, self.storage, worker_identity())

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.ablation.bootstrap import FIGURES
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation, Cell
 from audio_cls.ablation.predictions import CellScores, read_cell_scores
 from audio_cls.ablation.record import Recorded
-from audio_cls.ablation.verdict import Verdict
 from audio_cls.data.corpus import Corpus
-from audio_cls.judgement import (
+from audio_cls.metrics.baselines import (
     Judgement,
     accuracy_caveat,
     advice,
@@ -30,9 +28,11 @@ from audio_cls.judgement import (
     judge,
     single_answer,
 )
+from audio_cls.metrics.bootstrap import FIGURES
+from audio_cls.metrics.verdict import Verdict
 
 if TYPE_CHECKING:
-    from audio_cls.ablation.suite import ArmResult, SuiteResult
+    from audio_cls.ablation.results import ArmResult, SuiteResult
     from audio_cls.tracking import Tracker
 
 __all__ = ["Answers", "amend", "judge_cells", "read_answers"]

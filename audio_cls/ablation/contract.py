@@ -17,15 +17,15 @@ import torch
 
 from audio_cls.ablation.declaration import Ablation, Cell
 from audio_cls.ablation.settling import settle
-from audio_cls.config import Component, ComponentSet
+from audio_cls.core.config import Component, ComponentSet
+from audio_cls.core.device import choose_precision
+from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.data.splits import Split
-from audio_cls.device import choose_precision
-from audio_cls.errors import UserError
 from audio_cls.experiment import Experiment
-from audio_cls.folds import fold_label, folds_text, grid_text
-from audio_cls.metrics import VERSION
+from audio_cls.metrics.classification import VERSION
+from audio_cls.runs.folds import fold_label, folds_text, grid_text
 
 if TYPE_CHECKING:
     from audio_cls.ablation.record import Recorded

@@ -13,14 +13,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from audio_cls.auto import AUTO
-from audio_cls.config import ConfigError
+from audio_cls.core.auto import AUTO
+from audio_cls.core.config import ConfigError
+from audio_cls.core.errors import UserError, choices
+from audio_cls.core.loading import declaration
+from audio_cls.core.names import check_name
 from audio_cls.data.splits import SplitScheme
-from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Experiment
-from audio_cls.loading import declaration
-from audio_cls.metrics import check_metric
-from audio_cls.names import check_name
+from audio_cls.metrics.classification import check_metric
 
 __all__ = ["Ablation", "Cell", "Tune", "identity_changes", "load_ablation"]
 

@@ -1,242 +1,266 @@
-"""From a suite's results to the report's plain data: arms, runs, curves, classes, pooled predictions."""
+"""The report of an ablation suite: what was compared, under which contract, and what it says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import isfinite
-from typing import TYPE_CHECKING, Any
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.ablation.bootstrap import Interval
-from audio_cls.ablation.declaration import Cell
-from audio_cls.ablation.opening import TestResult
-from audio_cls.ablation.predictions import CellScores, listening_audit, pooled_by_seed
-from audio_cls.ablation.statistics import compare
-from audio_cls.ablation.suite import ArmResult, SuiteResult, fold_rows
-from audio_cls.ablation.verdict import in_points
-from audio_cls.data.corpus import Corpus
-from audio_cls.errors import UserError
-from audio_cls.metrics import check_metric, evaluate, fit_thresholds
-from audio_cls.report.suite import ArmCurve, ArmSummary, ClassDifferences, Predictions, SuiteReport
-from audio_cls.report.suite import Cell as ReportCell
+from audio_cls.metrics.classification import confusion_matrix, evaluate, most_confused, predict
+from audio_cls.metrics.verdict import in_points
+from audio_cls.report.arm_figures import VERDICTS, arm_curves, class_difference_figure, every_run, forest, one_of
+from audio_cls.report.arms import ArmCurve, ArmSummary, Cell, ClassDifferences, Predictions, SuiteReport
+from audio_cls.report.calibration import calibration_section
+from audio_cls.report.figures import confusion_figure, precision_recall_figure, roc_figure
+from audio_cls.report.page import Html, Section, Table, findings, format_number, render_page
 
-if TYPE_CHECKING:
-    from audio_cls.report.page import Section
-    from audio_cls.tracking import Tracker
+__all__ = ["ArmCurve", "ArmSummary", "Cell", "ClassDifferences", "Predictions", "SuiteReport", "suite_report"]
 
-__all__ = ["audit_of_best", "build_report", "more_lines"]
-
-SEEDS_SHOWN = 3  # of pooled predictions: ranking curves of more say no more and make the page heavy
-
-
-def build_report(
-    result: SuiteResult,
-    tracker: Tracker,
-    corpus: Corpus,
-    scores: Mapping[str, Mapping[Cell, CellScores]],
-    intervals: Mapping[str, Interval],
-    test: TestResult | None = None,
-    others: Sequence[SuiteResult] = (),
-    history: str = "",
-) -> SuiteReport:
-    """All that the page of a suite shows; see `report.suite_data`. `others` is the suite by its further metrics, `history` how
-    often its test clips have been opened, for whichever run."""
-    ablation = result.ablation
-    return SuiteReport(
-        title=f"Ablation {ablation.name}",
-        metric=result.metric,
-        direction=check_metric(result.metric),
-        arms=[_summary(arm, result, intervals.get(arm.name)) for arm in result.arms],
-        classes=corpus.classes,
-        task=corpus.task,
-        state=result.state,
-        question=ablation.question,
-        contract=result.terms,
-        cells=[
-            ReportCell(arm.name, seed, fold if ablation.fold_key else None, value, result.plan.fold_names.get(fold, ""))
-            for arm in result.arms
-            for (seed, fold), value in sorted(arm.values.items())
-            if isfinite(value)
-        ],
-        curves=_curves(result, tracker),
-        class_differences=_class_differences(result, scores, corpus),
-        predictions=_pooled(scores, corpus),
-        notes=[f"{words}: {reason}" for arm in result.arms for words, reason in arm.failed],
-        openings=[*(test.lines() if test else ()), *result.openings, *([history] if history else ())],
-        baseline=result.baseline,
-        findings=result.findings,
-        others=[row for other in others for row in _rows_of(other)],
-        test_rows=test.rows() if test else (),
-        fold_table=fold_rows(result),
-    )
+SIGNS = {
+    "helps": "▲",
+    "hurts": "▼",
+    "no difference": "■",
+    "cannot tell": "○",
+    "not judged": "×",
+}  # as in the forest plot
+CONFUSED = 8  # pairs of classes shown of each arm
+STYLE = """<style>
+.verdicts { list-style: none; padding: 0; margin: 12px 0; }
+.verdicts li { border-left: 4px solid; padding: 2px 0 2px 10px; margin: 8px 0; overflow-wrap: anywhere; break-inside: avoid; }
+.verdicts b { display: inline-block; min-width: 9em; }
+.verdicts small { display: block; color: var(--dim); font-size: 13px; }
+@media (max-width: 600px) { .verdicts b { min-width: 0; margin-right: 0.6em; } }
+</style>"""
 
 
-def audit_of_best(
-    result: SuiteResult, scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus
-) -> list[Section]:
-    """The listening audit of the arm with the best mean: its first seed that has run all folds, each clip by the run that held
-    it out. Empty while there is none."""
-    sign = 1 if check_metric(result.metric) == "maximize" else -1
-    known = [arm for arm in result.arms if isfinite(arm.mean.mean) and scores.get(arm.name)]
-    for arm in sorted(known, key=lambda a: -sign * a.mean.mean):
-        for seed, pooled in pooled_by_seed(scores[arm.name], result.plan.folds).items():
-            which = f"By the arm {arm.name!r}, the best so far by {result.metric}, seed {seed}: each clip by the run that held it out."
-            return listening_audit(pooled, corpus, which)
-    return []
+def suite_report(report: SuiteReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
+    """The page of a suite as text; also written to `path` when one is given. The verdicts stand first; all but them and the test
+    split is folded. What the report leaves empty is left out; `more` sections stand at its end.
+
+    Raises:
+        ValueError: for a cell, curve or class difference of an arm that is not among `report.arms`.
+    """
+    _check(report)
+    points = in_points(report.metric)
+    sections = [*_others(report), *_behind(report, points), *_contract(report)]
+    if report.cells:
+        figure = every_run(report.cells, report.arms, report.metric)
+        rows = [[c.arm, c.seed, c.fold_text, float(c.value)] for c in report.cells]
+        table = Table(("arm", "seed", "fold", report.metric), rows, f"{len(rows)} runs", 4)
+        reading = "Colour tells the fold, shape the seed; a bar is the mean of an arm."
+        columns, by_fold = report.fold_table
+        caption = f"{report.metric} by fold{', points' if points else ''}: means over the seeds"
+        folds = [Table(columns, by_fold, caption, 2)] if len(by_fold) > 1 else []
+        sections.append(Section("Runs", [reading, figure, *folds, table]))
+    if report.class_differences is not None and len(report.class_differences.arms):
+        sections.append(_classes(report, report.class_differences))
+    if report.curves:
+        names = [arm.name for arm in report.arms]
+        metrics = dict.fromkeys(curve.metric for curve in report.curves)
+        reading = "Means over the runs of an arm; the band is the 95 % interval of the mean, of each arm by itself: the test above is paired and finer."
+        sections.append(Section("Curves", [reading, *(arm_curves(report.curves, names, metric) for metric in metrics)]))
+    if cost := _cost(report):
+        sections.append(cost)
+    sections += _predictions(report)
+    folded = [replace(section, folded=True) for section in (*sections, *more)]
+    return render_page(report.title, [_verdicts(report, points), *_test(report), *folded], path)
 
 
-def _rows_of(result: SuiteResult) -> list[list[Any]]:
+def _check(report: SuiteReport) -> None:
+    known = [arm.name for arm in report.arms]
+    used = [*(c.arm for c in report.cells), *(c.arm for c in report.curves), *report.predictions, *report.confusion]
+    used += report.class_differences.arms if report.class_differences is not None else []
+    if unknown := sorted(set(used) - set(known)):
+        raise ValueError(f"{report.title!r}: no arm {unknown[0]!r} among {', '.join(known)}")
+
+
+def _verdicts(report: SuiteReport, points: bool) -> Section:
+    """What the suite says: what is wrong, a line for each arm, the forest plot, and the table of arms."""
+    content: list[Any] = [*findings(report.findings), *(text for text in (report.question, report.state) if text)]
+    lines = "".join(_line(arm) for arm in report.arms if not arm.reference)
+    content.append(Html(f'{STYLE}<ul class="verdicts">{lines}</ul>'))
+    if any(not arm.reference and math.isfinite(arm.difference) for arm in report.arms):
+        content.append(forest(report.arms, report.metric, report.direction, points))
+    content.append(_arms(report, points))
+    content += [*report.notes, *(f"Note: {_plain(value)}" for key, value in report.contract if key == "groups")]
+    if not report.test_rows:
+        content += report.openings or ["The test split has not been opened."]
+    return Section("Verdicts", content)
+
+
+def _arms(report: SuiteReport, points: bool) -> Table:
+    """The table of arms: few columns, so that it fits a page; `_behind` has the others."""
+    scale = 100.0 if points else 1.0
     rows: list[list[Any]] = []
-    base = result.baseline.get(result.metric.rpartition("/")[2])
-    for arm in result.arms:
-        c, verdict = arm.comparison, arm.verdict
-        rest: list[Any] = [None, None, None, None, "reference"]
-        if c is not None and verdict is not None:
-            rest = [c.mean, c.low, c.high, verdict.p, verdict.word]
-        rows.append([result.metric, arm.name, arm.mean.mean, arm.mean.sd, base, *rest])
-    return rows
+    for arm in report.arms:
+        figures: list[Any] = [arm.mean * scale, None, None]
+        if not arm.reference:
+            interval = ""
+            if math.isfinite(arm.difference_low):
+                low, high = (
+                    format_number(v * scale, 1 if points else 3) for v in (arm.difference_low, arm.difference_high)
+                )
+                interval = f"[{low}, {high}]"
+            figures[1:] = arm.difference * scale, interval
+        rows.append([arm.name, "reference" if arm.reference else arm.verdict, *figures])
+    baseline = report.baseline.get(report.metric.rpartition("/")[2])
+    if baseline is not None:
+        rows.append(["(baseline)", "learned nothing", baseline * scale, None, None])
+    columns = ["arm", "verdict", f"mean{', points' if points else ''}", "difference", "95 %"]
+    caption = f"{report.metric} ({report.direction}) against {report.reference or 'the reference'}"
+    return Table(columns, rows, caption, 2 if points else 3)
 
 
-def more_lines(arm: ArmResult, interval: Interval | None, points: bool) -> list[str]:
-    """What stands beside a verdict: effect size, the signed-rank test, the bootstrap over clips, hints of power."""
-    c, verdict = arm.comparison, arm.verdict
-    if c is None or verdict is None or not c.n:
+def _others(report: SuiteReport) -> list[Section]:
+    if not report.others:
         return []
-
-    def amount(value: float) -> str:
-        return f"{100 * value:+.1f}" if points else f"{value:+.3g}"
-
-    lines = [f"better in {c.wins}, worse in {c.losses}, equal in {c.ties} of {c.n} pairs"]
-    if isfinite(c.hedges_g):
-        lines.append(
-            f"effect size g = {c.hedges_g:+.2f}; Wilcoxon p = {c.wilcoxon_p:.2g} (as if runs were independent)"
-        )
-    if interval is not None and isfinite(interval.low):
-        lines.append(
-            f"over clips (bootstrap, {interval.n_units} clips or groups): {amount(interval.estimate)} "
-            f"[{amount(interval.low)}, {amount(interval.high)}]"
-        )
-    told: dict[str, list[str]] = {}
-    for hint in verdict.more:
-        about = "at least " if hint.lower_bound else "about "
-        words = (
-            "out of reach with more seeds"
-            if hint.pairs is None
-            else f"{about if hint.pairs else ''}{hint.pairs} more pairs"
-        )
-        told.setdefault(words, []).append(amount(hint.difference).lstrip("+"))
-    if told:
-        unit = " points" if points else ""
-        parts = [f"of {' or '.join(differences)}{unit}: {words}" for words, differences in told.items()]
-        lines.append(f"to settle a difference {'; '.join(parts)}")
-    lines.append(c.method)
-    return lines
+    columns = ["metric", "arm", "mean", "sd", "baseline", "difference", "low", "high", "p (Holm)", "verdict"]
+    caption = "In their own units; Holm over the arms of each metric by itself"
+    return [Section("Further metrics", [Table(columns, report.others, caption, 3, ("p (Holm)",))])]
 
 
-def _summary(arm: ArmResult, result: SuiteResult, interval: Interval | None) -> ArmSummary:
-    c, verdict = arm.comparison, arm.verdict
-    figures: dict[str, Any] = {}
-    if c is not None and verdict is not None:
-        figures = {
-            "difference": c.mean,
-            "difference_low": c.low,
-            "difference_high": c.high,
-            "pairs": c.n,
-            "p_holm": verdict.p,
-            "verdict": verdict.word,
-            "text": verdict.text,
-        }
-    return ArmSummary(
-        name=arm.name,
-        changes=dict(result.ablation.arms[arm.name]),
-        reference=c is None,
-        n=sum(isfinite(v) for v in arm.values.values()),
-        mean=arm.mean.mean,
-        sd=arm.mean.sd,
-        low=arm.mean.low,
-        high=arm.mean.high,
-        more=more_lines(arm, interval, in_points(result.metric)),
-        seconds=arm.seconds,
-        samples_per_second=arm.samples_per_second,
-        parameters=int(arm.parameters) if isfinite(arm.parameters) else None,
-        failed=len(arm.failed),
-        **figures,
+def _behind(report: SuiteReport, points: bool) -> list[Section]:
+    """What stands behind the verdicts: every figure of every arm, other tests, what it would take to settle them."""
+    scale = 100.0 if points else 1.0
+    rows = []
+    for arm in report.arms:
+        changes = ", ".join(f"{k}={_plain(v)}" for k, v in arm.changes.items()) or ("the reference" if arm.reference else "nothing")  # fmt: skip
+        figures = [arm.mean, arm.sd, arm.difference, arm.difference_low, arm.difference_high]
+        shown = [None if arm.reference and k > 1 else v * scale for k, v in enumerate(figures)]
+        p = None if arm.reference else arm.p_holm
+        rows.append([arm.name, "reference" if arm.reference else arm.verdict, *shown, p, arm.pairs or None, arm.n, arm.failed, changes])  # fmt: skip
+    unit = ", points" if points else ""
+    columns = ["arm", "verdict", f"mean{unit}", "sd", "difference", "low", "high", "p (Holm)", "pairs", "runs", "failed", "what it changes"]  # fmt: skip
+    table = Table(columns, rows, f"{report.metric}, 95 % intervals", 2 if points else 3, ("p (Holm)",))
+    said = "".join(_line(arm, more=True) for arm in report.arms if arm.more)
+    return [Section("Arms in full", [table, *([Html(f'<ul class="verdicts">{said}</ul>')] if said else [])])]
+
+
+def _line(arm: ArmSummary, more: bool = False) -> str:
+    """An arm's verdict as a list item, or, of `more`, what stands behind it."""
+    colour = VERDICTS.get(arm.verdict, ("#bbbbbb", ""))[0]
+    said = html.escape(arm.text or ("no pair of runs yet" if not arm.verdict else arm.verdict))
+    if more:
+        said = "".join(f"<small>{html.escape(line)}</small>" for line in arm.more)
+    sign = SIGNS.get(arm.verdict, "·")
+    return f'<li style="border-color:{colour}"><b>{sign} {html.escape(arm.name)}</b> {said}</li>'
+
+
+def _test(report: SuiteReport) -> list[Section]:
+    """What the test split showed; nothing while it is closed."""
+    if not report.test_rows:
+        return []
+    columns = ("arm", "metric", "test", "low", "high", "baseline", "difference", "low ", "high ", "p (Holm)")
+    caption = "Intervals of figures over clips, of differences paired by seed and fold; in the metric's own units"
+    return [Section("Test split", [*report.openings, Table(columns, report.test_rows, caption, 3, ("p (Holm)",))])]
+
+
+def _contract(report: SuiteReport) -> list[Section]:
+    rows = [(key, _plain(value)) for key, value in report.contract]
+    caption = "Checked before the first run and again for this page"
+    return [Section("Contract", [Table(("what", "the same in all runs"), rows, caption)])] if rows else []
+
+
+def _classes(report: SuiteReport, differences: ClassDifferences) -> Section:
+    points = in_points(differences.measure)
+    scale = 100.0 if points else 1.0
+    mean, low, high = (np.asarray(v, float) * scale for v in (differences.mean, differences.low, differences.high))
+    rows = [
+        [name, arm, float(mean[k, a]), float(low[k, a]), float(high[k, a]), bool(low[k, a] > 0 or high[k, a] < 0)]
+        for k, name in enumerate(differences.classes)
+        for a, arm in enumerate(differences.arms)
+    ]
+    unit = ", points" if points else ""
+    columns = ("class", "arm", f"difference in {differences.measure}{unit}", "low", "high", "clear of 0")
+    reading = (
+        f"{len(rows)} intervals of 95 % stand here, each by itself: about {max(1, round(len(rows) / 20))} would be clear of 0 "
+        "(starred) though nothing differed."
+    )
+    return Section(
+        "Classes",
+        [reading, class_difference_figure(differences, points), Table(columns, rows, "By class", 2)],
     )
 
 
-def _curves(result: SuiteResult, tracker: Tracker) -> list[ArmCurve]:
-    """Means over an arm's complete runs, epoch by epoch, with the interval of the mean as if runs were independent."""
-    out = []
-    for metric in dict.fromkeys([result.metric, "val/loss", "train/loss"]):
-        for arm in result.ablation.arms:
-            rows = []
-            for record in result.records:
-                if record.arm == arm and record.state == "COMPLETE" and record.run_id:
-                    try:
-                        rows.append([value for _, value in tracker.curve(record.run_id, metric)])
-                    except UserError:
-                        continue
-            if not rows:
-                continue
-            length = min(map(len, rows))
-            values = np.array([row[:length] for row in rows])
-            mean = values.mean(axis=0)
-            reach = 1.96 * values.std(axis=0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros(length)
-            out.append(
-                ArmCurve(
-                    arm,
-                    metric,
-                    list(range(1, length + 1)),
-                    mean.tolist(),
-                    (mean - reach).tolist(),
-                    (mean + reach).tolist(),
-                )
-            )
-    return out
-
-
-def _class_differences(
-    result: SuiteResult, scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus
-) -> ClassDifferences | None:
-    """By class, each arm's F1 less the reference's, paired by (seed, fold) like the verdicts, without a correction over classes.
-    Of several labels a clip the average precision: it needs no threshold, which arms such as class weights move."""
-    reference = result.ablation.reference
-    arms = [a for a in result.ablation.arms if a != reference and scores.get(a)]
-    if not arms or not scores.get(reference):
+def _cost(report: SuiteReport) -> Section | None:
+    arms = [a for a in report.arms if math.isfinite(a.seconds) or math.isfinite(a.samples_per_second) or a.parameters]
+    if not arms:
         return None
+    base = next((a.seconds for a in arms if a.reference), math.nan)
+    rows = [
+        [a.name, a.seconds, a.seconds / base if base > 0 else math.nan, a.samples_per_second, a.parameters]
+        for a in arms
+    ]
+    columns = ("arm", "seconds a run", "times the reference", "clips a second", "parameters")
+    return Section("Cost", [Table(columns, rows, "Of training, mean over the runs", 2)])
 
-    key, measure = ("ap", "AP") if corpus.task == "multilabel" else ("f1", "F1")
 
-    def by_class(arm: str) -> dict[Cell, NDArray[Any]]:
-        return {
-            cell: evaluate(s.values, corpus.targets[s.clips], corpus.task).per_class[key]
-            for cell, s in scores[arm].items()
+def _predictions(report: SuiteReport) -> list[Section]:
+    """Confusion, ROC, precision and recall, calibration, thresholds: by arm, the reference first."""
+    arms = sorted((a for a in report.arms), key=lambda a: not a.reference)
+    names = [a.name for a in arms if a.name in report.predictions]
+    whole = [n for n in names if not np.isnan(np.asarray(report.predictions[n].scores)).any()]
+    sections = []
+    counts: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    for arm in arms:
+        if arm.name in report.confusion:
+            matrix = np.asarray(report.confusion[arm.name])
+            counts[arm.name] = matrix, matrix.sum(axis=1)
+        elif arm.name in whole:
+            p = report.predictions[arm.name]
+            called = predict(np.asarray(p.scores), report.task, p.thresholds)
+            counts[arm.name] = confusion_matrix(np.asarray(p.targets), called), np.asarray(p.targets).sum(axis=0)
+    if counts:
+        sections.append(_confusion(report, counts))
+    if whole:
+        pairs = {
+            n: (np.asarray(report.predictions[n].scores), np.asarray(report.predictions[n].targets)) for n in whole
         }
+        roc = one_of({n: roc_figure(s, t, report.classes) for n, (s, t) in pairs.items()})
+        recall = one_of({n: precision_recall_figure(s, t, report.classes) for n, (s, t) in pairs.items()})
+        results = {n: evaluate(s, t, report.task).per_class for n, (s, t) in pairs.items()}
+        sections += [
+            Section("ROC", [roc, _by_class(report, results, "auc", "AUC")]),
+            Section("Precision and recall", [recall, _by_class(report, results, "ap", "AP")]),
+            calibration_section(pairs, report.task),
+        ]
+    if report.task == "multilabel" and names:
+        sections.append(_thresholds(report, names))
+    return sections
 
-    base = by_class(reference)
-    figures = np.full((3, len(corpus.classes), len(arms)), np.nan)
-    for column, arm in enumerate(arms):
-        mine = by_class(arm)
-        for k in range(len(corpus.classes)):
-            a, b = ({cell: float(f1[k]) for cell, f1 in side.items() if np.isfinite(f1[k])} for side in (mine, base))
-            c = compare(a, b, test_to_train=result.plan.test_to_train)
-            figures[:, k, column] = c.mean, c.low, c.high
-    return ClassDifferences(corpus.classes, arms, figures[0], figures[1], figures[2], measure)
+
+def _confusion(report: SuiteReport, counts: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Section:
+    figures = {name: confusion_figure(matrix, report.classes, support) for name, (matrix, support) in counts.items()}
+    rows = [
+        [name, c.true, c.predicted, c.count, c.rate]
+        for name, (matrix, support) in counts.items()
+        for c in most_confused(matrix, report.classes, CONFUSED, support=support)
+    ]
+    table = Table(("arm", "true", "called", "clips", "share of the class"), rows, "Most confused")
+    return Section("Confusion", ["Runs of an arm together: a clip counts once for each seed.", one_of(figures), table])
 
 
-def _pooled(scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus) -> dict[str, Predictions]:
-    """An arm's validation predictions, run below run; of several labels each run's with the thresholds fitted on its clips."""
-    out = {}
-    for arm, cells in scores.items():
-        seeds = sorted({seed for seed, _ in cells})[:SEEDS_SHOWN]
-        parts = [s for (seed, _), s in sorted(cells.items()) if seed in seeds]
-        if parts:
-            clips = np.concatenate([p.clips for p in parts])
-            thresholds = None
-            if corpus.task == "multilabel":
-                fitted = [np.tile(fit_thresholds(p.values, corpus.targets[p.clips]), (len(p.clips), 1)) for p in parts]
-                thresholds = np.concatenate(fitted)
-            out[arm] = Predictions(np.concatenate([p.values for p in parts]), corpus.targets[clips], thresholds)
-    return out
+def _by_class(report: SuiteReport, results: dict[str, dict[str, NDArray[Any]]], key: str, label: str) -> Table:
+    rows = [[name, *(float(found[key][k]) for found in results.values())] for k, name in enumerate(report.classes)]
+    return Table(("class", *results), rows, f"{label} by class and arm")
+
+
+def _thresholds(report: SuiteReport, names: Sequence[str]) -> Section:
+    columns = []
+    for name in names:
+        given = report.predictions[name].thresholds
+        limits = np.full(len(report.classes), 0.5) if given is None else np.asarray(given, float)
+        columns.append(limits.mean(axis=0) if limits.ndim == 2 else np.broadcast_to(limits, (len(report.classes),)))
+    rows = [[label, *(float(column[k]) for column in columns)] for k, label in enumerate(report.classes)]
+    reading = "A label is called at this probability or above; means over the runs of an arm."
+    return Section("Thresholds", [reading, Table(("class", *names), rows, "By class and arm")])
+
+
+def _plain(value: Any) -> str:
+    return format_number(value, 4) if isinstance(value, float) else "none" if value is None else str(value)

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.ablation.declaration import Cell
+from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
-from audio_cls.errors import UserError
-from audio_cls.metrics import evaluate, fit_thresholds, predict
-from audio_cls.scores import LAST_SCORES, SCORES, read_scores
+from audio_cls.metrics.classification import evaluate, fit_thresholds, predict
+from audio_cls.training.predictions import LAST_SCORES, SCORES, read_scores
 
 if TYPE_CHECKING:
     from audio_cls.report.page import Section

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from audio_cls.ablation.contract import Plan, Planned
 from audio_cls.ablation.declaration import Ablation, Cell, identity_changes
+from audio_cls.core.errors import UserError, choices
+from audio_cls.core.workspace import Workspace, atomic_write
 from audio_cls.data.corpus import Corpus
-from audio_cls.errors import UserError, choices
 from audio_cls.experiment import Experiment
-from audio_cls.folds import fold_label
-from audio_cls.resolve import RULES
-from audio_cls.runs import GridItem, item_folder, read_state
+from audio_cls.runs.folds import fold_label
+from audio_cls.runs.grid import GridItem, item_folder, read_state
+from audio_cls.runs.resolve import RULES
 from audio_cls.tracking.suites import arm_colours
-from audio_cls.workspace import Workspace, atomic_write
 
 if TYPE_CHECKING:
     from audio_cls.tracking import Tracker
@@ -47,7 +47,7 @@ class SuiteState:
 
     seeds: all that were ever asked for. data: the corpus's digest. tuned: the overrides that each arm's search found. sources: the
     digests of the files that declare parts of the user's own.
-    data_rules: the version of the rules by which what is left to the data was chosen (`audio_cls.resolve`).
+    data_rules: the version of the rules by which what is left to the data was chosen (`audio_cls.runs.resolve`).
     """
 
     name: str

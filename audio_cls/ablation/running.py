@@ -22,19 +22,19 @@ from audio_cls.ablation.record import (
     suite_rules,
     write_suite,
 )
+from audio_cls.ablation.results import SuiteResult, summarise
 from audio_cls.ablation.settling import settle
-from audio_cls.ablation.suite import SuiteResult, summarise
+from audio_cls.core.errors import UserError
+from audio_cls.core.stopping import GRACE_SECONDS
+from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
-from audio_cls.errors import UserError
-from audio_cls.judgement import BASELINE
-from audio_cls.metrics import check_metric
-from audio_cls.own_parts import remember, sources_of
-from audio_cls.resolve import Resolved
-from audio_cls.runs import RunState, item_folder, read_state, run_grid
-from audio_cls.stopping import GRACE_SECONDS
+from audio_cls.metrics.baselines import BASELINE
+from audio_cls.metrics.classification import check_metric
+from audio_cls.runs.grid import RunState, item_folder, read_state, run_grid
+from audio_cls.runs.own_parts import remember, sources_of
+from audio_cls.runs.resolve import Resolved
 from audio_cls.tracking import DatasetInfo, Run, Tracker
 from audio_cls.tracking.suites import arm_colours, arm_figures
-from audio_cls.workspace import Workspace
 
 __all__ = ["Suite", "fill", "log_result", "open_suite", "reopen_suite", "results", "start_suite"]
 
@@ -53,7 +53,7 @@ class Suite:
 
     @property
     def experiment_name(self) -> str:
-        from audio_cls.preparation import mlflow_experiment
+        from audio_cls.runs.preparation import mlflow_experiment
 
         return mlflow_experiment(self.corpus)
 
@@ -64,8 +64,8 @@ def open_suite(ablation: Ablation, workspace: Workspace, tracker: Tracker, file:
     Raises:
         UserError: for a declaration, plan or record that breaks the contract, naming the difference.
     """
-    from audio_cls.device import choose_device
-    from audio_cls.preparation import check_fits, open_corpus
+    from audio_cls.core.device import choose_device
+    from audio_cls.runs.preparation import check_fits, open_corpus
 
     corpus = open_corpus(workspace, ablation.base.data.corpus)
     ablation, resolved = settle(ablation, corpus, suite_rules(workspace, ablation.name))
@@ -93,8 +93,8 @@ def reopen_suite(name: str, workspace: Workspace, tracker: Tracker) -> Suite:
     Raises:
         UserError: for a suite that is not there, or whose corpus has gone or changed.
     """
-    from audio_cls.own_parts import recorded
-    from audio_cls.preparation import open_corpus
+    from audio_cls.runs.own_parts import recorded
+    from audio_cls.runs.preparation import open_corpus
 
     state = read_suite(workspace, name)
     files = [Path(state.file)] if state.file else []

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from audio_cls.ablation.declaration import Ablation
-from audio_cls.auto import AUTO
+from audio_cls.core.auto import AUTO
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
-from audio_cls.resolve import RULES, Resolved, resolve
+from audio_cls.runs.resolve import RULES, Resolved, resolve
 
 __all__ = ["settle"]
 

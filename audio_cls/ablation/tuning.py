@@ -10,11 +10,11 @@ from typing import Any
 from audio_cls.ablation.contract import check_plan
 from audio_cls.ablation.record import write_suite
 from audio_cls.ablation.running import Suite, tuned
-from audio_cls.config import Component
-from audio_cls.console import progress, say
-from audio_cls.errors import UserError
+from audio_cls.core.config import Component
+from audio_cls.core.console import progress, say
+from audio_cls.core.errors import UserError
+from audio_cls.core.stopping import GRACE_SECONDS, StopRequest, Watch
 from audio_cls.experiment import Experiment
-from audio_cls.stopping import GRACE_SECONDS, StopRequest, Watch
 
 __all__ = ["tune_arms"]
 
@@ -30,15 +30,15 @@ def tune_arms(suite: Suite, file: Path, *, device: str, grace: float = GRACE_SEC
         UserError: where a search finds nothing, or what it finds breaks the contract.
         SystemExit: 130 when interrupted; the same command goes on.
     """
-    from audio_cls.device import choose_device, tune_process
-    from audio_cls.metrics import check_metric
-    from audio_cls.preparation import Runtime
-    from audio_cls.search import open_parent, study_identity, trial_objective
+    from audio_cls.cli.study_commands import PARENT
+    from audio_cls.core.device import choose_device, tune_process
+    from audio_cls.metrics.classification import check_metric
+    from audio_cls.queue.status import study_status
+    from audio_cls.queue.storage import open_storage, open_study
+    from audio_cls.queue.worker import run_worker
+    from audio_cls.runs.preparation import Runtime
     from audio_cls.study.declaration import TPE, NoPruning, Settled, Study
-    from audio_cls.study.status import study_status
-    from audio_cls.study.storage import open_storage, open_study
-    from audio_cls.study.worker import run_worker
-    from audio_cls.study_commands import PARENT
+    from audio_cls.study.search import open_parent, study_identity, trial_objective
 
     ablation, tune = suite.ablation, suite.ablation.tune
     assert tune is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audio_cls.interpreter import drop_current_folder
+from audio_cls.core.interpreter import drop_current_folder
 
 __all__ = ["main"]
 

@@ -29,7 +29,7 @@ def ablate() -> None:
 @click.pass_context
 def ablate_run(ctx: click.Context, file: Path, workers: int, seeds: int | None, retry: bool, assignments: tuple[str, ...], device: str, grace: float) -> None:  # fmt: skip
     """Run the suite that FILE declares (ABLATION), its base changed by --set; run again, it fills only what is missing."""
-    from audio_cls.ablation_commands import run_command
+    from audio_cls.cli.ablation_commands import run_command
 
     run_command(
         workspace_of(ctx),
@@ -52,7 +52,7 @@ def ablate_report(ctx: click.Context, name_or_file: str) -> None:
     """What a suite says so far: arms, differences, verdicts; the HTML page; MLflow's views.
 
     A suite that was run with --set is named, not given by its file."""
-    from audio_cls.ablation_commands import report_command
+    from audio_cls.cli.ablation_commands import report_command
 
     report_command(workspace_of(ctx), name_or_file)
 
@@ -63,6 +63,6 @@ def ablate_report(ctx: click.Context, name_or_file: str) -> None:
 @click.pass_context
 def ablate_list(ctx: click.Context) -> None:
     """The suites of this workspace and how far they are."""
-    from audio_cls.ablation_commands import list_command
+    from audio_cls.cli.ablation_commands import list_command
 
     list_command(workspace_of(ctx))

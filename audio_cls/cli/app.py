@@ -17,11 +17,11 @@ from audio_cls import __version__
 from audio_cls.cli import ablations, data, experiments, studies
 from audio_cls.cli.init import init
 from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
-from audio_cls.console import PrintableFormatter, say
-from audio_cls.disk import is_disk_full
-from audio_cls.errors import UserError
-from audio_cls.interpreter import safe_environment
-from audio_cls.masking import hide_addresses
+from audio_cls.core.console import PrintableFormatter, say
+from audio_cls.core.disk import is_disk_full
+from audio_cls.core.errors import UserError
+from audio_cls.core.interpreter import safe_environment
+from audio_cls.core.masking import hide_addresses
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, WITH, workspace_of
-from audio_cls.console import say
-from audio_cls.errors import UserError, did_you_mean
+from audio_cls.core.console import say
+from audio_cls.core.errors import UserError, did_you_mean
 
 
 @click.command("keys")
@@ -18,8 +18,8 @@ def keys(prefix: str) -> None:
     """The keys of an experiment: default, what each takes, what it is. PREFIX narrows them (optimizer, augment.mixup, ...).
 
     In a pipe a line for each key, with tabs between key, kinds, default, what it takes, and what it is."""
-    from audio_cls.config_keys import merged
-    from audio_cls.console import console
+    from audio_cls.core.config_keys import merged
+    from audio_cls.core.console import console
     from audio_cls.experiment import Experiment
 
     everything = merged(Experiment.catalogue())
@@ -69,7 +69,7 @@ def _folded(text: str, width: int, first: str, later: str) -> str:
 @click.pass_context
 def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], name: str | None, folds: str | None, seeds: int, workers: int, again: bool, device: str, grace: float) -> None:  # fmt: skip
     """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it goes on."""
-    from audio_cls.commands import train_command
+    from audio_cls.cli.commands import train_command
 
     train_command(
         workspace_of(ctx),
@@ -97,7 +97,7 @@ def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str)
     """Figures of a run's best weights on its validation clips.
 
     With --test, on its test clips, with intervals: of a run, or of all runs of a suite, cross-validation or confirmation."""
-    from audio_cls.evaluation_commands import evaluate_command
+    from audio_cls.cli.evaluation_commands import evaluate_command
 
     evaluate_command(workspace_of(ctx), run, test=test, again=again, device=device)
 
@@ -124,7 +124,7 @@ def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_
     """Label audio files or folders of them with a run's best weights.
 
     Files that cannot be read are named on stderr and the others labelled: exit code 1, or 2 where none could be read."""
-    from audio_cls.commands import predict_command
+    from audio_cls.cli.commands import predict_command
 
     predict_command(workspace_of(ctx), run, list(paths), top=top, as_json=as_json, device=device)
 
@@ -135,7 +135,7 @@ def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_
 @click.pass_context
 def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
     """What differs between runs: configuration, data, code, environment, figures; paired where they pair."""
-    from audio_cls.comparison import compare_command
+    from audio_cls.runs.comparison import compare_command
 
     compare_command(workspace_of(ctx), list(runs))
 
@@ -154,6 +154,6 @@ def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
 @click.pass_context
 def report(ctx: click.Context, run_or_study: str, html: Path | None, storage: str | None, device: str) -> None:
     """One HTML page of a run (with clips to hear) or a study, also logged to MLflow."""
-    from audio_cls.report_commands import report_command
+    from audio_cls.cli.report_commands import report_command
 
     report_command(workspace_of(ctx), run_or_study, html=html, storage=storage, device=device)

@@ -13,6 +13,6 @@ from audio_cls.cli.options import workspace_of
 @click.pass_context
 def init(ctx: click.Context, corpus: str, force: bool) -> None:
     """Write studies/CORPUS.py and experiments/CORPUS.py in this folder: commented, fitted to the data, ready to run."""
-    from audio_cls.starter import init_command
+    from audio_cls.cli.starter import init_command
 
     init_command(workspace_of(ctx), corpus, force=force)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audio_cls.errors import did_you_mean
+from audio_cls.core.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from audio_cls.workspace import Workspace
+    from audio_cls.core.workspace import Workspace
 
 
 class Commands(click.Group):
@@ -39,7 +39,7 @@ WRITING = frozenset(
 
 def workspace_of(ctx: click.Context) -> Workspace:
     """The workspace that a command works in; refused where it is read-only and the command writes."""
-    from audio_cls.workspace import Workspace
+    from audio_cls.core.workspace import Workspace
 
     root = ctx.find_root()
     workspace = Workspace.find(root.params.get("workspace"), root.params.get("tracking"))
@@ -58,7 +58,7 @@ def _remember_tracking(ctx: click.Context, _: click.Parameter, value: str | None
 def _load_parts(ctx: click.Context, _: click.Parameter, files: tuple[Path, ...]) -> tuple[Path, ...]:
     """Load the files of `--with`, before anything is read that may name their parts."""
     if files:
-        from audio_cls.own_parts import load_with
+        from audio_cls.runs.own_parts import load_with
 
         load_with(workspace_of(ctx), files)
     return files

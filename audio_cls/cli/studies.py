@@ -50,7 +50,7 @@ def study() -> None:
 @click.pass_context
 def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_version: bool, storage: str | None, assignments: tuple[str, ...], device: str, grace: float, parts: tuple[Path, ...], trust: bool) -> None:  # fmt: skip
     """Run the study that FILE declares (or that was run under the name FILE) until --trials configurations have finished."""
-    from audio_cls.study_commands import run_command
+    from audio_cls.cli.study_commands import run_command
 
     run_command(
         workspace_of(ctx),
@@ -89,7 +89,7 @@ def study_revive(ctx: click.Context, study_ref: str, **options: Any) -> None:
     """Take pruned trials up from their checkpoints and train them to the end. STUDY is a name or a file.
 
     They are exempt from pruning, go on in the same MLflow run, and are marked as revived. The same command again goes on."""
-    from audio_cls.revival import revive_command
+    from audio_cls.study.revive import revive_command
 
     revive_command(workspace_of(ctx), study_ref, **options)
 
@@ -102,7 +102,7 @@ def study_revive(ctx: click.Context, study_ref: str, **options: Any) -> None:
 @click.pass_context
 def study_export(ctx: click.Context, name: str, file: Path, with_data: bool, storage: str | None) -> None:
     """Write a study with its checkpoints and MLflow runs to one FILE; workers may go on meanwhile."""
-    from audio_cls.study_export import export_command
+    from audio_cls.study.transfer.exporting import export_command
 
     export_command(workspace_of(ctx), name, file, storage=storage, with_data=with_data)
 
@@ -120,7 +120,7 @@ def study_import(
     """Take in a study that `study export` wrote, here or on another machine; then `study run` goes on.
 
     Its Python files are written to imported/NAME and listed; they are not run before you agree (--trust, here or later)."""
-    from audio_cls.study_import import import_command
+    from audio_cls.study.transfer.importing import import_command
 
     import_command(workspace_of(ctx), file, name=name, merge=merge, storage=storage, trust=trust)
 
@@ -134,7 +134,7 @@ def study_import(
 @click.pass_context
 def study_remove(ctx: click.Context, name: str, yes: bool, with_runs: bool, storage: str | None) -> None:
     """Take a study out of the database; its MLflow runs and checkpoints stay. Refused while workers run it."""
-    from audio_cls.study_removal import remove_command
+    from audio_cls.study.transfer.removal import remove_command
 
     remove_command(workspace_of(ctx), name, yes=yes, with_runs=with_runs, storage=storage)
 
@@ -154,7 +154,7 @@ def study_remove(ctx: click.Context, name: str, yes: bool, with_runs: bool, stor
 @click.pass_context
 def study_worker(ctx: click.Context, file: Path, **options: Any) -> None:
     """One worker of a study; started by `study run`."""
-    from audio_cls.study_commands import worker_command
+    from audio_cls.cli.study_commands import worker_command
 
     worker_command(workspace_of(ctx), file, **options)
 
@@ -167,7 +167,7 @@ def study_worker(ctx: click.Context, file: Path, **options: Any) -> None:
 @click.pass_context
 def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage: str | None) -> None:
     """Progress, best so far, running, pruned and failed trials with reasons, and what is left. Without a name: all studies."""
-    from audio_cls.study_commands import status_command
+    from audio_cls.cli.study_commands import status_command
 
     status_command(workspace_of(ctx), name_or_file, top=top, storage=storage)
 
@@ -180,7 +180,7 @@ def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage
 @click.pass_context
 def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: str | None) -> None:
     """The best trial: value, parameters, and the command that trains it again."""
-    from audio_cls.study_commands import best_command
+    from audio_cls.cli.study_commands import best_command
 
     best_command(workspace_of(ctx), name_or_file, as_json=as_json, storage=storage)
 
@@ -201,6 +201,6 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
 @click.pass_context
 def study_confirm(ctx: click.Context, name_or_file: str, top: int, seeds: int, folds: str | None, workers: int, storage: str | None, device: str, grace: float) -> None:  # fmt: skip
     """Run the best configurations again on fresh seeds and folds, and rank them anew: what was luck?"""
-    from audio_cls.confirmation import confirm_command
+    from audio_cls.ablation.confirmation import confirm_command
 
     confirm_command(workspace_of(ctx), name_or_file, top=top, seeds=seeds, folds=folds, workers=workers, storage=storage, device=device, grace=grace)  # fmt: skip

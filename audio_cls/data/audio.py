@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audio_cls.core.errors import UserError
 from audio_cls.data.headers import Promise, read_promise
-from audio_cls.errors import UserError
 
 __all__ = [
     "AUDIO_SUFFIXES",

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audio_cls.core.errors import UserError
 from audio_cls.data.audio import to_float
 from audio_cls.data.index import content_digest, read_index
 from audio_cls.data.manifest import Clip
-from audio_cls.errors import UserError
 
 __all__ = ["Corpus", "DamagedCorpus"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.splits import CrossValidation, Folds, Index, KFold, Official, Split, SplitScheme
-from audio_cls.errors import UserError
 
 __all__ = ["AutoSplit", "choose_split"]
 

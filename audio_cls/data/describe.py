@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import group_names
 from audio_cls.data.splits import Split
-from audio_cls.judgement import accuracy_caveat, baseline_figures, few_clips
+from audio_cls.metrics.baselines import accuracy_caveat, baseline_figures, few_clips
 
 __all__ = ["Description", "Table", "describe", "shared_groups_notes"]
 

@@ -6,9 +6,9 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
+from audio_cls.core.errors import did_you_mean
 from audio_cls.data.audio import BadAudio, file_size
 from audio_cls.data.manifest import Clip, Manifest
-from audio_cls.errors import did_you_mean
 
 __all__ = ["clip_faults"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from audio_cls.errors import UserError
+from audio_cls.core.errors import UserError
 
 if TYPE_CHECKING:
     from audio_cls.data.corpus import Corpus

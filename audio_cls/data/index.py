@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from audio_cls.core.errors import UserError
 from audio_cls.data.audio import MAX_RATE
 from audio_cls.data.manifest import TASKS
-from audio_cls.errors import UserError
 
 __all__ = ["CLIP_COLUMNS", "FORMAT_VERSION", "content_digest", "read_index", "recorded_rate", "write_index"]
 

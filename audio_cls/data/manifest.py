@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from audio_cls.errors import UserError, choices
+from audio_cls.core.errors import UserError, choices
 
 __all__ = [
     "LARGEST_NUMBER",

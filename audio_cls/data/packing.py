@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audio_cls.core.errors import UserError, choices
 from audio_cls.data.audio import MIN_SECONDS
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.faults import clip_faults
@@ -21,7 +22,6 @@ from audio_cls.data.manifest import Clip, Manifest, display_name
 from audio_cls.data.rates import SampleRate, advice, check_rate, choose_rate
 from audio_cls.data.store import Entry, PartialStore, lock, publish
 from audio_cls.data.workers import WorkerDied, ordered_map, usable_cores
-from audio_cls.errors import UserError, choices
 
 __all__ = ["BadClip", "PrepareReport", "Progress", "prepare"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from audio_cls.core.errors import UserError
 from audio_cls.data.audio import MAX_RATE, MIN_RATE, BadAudio, source_rate
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.index import recorded_rate
 from audio_cls.data.manifest import Manifest
 from audio_cls.data.workers import WorkerDied, ordered_map
-from audio_cls.errors import UserError
 
 __all__ = ["HIGHEST_RATE", "RateChoice", "SampleRate", "advice", "check_rate", "choose_rate", "commonest", "rates_job"]
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from audio_cls.config import Component
+from audio_cls.core.config import Component
+from audio_cls.core.errors import UserError, did_you_mean
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import check_leak, group_names
 from audio_cls.data.stratification import stratify
-from audio_cls.errors import UserError, did_you_mean
 
 __all__ = [
     "CrossValidation",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.rng import numpy_rng
+from audio_cls.core.rng import numpy_rng
 
 __all__ = ["stratify"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
+from audio_cls.core.rng import numpy_rng
 from audio_cls.data.audio import to_int16
 from audio_cls.data.sounds import SOUNDS, Signal, coloured_noise, fade
 from audio_cls.data.sources.synthetic import Plan, Synthetic, plan
-from audio_cls.rng import numpy_rng
 
 __all__ = ["render", "write_job"]
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.metrics import predict
+from audio_cls.metrics.classification import predict
 from audio_cls.report.page import Html, Section
 from audio_cls.report.tables import decision_margin
 
@@ -252,7 +252,7 @@ def _spectrogram(waveform: NDArray[np.float32], sample_rate: int) -> bytes:
     """A log-mel picture with 70 dB from its loudest point down, at most about `COLUMNS` wide."""
     import torch
 
-    from audio_cls.features import LogMel
+    from audio_cls.components.features import LogMel
 
     hop = max(sample_rate // 100, len(waveform) // COLUMNS + 1)
     n_fft = 1 << (2 * max(hop, sample_rate // 50) - 1).bit_length()  # some 40 ms, and frames that overlap

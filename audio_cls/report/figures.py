@@ -15,8 +15,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from audio_cls.metrics import precision_recall_curve, roc_curve
-from audio_cls.ranking import average_precision, rank, roc_auc
+from audio_cls.metrics.classification import precision_recall_curve, roc_curve
+from audio_cls.metrics.ranking import average_precision, rank, roc_auc
 
 __all__ = [
     "PALETTE",

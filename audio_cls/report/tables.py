@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.metrics import Evaluation, predict
+from audio_cls.metrics.classification import Evaluation, predict
 
 __all__ = ["confusion_csv", "decision_margin", "per_class_csv", "predictions_csv"]
 

@@ -1,5 +1,6 @@
 """Studies: the only package that knows Optuna. Importing it loads neither Optuna nor PyTorch."""
 
+from audio_cls.queue.seam import Objective, Outcome, TrialContext
 from audio_cls.study.declaration import (
     TPE,
     Median,
@@ -11,7 +12,6 @@ from audio_cls.study.declaration import (
     Study,
     load_study_file,
 )
-from audio_cls.study.seam import Objective, Outcome, TrialContext
 
 __all__ = [
     "TPE",

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from audio_cls.config import Component, ConfigError
-from audio_cls.errors import UserError, choices
-from audio_cls.loading import declaration
-from audio_cls.names import check_name
+from audio_cls.core.config import Component, ConfigError
+from audio_cls.core.errors import UserError, choices
+from audio_cls.core.loading import declaration
+from audio_cls.core.names import check_name
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

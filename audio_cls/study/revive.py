@@ -1,123 +1,220 @@
-"""Which pruned trials are taken up again, and how they are queued.
-
-Optuna ends a pruned trial for good. Here it goes on as a new trial with the same parameters, curve and attributes, exempt from
-pruning, from the checkpoint of the attempt that was pruned; samplers and pruners see the two as one (`samplers.StudyView`).
-"""
+"""`study revive`: pruned trials, their checkpoints and their budgets put together with the study package."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from audio_cls.core.console import say
+from audio_cls.core.errors import UserError
+from audio_cls.core.workspace import Workspace
+from audio_cls.experiment import Experiment
+from audio_cls.study.pruned import Pruned, choose, queue_revival
+from audio_cls.study.search import trial_folder
+from audio_cls.training.checkpoint import read_state
 
-from audio_cls.errors import UserError
-from audio_cls.study.queue import Queue, Tally, is_finished
-from audio_cls.study.samplers import root_of
-
-__all__ = ["Pruned", "choose", "queue_revival"]
+__all__ = ["Revival", "larger_budget", "queue_revivals", "revive_command"]
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """A configuration that the pruner stopped. `latest` is its newest attempt: the pruned one, unless it was revived already.
+class Revival:
+    """What `queue_revivals` did. `configs` are the configurations to run now; `told` says, in lines, what becomes of each."""
 
-    `attempts` are the numbers of all its trials, newest first; `best` the best value of the curve up to where it was pruned.
-    """
-
-    number: int
-    config: int
-    root: int
-    attempts: tuple[int, ...]
-    epochs: int
-    best: float
-    latest: FrozenTrial
-
-    @property
-    def revived(self) -> bool:
-        return bool(self.latest.user_attrs.get("revived"))
-
-    @property
-    def finished(self) -> bool:
-        """Whether its revival came to its end."""
-        return self.revived and is_finished(self.latest)
+    configs: tuple[int, ...]
+    told: tuple[str, ...]
 
 
-def choose(study: optuna.Study, top: int | None = None, numbers: Sequence[int] = ()) -> list[Pruned]:
-    """The pruned configurations that are meant: these trials, or the `top` best, or all; best first.
+def revive_command(
+    workspace: Workspace,
+    reference: str,
+    *,
+    top: int | None,
+    numbers: Sequence[int],
+    epochs: int | None,
+    workers: int,
+    storage: str | None,
+    assignments: Sequence[str],
+    device: str,
+    grace: float = 60.0,
+    trust: bool = False,
+    parts: Sequence[Path] = (),
+) -> None:
+    """Queue the pruned trials that are meant and run them, and nothing else, to the end of their budget."""
+    from audio_cls.cli.study_commands import open_parts, run_command
+    from audio_cls.queue.lease import worker_identity
+    from audio_cls.queue.queue import Queue
+    from audio_cls.queue.storage import open_storage
+    from audio_cls.study.launches import find_launch
 
-    Those revived earlier count among the best, so that the same request means the same configurations when it is repeated.
+    if top is not None and numbers:
+        raise UserError("--top and --trial: give one of them")
+    launch = find_launch(workspace, reference, storage, assignments, trust=trust)
+    study, corpus, opened = open_parts(workspace, launch, storage)
+    where = open_storage(storage or workspace.optuna_db)
+    queue = Queue(opened, where, worker_identity())
+    queue.tidy()
+    revival = queue_revivals(workspace, opened, queue, corpus.digest, top=top, numbers=numbers, epochs=epochs)
+    for line in revival.told:
+        say(line)
+    if not revival.configs:
+        say("nothing to run")
+        return
+    tally = queue.tally()
+    run_command(
+        workspace,
+        str(launch.file),
+        name=study.name,
+        trials=len(tally.finished) + sum(t.user_attrs.get("config") in revival.configs for t in tally.live),
+        workers=min(workers, len(revival.configs)),
+        storage=storage,
+        assignments=launch.assignments,
+        device=device,
+        grace=grace,
+        only=revival.configs,
+        parts=parts,
+    )
+
+
+def queue_revivals(
+    workspace: Workspace,
+    opened: Any,
+    queue: Any,
+    data_digest: str,
+    *,
+    top: int | None = None,
+    numbers: Sequence[int] = (),
+    epochs: int | None = None,
+) -> Revival:
+    """Queue pruned trials for their revival; all are looked at before the first is queued.
+
+    A trial without a checkpoint is an error where it was asked for by number, else it is left out.
 
     Raises:
-        UserError: when one of `numbers` is no trial, or none that was pruned; or nothing was pruned at all.
+        UserError: for numbers that cannot be revived, checkpoints that are not there, or a budget that makes no sense.
     """
-    everything = _pruned(study)
-    name = study.study_name
-    if not everything:
-        raise UserError(f"study {name!r}: no trial was pruned, so there is nothing to revive")
-    if not numbers:
-        return everything if top is None else everything[:top]
-    by_number = {number: pruned for pruned in everything for number in pruned.attempts}
-    trials = {t.number: t for t in study.get_trials(deepcopy=False)}
-    found = []
-    for number in numbers:
-        if number not in by_number:
-            listed = ", ".join(str(n) for n in sorted(p.number for p in everything))
-            nearest = min((p.number for p in everything), key=lambda n: abs(n - number))
-            what = _what_it_is(trials[number]) if number in trials else f"there are trials 0 to {len(trials) - 1}"
-            raise UserError(
-                f"study {name!r}: trial {number} cannot be revived: {what}. Pruned trials: {listed}. "
-                f"Did you mean {nearest}?"
-            )
-        if by_number[number] not in found:
-            found.append(by_number[number])
-    return found
-
-
-def queue_revival(queue: Queue, pruned: Pruned, attrs: Mapping[str, Any]) -> int | None:
-    """Queue a pruned trial, exempt from pruning; the number of its next attempt, None when another process was faster."""
-    kept = {"pruned_epochs": pruned.epochs, "pruned_reason": str(pruned.latest.user_attrs.get("reason", ""))}
-    return queue.requeue(pruned.number, "revived", no_prune=True, attrs={**kept, **attrs})
-
-
-def _pruned(study: optuna.Study) -> list[Pruned]:
-    trials = study.get_trials(deepcopy=False)
-    maximize = study.direction == StudyDirection.MAXIMIZE
-    latest = {root_of(t): t for t in Tally.of(trials).latest.values()}
-    stopped: dict[int, FrozenTrial] = {}
-    attempts: dict[int, list[int]] = {}
-    for trial in trials:
-        attempts.setdefault(root_of(trial), []).insert(0, trial.number)
-        if trial.state == TrialState.PRUNED and "config" in trial.user_attrs:
-            stopped[root_of(trial)] = trial
-    out = []
-    for root, trial in stopped.items():
-        newest = latest.get(root, trial)
-        if newest.state != TrialState.PRUNED and not newest.user_attrs.get("revived"):
+    configs, told = [], []
+    fresh: list[tuple[Pruned, dict[str, Any], str]] = []
+    for pruned in choose(opened, top, numbers):
+        what = f"trial {pruned.number} (configuration {pruned.config}, best {pruned.best:.4g} when it was pruned)"
+        if pruned.finished:
+            value = pruned.latest.value
+            end = f"complete, {value:.4g}" if value is not None else str(pruned.latest.user_attrs.get("reason"))
+            told.append(f"{what}: revived before, as trial {pruned.latest.number}: {end}")
             continue
-        values = [v for v in trial.intermediate_values.values() if math.isfinite(v)]
-        worst = -math.inf if maximize else math.inf
-        best = (max(values) if maximize else min(values)) if values else worst
-        out.append(
-            Pruned(
-                trial.number, int(trial.user_attrs["config"]), root, tuple(attempts[root]),
-                len(trial.intermediate_values), best, newest,
-            )
-        )  # fmt: skip
-    return sorted(out, key=lambda p: (-p.best if maximize else p.best, p.number))
+        if pruned.revived:
+            queued = pruned.latest.user_attrs.get("changes", {}).get("training.epochs")
+            if epochs is not None and epochs != (queued or _experiment(pruned).training.epochs):
+                raise UserError(
+                    f"{what}: its revival as trial {pruned.latest.number} to {queued or 'its own'} epochs is under way; "
+                    "let it end with `study revive`, without --epochs"
+                )
+            configs.append(pruned.config)
+            told.append(f"{what}: its revival goes on, as trial {pruned.latest.number}")
+            continue
+        try:
+            attrs, note = _prepare(workspace, opened.study_name, pruned, data_digest, epochs)
+        except _NoCheckpoint as error:
+            if numbers:
+                raise UserError(f"{what}: {error}") from None
+            told.append(f"{what}: left out: {error}")
+            continue
+        except UserError as error:
+            raise UserError(f"{what}: {error}") from None
+        fresh.append((pruned, attrs, f"{what}: {note}"))
+    for pruned, attrs, line in fresh:
+        number = queue_revival(queue, pruned, attrs)
+        configs.append(pruned.config)
+        told.append(line + (f", as trial {number}" if number is not None else ""))
+    return Revival(tuple(configs), tuple(told))
 
 
-def _what_it_is(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.COMPLETE:
-        return f"it is complete ({trial.value:.4g})"
-    if trial.state == TrialState.PRUNED:
-        return "it was pruned, but not run by audio_cls: it has no checkpoint"
-    if is_finished(trial):
-        return f"it failed ({trial.user_attrs.get('reason', 'unknown reason')})"
-    if trial.state == TrialState.FAIL:
-        return "it was interrupted, and goes on with `study run`"
-    return f"it is {trial.state.name.lower()}"
+class _NoCheckpoint(UserError):
+    pass
+
+
+def _experiment(pruned: Pruned) -> Experiment:
+    stored = pruned.latest.user_attrs.get("experiment")
+    if not stored:
+        raise UserError("no experiment is stored with it: it was not run by audio_cls")
+    return Experiment.from_json(stored)
+
+
+def _prepare(
+    workspace: Workspace, study: str, pruned: Pruned, data_digest: str, epochs: int | None
+) -> tuple[dict[str, Any], str]:
+    """The attributes of the next attempt, and what is said of it."""
+    experiment = _experiment(pruned)
+    folders = [trial_folder(workspace, study, pruned.root, n) for n in pruned.attempts]
+    state = furthest([(f, read_checkpoint(f)) for f in folders])
+    if state is None:
+        looked = ", ".join(str(f / "last.safetensors") for f in folders)
+        raise _NoCheckpoint(f"no checkpoint is left to go on from; looked for {looked}")
+    known = {experiment.digest(), *pruned.latest.user_attrs.get("begun_as", ())}
+    if state["experiment"] not in known:
+        raise UserError(
+            f"the checkpoint in {folders[0].parent} belongs to another experiment ({state['experiment'][:12]})"
+        )
+    if state.get("data", data_digest) != data_digest:
+        raise UserError(
+            f"the checkpoint was trained on other data (digest {state['data'][:12]}, now {data_digest[:12]})"
+        )
+    done, budget = int(state["epoch"]) + 1, experiment.training.epochs
+    if epochs is None or epochs == budget:
+        return {}, f"from epoch {done} of {budget}"
+    larger, note = larger_budget(experiment, epochs, done)
+    attrs = {"changes": {"training.epochs": epochs}, "begun_as": sorted(known), "own_epochs": budget}
+    return attrs, f"from epoch {done} to {larger.training.epochs} instead of {budget}: {note}"
+
+
+def larger_budget(experiment: Experiment, epochs: int, done: int) -> tuple[Experiment, str]:
+    """A run that stands at `done` epochs, given a budget of `epochs`: its experiment from there on, and what that means.
+
+    Where the learning rate does not depend on the budget (constant, step, plateau), the run equals, bit for bit, one that had
+    the larger budget from its start. A cosine goes on as the cosine of the larger budget: the learning rate rises once, to what
+    that prescribes at this epoch, and no single run from scratch has this schedule. One cycle is laid out over the whole
+    budget, its peak may have passed already, and it is refused.
+
+    Raises:
+        UserError: for a smaller budget, or a schedule that cannot be prolonged.
+    """
+    budget, schedule = experiment.training.epochs, experiment.schedule
+    if epochs < budget:
+        raise UserError(
+            f"--epochs {epochs} is less than its budget of {budget}: a revived trial is trained to its budget or beyond"
+        )
+    larger = experiment.override({"training.epochs": epochs})
+    if epochs == budget or schedule.longer == "same":
+        return larger, "the learning rate does not depend on the budget"
+    if schedule.longer == "refused" or experiment.model.closed_form:
+        raise UserError(
+            f"--epochs {epochs}: schedule.kind={schedule.kind} is laid out over its budget of {budget} epochs and cannot be "
+            "prolonged half-way. Revive without --epochs, or train it anew with the larger budget. "
+            "These can be prolonged: constant, cosine, plateau, step."
+        )
+    before, after = (schedule.factor(done, n, ()) for n in (budget, epochs))
+    lr = experiment.optimizer.lr
+    return (
+        larger,
+        f"the {schedule.kind} of {epochs} epochs from there on, learning rate {before * lr:.3g} -> {after * lr:.3g}",
+    )
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The state of a folder's last checkpoint; None where there is none."""
+    path = folder / "last.safetensors"
+    try:
+        with open(path, "rb") as file:
+            return read_state(file, str(path))
+    except FileNotFoundError:
+        return None
+
+
+def furthest(found: Sequence[tuple[Path, dict[str, Any] | None]]) -> dict[str, Any] | None:
+    """The state that has most epochs, the nearest attempt's where several have."""
+    best: dict[str, Any] | None = None
+    for _, state in found:
+        if state is not None and (best is None or state["epoch"] > best["epoch"]):
+            best = state
+    return best

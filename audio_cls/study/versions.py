@@ -20,13 +20,13 @@ from typing import Any
 import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from audio_cls.config import Component
-from audio_cls.errors import UserError
+from audio_cls.core.config import Component
+from audio_cls.core.errors import UserError
+from audio_cls.queue.queue import Tally
+from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, study_ids, study_names
 from audio_cls.study.declaration import Study, identity_changes
-from audio_cls.study.portable import tidy_leftovers, with_attrs, write_study
-from audio_cls.study.queue import Tally
 from audio_cls.study.samplers import root_of
-from audio_cls.study.storage import IDENTITY, StudyStorage, load_study, study_ids, study_names
+from audio_cls.study.transfer.portable import tidy_leftovers, with_attrs, write_study
 
 __all__ = ["VERSION", "NewVersion", "begin_version", "newest_version", "resolve_version", "stored_identity", "versions"]
 

@@ -8,8 +8,8 @@ import os
 import socket
 from pathlib import Path
 
-from audio_cls.errors import UserError
-from audio_cls.workspace import Workspace, atomic_write
+from audio_cls.core.errors import UserError
+from audio_cls.core.workspace import Workspace, atomic_write
 
 __all__ = ["free_port", "note_address", "running_address"]
 

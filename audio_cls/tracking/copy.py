@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from audio_cls.errors import UserError
+from audio_cls.core.errors import UserError
 from audio_cls.tracking import Tracker
 from audio_cls.tracking.reads import readable
 from audio_cls.tracking.sender import BATCH, LOCAL

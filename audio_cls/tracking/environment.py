@@ -11,7 +11,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from audio_cls.masking import mask_address
+from audio_cls.core.masking import mask_address
 
 __all__ = ["environment_tags"]
 

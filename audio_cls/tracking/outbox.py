@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from audio_cls.workspace import atomic_write, fsync_folder
+from audio_cls.core.workspace import atomic_write, fsync_folder
 
 __all__ = ["DAMAGED", "Operation", "Outbox", "is_operation"]
 

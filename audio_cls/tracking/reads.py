@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audio_cls.errors import UserError, choices, did_you_mean
-from audio_cls.masking import mask
+from audio_cls.core.errors import UserError, choices, did_you_mean
+from audio_cls.core.masking import mask
 
 __all__ = ["RunInfo", "curve", "download", "readable", "resolve", "runs", "unreachable", "without_password"]
 

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from audio_cls.disk import is_disk_full
-from audio_cls.snapshots import is_writable
+from audio_cls.core.disk import is_disk_full
+from audio_cls.core.snapshots import is_writable
+from audio_cls.core.workspace import Workspace
 from audio_cls.tracking.outbox import DAMAGED, Operation, Outbox, is_operation
 from audio_cls.tracking.reads import without_password
 from audio_cls.tracking.sender import Backend, NotYet, Sender, clean_key, clean_value, finite
 from audio_cls.tracking.store import Breaker, Refused, is_conflict, is_final, open_client
-from audio_cls.workspace import Workspace
 
 __all__ = ["TAG_LIMIT", "Link", "Run", "State", "now_ms"]
 

@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from audio_cls.core.workspace import Workspace
 from audio_cls.tracking.notes import NOTE, note_tags
 from audio_cls.tracking.outbox import Operation, Outbox
 from audio_cls.tracking.store import Refused, create_experiment
-from audio_cls.workspace import Workspace
 
 __all__ = ["Backend", "Sender", "clean_key", "clean_value", "finite"]
 

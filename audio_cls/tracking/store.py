@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from audio_cls.errors import UserError
-from audio_cls.snapshots import is_writable, readable_copy, scratch_folder
-from audio_cls.workspace import Workspace, fsync_folder
+from audio_cls.core.errors import UserError
+from audio_cls.core.snapshots import is_writable, readable_copy, scratch_folder
+from audio_cls.core.workspace import Workspace, fsync_folder
 
 __all__ = [
     "REQUEST_SECONDS",

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audio_cls.core.workspace import Workspace
 from audio_cls.tracking import reads as reads
 from audio_cls.tracking.addresses import running_address
 from audio_cls.tracking.environment import environment_tags
@@ -31,7 +32,6 @@ from audio_cls.tracking.outbox import Operation, Outbox
 from audio_cls.tracking.reads import RunInfo
 from audio_cls.tracking.run import TAG_LIMIT, Link, Run, State, now_ms
 from audio_cls.tracking.sender import LOCAL, Sender, clean_key, clean_value
-from audio_cls.workspace import Workspace
 
 __all__ = ["DatasetInfo", "Run", "RunInfo", "State", "Tracker", "environment_tags"]
 

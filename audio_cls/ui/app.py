@@ -12,10 +12,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from audio_cls.errors import UserError
+from audio_cls.core.errors import UserError
+from audio_cls.core.workspace import Workspace
 from audio_cls.ui.overview import Collector
 from audio_cls.ui.page import CONTENT_SECURITY_POLICY, MLFLOW_PATH, start_page
-from audio_cls.workspace import Workspace
 
 __all__ = ["create_app"]
 

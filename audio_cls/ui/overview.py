@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audio_cls.core.errors import UserError
+from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
-from audio_cls.errors import UserError
 from audio_cls.tracking import RunInfo, Tracker
 from audio_cls.tracking.suites import arm_figures, suite_view_names
 from audio_cls.tracking.views import quoted, study_view_names
-from audio_cls.workspace import Workspace
 
 if TYPE_CHECKING:
-    from audio_cls.study.storage import StudyStorage
+    from audio_cls.queue.storage import StudyStorage
 
 __all__ = ["ArmRow", "Collector", "CorpusRow", "Overview", "RunRow", "StudyRow", "SuiteRow"]
 
@@ -173,7 +173,7 @@ class Collector:
     # -- studies ------------------------------------------------------------------------------------------------------
 
     def _study_names(self) -> list[str]:
-        from audio_cls.study.storage import open_storage, study_names
+        from audio_cls.queue.storage import open_storage, study_names
 
         if self._storage is None:
             if self._where is None and not self.workspace.optuna_db.exists():
@@ -190,8 +190,8 @@ class Collector:
             state = {"RUNNING": "running", "COMPLETE": "finished"}.get(run.state, "interrupted")
             finished = int(run.metrics.get("final/finished", 0))
             return StudyRow(name, corpus, state, finished, None, "", metric, best_of(run, metric), None, links)
-        from audio_cls.study.lease import is_dead
-        from audio_cls.study.status import stored_status
+        from audio_cls.queue.lease import is_dead
+        from audio_cls.queue.status import stored_status
 
         status = stored_status(name, self._storage)
         alive = [r for r in status.rows if r.state == "RUNNING" and not is_dead(str(r.attrs.get("worker", "")))]
@@ -284,7 +284,7 @@ def best_of(run: RunInfo, metric: str) -> float | None:
 
 
 def _is_minimised(metric: str) -> bool:
-    from audio_cls.metrics import check_metric
+    from audio_cls.metrics.classification import check_metric
 
     try:
         return check_metric(metric) == "minimize"

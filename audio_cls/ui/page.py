@@ -8,7 +8,7 @@ import html
 import time
 from collections.abc import Sequence
 
-from audio_cls.study.status import duration
+from audio_cls.queue.status import duration
 from audio_cls.ui.overview import ArmRow, CorpusRow, Links, Overview, RunRow, StudyRow, SuiteRow
 
 __all__ = ["CONTENT_SECURITY_POLICY", "MLFLOW_PATH", "MLFLOW_START", "start_page"]

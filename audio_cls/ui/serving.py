@@ -11,14 +11,14 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import NoReturn
 
-from audio_cls.errors import UserError
-from audio_cls.interpreter import python_command, safe_environment
-from audio_cls.snapshots import scratch_folder
+from audio_cls.core.errors import UserError
+from audio_cls.core.interpreter import python_command, safe_environment
+from audio_cls.core.snapshots import scratch_folder
+from audio_cls.core.workspace import Workspace
 from audio_cls.tracking.addresses import free_port, note_address, running_address
 from audio_cls.tracking.reads import without_password
 from audio_cls.tracking.store import copy_to_read, database_uri, import_mlflow, open_client
 from audio_cls.ui.app import BROWSER_VARIABLE, STORAGE_VARIABLE
-from audio_cls.workspace import Workspace
 
 __all__ = ["APP", "has_browser", "serve_ui", "ui_command"]
 
@@ -110,8 +110,8 @@ def renew_views(workspace: Workspace, storage: str | None = None) -> None:
 
     What is wrong with one study costs nothing but its views.
     """
-    from audio_cls.study.status import searched_keys, stored_status
-    from audio_cls.study.storage import open_storage, study_names
+    from audio_cls.queue.status import searched_keys, stored_status
+    from audio_cls.queue.storage import open_storage, study_names
     from audio_cls.tracking import Tracker
     from audio_cls.tracking.views import study_view_names
 

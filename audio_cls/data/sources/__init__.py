@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from audio_cls.core.errors import UserError, choices
 from audio_cls.data.manifest import Manifest
 from audio_cls.data.sources.known import refuse_names, refuse_unreadable
-from audio_cls.errors import UserError, choices
 
 __all__ = ["LAYOUTS", "detect", "read"]
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from audio_cls.core.errors import UserError
 from audio_cls.data.audio import AUDIO_SUFFIXES
 from audio_cls.data.manifest import Clip, Manifest, display_name, natural_key, split_name
 from audio_cls.data.sources.known import note_of
-from audio_cls.errors import UserError
 
 __all__ = ["detect", "read"]
 

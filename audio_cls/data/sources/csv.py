@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from audio_cls.core.errors import UserError, choices
 from audio_cls.data.manifest import LARGEST_NUMBER, Clip, Faults, Manifest, display_name, natural_key, split_name
-from audio_cls.errors import UserError, choices
 
 __all__ = ["Row", "detect", "read", "read_rows"]
 

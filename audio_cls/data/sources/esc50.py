@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from audio_cls.core.errors import UserError, choices
 from audio_cls.data.manifest import Clip, Faults, Manifest
 from audio_cls.data.sources.csv import read_rows
-from audio_cls.errors import UserError, choices
 
 __all__ = ["detect", "read"]
 

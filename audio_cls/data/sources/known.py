@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from audio_cls.core.errors import UserError
 from audio_cls.data.manifest import split_name
-from audio_cls.errors import UserError
 
 __all__ = ["note_of", "refuse_names", "refuse_unreadable"]
 

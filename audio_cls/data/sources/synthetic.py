@@ -16,12 +16,12 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from audio_cls.config import Component
+from audio_cls.core.config import Component
+from audio_cls.core.errors import UserError, choices
+from audio_cls.core.rng import numpy_rng
 from audio_cls.data.manifest import Manifest
 from audio_cls.data.sources import csv as csv_layout
 from audio_cls.data.workers import WorkerDied, ordered_map, usable_cores
-from audio_cls.errors import UserError, choices
-from audio_cls.rng import numpy_rng
 
 __all__ = ["Plan", "Synthetic", "detect", "generate", "plan", "read"]
 

@@ -1,0 +1,330 @@
+"""`audio-cls report`: the page of a run or a study, built from what the workspace holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audio_cls.cli.study_commands import PARENT
+from audio_cls.core.console import say
+from audio_cls.core.errors import UserError
+from audio_cls.core.workspace import Workspace, atomic_write
+
+if TYPE_CHECKING:
+    from audio_cls.queue.status import StudyStatus
+    from audio_cls.report.page import Section
+    from audio_cls.runs.opened_clips import ClipHistory
+    from audio_cls.tracking import RunInfo, Tracker
+
+__all__ = ["report_command", "run_page", "study_page"]
+
+ARTIFACT = "report.html"
+OF_OUR_OWN = {
+    "suite": "audio-cls ablate report NAME makes the page of a suite",
+    "arm": "audio-cls ablate report NAME makes the page of its suite",
+    "cross-validation": "name one of the runs below it",
+}
+
+
+def report_command(
+    workspace: Workspace, reference: str, *, html: Path | None, device: str = "auto", storage: str | None = None
+) -> None:
+    """Build the page of a run or a study, write it, log it to MLflow, and say where it is."""
+    from audio_cls.tracking import Tracker
+
+    tracker = Tracker(workspace)
+    tracker.flush()
+    study = _study_name(workspace, reference, storage)
+    if study is None:
+        info = _resolve(workspace, tracker, reference, storage)
+        if info.tags.get("kind") == "study":
+            study = info.tags["study"]
+    if study is not None:
+        path = html or page_path(workspace, f"study-{study}")
+        _check_writable(workspace, path)
+        run_id, page = study_page(workspace, study, storage, tracker)
+    else:
+        path = html or page_path(workspace, f"run-{info.name}-{info.run_id[:8]}")
+        _check_writable(workspace, path)
+        run_id, page = info.run_id, run_page(workspace, tracker, info, device)
+    try:
+        atomic_write(path, page)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {path}: {error}") from None
+    logged = ""
+    if tracker.read_only:
+        logged = "; not logged to MLflow: the workspace is read-only"
+    elif run_id:
+        tracker.reopen(run_id).artifact_text(ARTIFACT, page)
+        tracker.flush()
+        logged = f"; in MLflow it is {ARTIFACT} of the run {run_id[:8]}"
+    say(f"{path} ({len(page.encode()) / 1e6:.1f} MB){logged}")
+
+
+def _check_writable(workspace: Workspace, path: Path) -> None:
+    """Refuse a page that could not be written, before it is built."""
+    if workspace.read_only and path.resolve().is_relative_to(workspace.root):
+        raise UserError(
+            f"the report would be written to {path}, and the workspace is read-only: name another place with --html FILE"
+        )
+
+
+def page_path(workspace: Workspace, name: str) -> Path:
+    """Where a page is written unless told otherwise."""
+    return workspace.reports / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.html"
+
+
+def study_page(
+    workspace: Workspace, name: str, storage: str | None = None, tracker: Tracker | None = None
+) -> tuple[str, str]:
+    """The id of a study's run in MLflow ("" without one), and its page; with a `tracker`, openings of the test split are told.
+
+    Raises:
+        UserError: when there is no such study.
+    """
+    from audio_cls.data.groups import shared_groups_declared
+    from audio_cls.queue.status import baseline_of, findings_of, study_status
+    from audio_cls.queue.storage import IDENTITY, load_study, open_storage
+    from audio_cls.study.page import StudyReport, TrialRow, study_report
+    from audio_cls.study.plots import study_figures
+
+    where = open_storage(storage or workspace.optuna_db, must_exist=True)
+    study = load_study(name, where)
+    status = study_status(study)
+    identity: Mapping[str, Any] = study.user_attrs.get(IDENTITY, {})
+    rows = [
+        TrialRow(
+            number=row.number,
+            state=row.state,
+            value=row.value,
+            params=row.params,
+            epochs=row.epochs,
+            seconds=row.seconds,
+            attempts=row.attempts,
+            revived=row.revived,
+            reason=row.reason,
+            run=str(row.attrs.get("mlflow_run_id", "")),
+            extended=row.revived and bool(row.attrs.get("changes")),
+        )
+        for row in status.rows
+    ]
+    facts = {
+        "metric": f"{status.metric} ({status.direction})",
+        "sampler": _component(identity.get("sampler")),
+        "pruner": _component(identity.get("pruner")),
+        "data": f"{identity.get('base', {}).get('data', {}).get('corpus', '')} {str(identity.get('data', ''))[:12]}".strip(),
+        "metric code": f"version {identity['metric_version']}" if "metric_version" in identity else "",
+        "groups": shared_groups_declared(identity.get("base", {})),
+        "storage": where.shown.rpartition("/")[2],
+        "interruptions taken up": status.interruptions,
+        "test split": _openings(workspace, tracker, name) if tracker else None,
+    }
+    parent = str(study.user_attrs.get(PARENT, ""))
+    links = []
+    if parent:
+        links.append(
+            f"Its trials are the runs below {parent[:8]} in MLflow (audio-cls ui), each named by its configuration; "
+            "the column run holds the beginning of their ids, which audio-cls report takes as well."
+        )
+    page = study_report(
+        StudyReport(
+            title=f"Study: {name}",
+            metric=status.metric,
+            direction=status.direction,
+            rows=rows,
+            facts={key: value for key, value in facts.items() if value not in ("", None)},
+            space=str(identity.get("space", {}).get("source", "")),
+            figures=study_figures(study),
+            total=status.total,
+            attempts=status.attempts,
+            states={t.number: t.state.name for t in study.get_trials(deepcopy=False)},
+            links=links,
+            baseline=baseline_of(status),
+            findings=findings_of(status),
+        ),
+        more=_audit_of_best(workspace, tracker, status, identity) if tracker else (),
+    )
+    return parent, page
+
+
+def _audit_of_best(
+    workspace: Workspace, tracker: Tracker, status: StudyStatus, identity: Mapping[str, Any]
+) -> list[Section]:
+    """The listening audit of a study's best run, from its stored predictions; empty where they or the corpus are not at hand."""
+    from audio_cls.ablation.predictions import listening_audit, read_cell_scores
+    from audio_cls.runs.preparation import open_corpus
+
+    reference = str(status.best.attrs.get("mlflow_run_id", "")) if status.best else ""
+    try:
+        corpus = open_corpus(workspace, str(identity.get("base", {}).get("data", {}).get("corpus", "")))
+        if not reference or corpus.digest != identity.get("data"):
+            return []
+        info = tracker.resolve(reference)
+        scores = read_cell_scores(tracker, info.run_id, corpus, "best")
+    except UserError:
+        return []
+    return (
+        listening_audit(scores, corpus, f"By {info.name}, the best of the study, on its validation clips.")
+        if scores
+        else []
+    )
+
+
+def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str = "auto") -> str:
+    """The page of a run with its listening audit. The probabilities of its validation clips are computed anew from the
+    recorded experiment and weights.
+
+    Raises:
+        UserError: for a run that is not complete, or whose corpus has changed.
+    """
+    from audio_cls.core.device import choose_device, tune_process
+    from audio_cls.report.audit import audit_sections
+    from audio_cls.report.calibration import calibration_section
+    from audio_cls.runs.evaluation import score_with_progress
+    from audio_cls.runs.opened_clips import history_of_runs
+    from audio_cls.runs.page import RunReport, run_report
+    from audio_cls.runs.preparation import Runtime
+
+    kind = info.tags.get("kind", "")
+    if kind in OF_OUR_OWN:
+        raise UserError(f"{info.name} ({info.run_id[:8]}) is a {kind}: {OF_OUR_OWN[kind]}{_below(tracker, info)}")
+    tune_process()
+    scored = score_with_progress(Runtime(workspace, tracker, choose_device(device)), info, "validation")
+    corpus, clips, scores, targets = scored.corpus, scored.clips, scored.scores, scored.targets
+    experiment, thresholds = scored.experiment, scored.thresholds
+    clip_ids = [corpus.clips[int(i)].id for i in clips]
+    history = history_of_runs(workspace, tracker, [info])
+    audit = audit_sections(
+        scores,
+        targets,
+        corpus.task,
+        corpus.classes,
+        clip_ids,
+        lambda row: corpus.waveform(int(clips[row])),
+        corpus.sample_rate,
+        thresholds,
+    )
+    return run_report(
+        RunReport(
+            title=info.name,
+            task=corpus.task,
+            classes=list(corpus.classes),
+            scores=scores,
+            targets=targets,
+            clip_ids=clip_ids,
+            curves=_curves(tracker, info),
+            config=experiment.flatten(),
+            facts={**_facts(info, corpus.name), **({"test clips": history.sentence()} if history.openings else {})},
+            thresholds=thresholds,
+            metric=experiment.training.metric,
+            baseline=scored.baseline(),
+            findings=[*scored.judgement().lines, *_looked_at(info, history)],
+        ),
+        more=[*audit, calibration_section({"validation": (scores, targets)}, corpus.task)],
+    )
+
+
+def _openings(workspace: Workspace, tracker: Tracker, study: str) -> str:
+    """Which of a study's trials had their test split opened, and how often those clips were, for whichever run."""
+    from audio_cls.runs.opened_clips import history_of_runs, named
+
+    try:
+        opened = tracker.runs(None, f"tags.study = '{study}' and tags.`test.openings` LIKE '%'")
+    except UserError:
+        return "not known: the runs cannot be read"
+    if not opened:
+        return "not opened"
+    own = "; ".join(
+        f"{r.name} opened {r.tags['test.openings']} time(s), first {r.tags.get('test.first_opened')}" for r in opened
+    )
+    history = history_of_runs(workspace, tracker, opened)
+    names = {named(r) for r in opened}
+    return f"{own}. In all, {history.sentence()}" if {o.what for o in history.openings} - names else own
+
+
+def _looked_at(info: RunInfo, history: ClipHistory) -> list[str]:
+    """The sentence that says how often a run's test clips have been opened, where for other runs too."""
+    from audio_cls.runs.opened_clips import named
+
+    if not history.but(named(info)).openings:
+        return []
+    sentence = history.sentence()
+    return [f"{sentence[0].upper()}{sentence[1:]}."]
+
+
+def _study_name(workspace: Workspace, reference: str, storage: str | None) -> str | None:
+    """The study that is meant, if any: by the file that declares it, or by its name."""
+    if reference.endswith(".py"):
+        from audio_cls.study.declaration import load_study_file
+
+        return load_study_file(Path(reference))[0].name
+    return reference if reference in _studies(workspace, storage) else None
+
+
+def _studies(workspace: Workspace, storage: str | None) -> list[str]:
+    if storage is None and not workspace.optuna_db.exists():
+        return []
+    from audio_cls.queue.storage import open_storage, study_names
+
+    return study_names(open_storage(storage or workspace.optuna_db, must_exist=True))
+
+
+def _resolve(workspace: Workspace, tracker: Tracker, reference: str, storage: str | None) -> RunInfo:
+    try:
+        return tracker.resolve(reference)
+    except UserError as error:
+        studies = _studies(workspace, storage)
+        raise UserError(f"{error} Studies: {', '.join(studies) or 'none'}.") from None
+
+
+def _below(tracker: Tracker, info: RunInfo) -> str:
+    runs = tracker.runs(None, f"tags.mlflow.parentRunId = '{info.run_id}'", (), 20)
+    names = ", ".join(f"{run.name} ({run.run_id[:8]})" for run in runs)
+    return f". Below it: {names}" if names else ""
+
+
+def _text(tracker: Tracker, info: RunInfo, artifact: str) -> str:
+    return tracker.download(info.run_id, artifact).read_text(encoding="utf-8")
+
+
+def _curves(tracker: Tracker, info: RunInfo) -> list[dict[str, float]]:
+    rows: dict[int, dict[str, float]] = {}
+    for key in info.metrics:
+        if key.startswith(("train/", "val/")):
+            for step, value in tracker.curve(info.run_id, key):
+                rows.setdefault(step, {"epoch": float(step + 1)})[key] = value
+    return [rows[step] for step in sorted(rows)]
+
+
+def _facts(info: RunInfo, corpus: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {"run": info.run_id, "data": f"{corpus} {info.tags.get('data.digest', '')[:12]}"}
+    for key in ("final/parameters", "final/train_seconds", "final/samples_per_second", "best/epoch"):
+        if key in info.metrics:
+            facts[key.partition("/")[2].replace("_", " ") if key != "best/epoch" else "best epoch"] = info.metrics[key]
+    if "best epoch" in facts:
+        facts["best epoch"] += 1  # MLflow's steps count from 0
+    for key in (
+        "device",
+        "precision",
+        "git.commit",
+        "study",
+        "trial",
+        "test.openings",
+        "test.first_opened",
+        "test.chosen_by",
+        "split.fold_name",
+        "split.shared_groups",
+    ):
+        if info.tags.get(key):
+            facts[key] = info.tags[key]
+    facts.setdefault("test.openings", "0: the test split has not been opened")
+    return facts
+
+
+def _component(values: Mapping[str, Any] | None) -> str:
+    if not values:
+        return ""
+    rest = ", ".join(f"{key}={value}" for key, value in values.items() if key != "kind")
+    return f"{values.get('kind', '')} ({rest})" if rest else str(values.get("kind", ""))

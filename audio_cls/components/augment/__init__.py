@@ -1,0 +1,19 @@
+"""Augmentations: batched, random for each clip, deterministic by the generator, with a declared input domain."""
+
+from audio_cls.components.augment.base import Augment, Augmentation, Augmenter, Mixer
+from audio_cls.components.augment.mix import Mixup
+from audio_cls.components.augment.spectrogram import SpecAugment, TimeRoll
+from audio_cls.components.augment.waveform import Gain, Noise, TimeShift
+
+__all__ = [
+    "Augment",
+    "Augmentation",
+    "Augmenter",
+    "Gain",
+    "Mixer",
+    "Mixup",
+    "Noise",
+    "SpecAugment",
+    "TimeRoll",
+    "TimeShift",
+]

@@ -1,0 +1,85 @@
+"""What every augmentation is: a config that builds a batched operation whose draws come from a generator it is given."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar, Protocol
+
+import torch
+from pydantic import AfterValidator
+from torch import Tensor
+
+from audio_cls.core.config import Component, ComponentSet
+
+__all__ = ["Augment", "Augmentation", "Augmenter", "Mixer", "Range", "chosen", "device_generator", "uniform"]
+
+
+class Augmenter(Protocol):
+    """Changes a batch, each clip by itself: same shape, dtype and device, the input left as it was."""
+
+    def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor: ...
+
+
+class Mixer(Protocol):
+    """Mixes the clips of a batch and their soft targets (batch, n_classes)."""
+
+    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator, /) -> tuple[Tensor, Tensor]: ...
+
+
+class Augmentation(Component, family=True):
+    """A change of training data that leaves its label true (or changes it likewise).
+
+    `domain` says what it takes: "waveform" (batch, samples), "spectrogram" (batch, 1, n_bins, frames), or "mix" for an operation
+    on inputs of any domain and their targets. Within a domain lower `order` comes first.
+    """
+
+    domain: ClassVar[str] = ""
+    order: ClassVar[int] = 50
+
+    @abstractmethod
+    def build(self, sample_rate: int, hop_length: int) -> Any:
+        """An `Augmenter`, or a `Mixer` where `domain` is "mix".
+
+        The generator that it is called with lives on the CPU: what is drawn for each clip is then the same on every device.
+
+        Args:
+            sample_rate: of the waveforms, in Hz.
+            hop_length: samples from one frame of the features to the next.
+        """
+        raise NotImplementedError
+
+
+class Augment(ComponentSet):
+    """The augmentations of an experiment, each kind at most once."""
+
+    of: ClassVar[type[Component]] = Augmentation
+
+    @property
+    def ops(self) -> tuple[Augmentation, ...]:
+        """The members, in the order in which they are applied."""
+        return tuple(item for item in self.items if isinstance(item, Augmentation))
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"a range goes from low to high, found {value[0]:g} before {value[1]:g}")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+def uniform(low: float, high: float, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Float32 draws from [low, high), on the CPU."""
+    return torch.rand(size, generator=generator) * (high - low) + low
+
+
+def chosen(p: float, batch: int, generator: torch.Generator) -> Tensor:
+    """Which clips of a batch are changed, (batch,) bool on the CPU; always draws `batch` numbers."""
+    return torch.rand(batch, generator=generator) < p
+
+
+def device_generator(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A generator on `device`, seeded by one draw from `generator`: for noise in bulk, too large to be sent there."""
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    return torch.Generator(device=device).manual_seed(seed)

@@ -1,0 +1,87 @@
+"""Augmentations of spectrograms after normalisation, (batch, 1, n_bins, frames)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from audio_cls.components.augment.base import Augmentation, Augmenter, chosen
+
+__all__ = ["SpecAugment", "TimeRoll"]
+
+
+class TimeRoll(Augmentation, kind="time_roll"):
+    """Roll along time by up to `max_seconds` either way (none: by anything), what leaves at one end entering at the other."""
+
+    domain: ClassVar[str] = "spectrogram"
+    order: ClassVar[int] = 10
+
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Largest roll in seconds; none is half the clip."""
+    p: float = Field(default=1.0, ge=0, le=1)
+    """Probability that a clip is changed."""
+
+    def build(self, sample_rate: int, hop_length: int) -> Augmenter:
+        furthest = None if self.max_seconds is None else max(1, round(self.max_seconds * sample_rate / hop_length))
+
+        def roll(x: Tensor, generator: torch.Generator, /) -> Tensor:
+            batch, frames = len(x), x.shape[-1]
+            most = frames // 2 if furthest is None else min(furthest, frames // 2)
+            by = torch.randint(-most, most + 1, (batch, 1), generator=generator)
+            by = by * chosen(self.p, batch, generator)[:, None]
+            source = (torch.arange(frames) - by).remainder_(frames).to(x.device)
+            return x.gather(-1, source[:, None, None, :].expand(x.shape))
+
+        return roll
+
+
+class SpecAugment(Augmentation, kind="specaugment"):
+    """Masks of random width and place over frames and bins, without time warping.
+
+    Park et al., "SpecAugment", Interspeech 2019: each width is uniform on 0 ... `time_mask_frames` (`freq_mask_bins`), never more
+    than half of the axis here, and each place uniform among those where the mask fits. `fill` is 0, the training mean once
+    features are normalised, or the `mean` of the clip itself.
+    """
+
+    domain: ClassVar[str] = "spectrogram"
+    order: ClassVar[int] = 50
+
+    n_time_masks: int = Field(default=2, ge=0)
+    """Masks over time."""
+    time_mask_frames: int = Field(default=20, ge=0)
+    """Widest mask over time in frames."""
+    n_freq_masks: int = Field(default=2, ge=0)
+    """Masks over frequency."""
+    freq_mask_bins: int = Field(default=8, ge=0)
+    """Widest mask over frequency in bands."""
+    fill: Literal["zero", "mean"] = "zero"
+    """What masks hold: 0 or the mean of the clip."""
+    p: float = Field(default=1.0, ge=0, le=1)
+    """Probability that a clip is changed."""
+
+    def build(self, sample_rate: int, hop_length: int) -> Augmenter:
+        def mask(x: Tensor, generator: torch.Generator, /) -> Tensor:
+            batch, _, bins, frames = x.shape
+            time = _kept(frames, batch, self.n_time_masks, self.time_mask_frames, generator)
+            freq = _kept(bins, batch, self.n_freq_masks, self.freq_mask_bins, generator)
+            spared = ~chosen(self.p, batch, generator)[:, None]
+            time = (time | spared).to(x.device)[:, None, None, :]
+            freq = (freq | spared).to(x.device)[:, None, :, None]
+            if self.fill == "zero":
+                return (x * time.to(x.dtype)).mul_(freq.to(x.dtype))
+            return torch.where(time & freq, x, x.mean((1, 2, 3), keepdim=True))
+
+        return mask
+
+
+def _kept(length: int, batch: int, n_masks: int, widest: int, generator: torch.Generator) -> Tensor:
+    """What the masks of one axis leave, (batch, length) bool on the CPU."""
+    widest = min(widest, length // 2)
+    draws = torch.rand(2, batch, n_masks, 1, generator=generator)
+    width = (draws[0] * (widest + 1)).long().clamp_(max=widest)
+    start = (draws[1] * (length - width + 1)).long().minimum(length - width)
+    place = torch.arange(length)
+    return ((place < start) | (place >= start + width)).all(1)

@@ -1,0 +1,375 @@
+"""Feature extractors: from a batch of waveforms to log-mel bands, cepstra or themselves, on the device of the batch.
+
+A `Features` config builds a `FeatureExtractor` for one sample rate; what it gives is not normalised. A `Normaliser` fitted on
+the training clips stands between the features and the model, and is saved with the model.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from abc import abstractmethod
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+import torchaudio.functional as taf
+from pydantic import Field
+from torch import Tensor, nn
+
+from audio_cls.components.normaliser import Normalisation, Normaliser
+from audio_cls.core.auto import AUTO, OrAuto, known
+from audio_cls.core.config import Component, ConfigError
+
+__all__ = [
+    "FeatureExtractor",
+    "Features",
+    "LogMel",
+    "Mfcc",
+    "MfccStatistics",
+    "Normalisation",
+    "Normaliser",
+    "Waveform",
+]
+
+# One chunk of complex STFT bins: on a CPU what stays in the cache (measured: larger is slower), elsewhere what fits in memory.
+_CPU_CHUNK_BINS = 1 << 18
+_DEVICE_CHUNK_BINS = 1 << 28
+_LONGEST_WINDOW = 0.064  # seconds of `n_fft` at most, unless more bands ask for more
+_FEWEST_FRAMES = 48  # of a window: three after the four poolings of `cnn4`
+_LONG_CLIP = 5.0  # seconds: of a clip that is long enough for the usual hop
+_BAND_GROUPS = 8  # a mel filter spans few bins: filters are applied in groups, each to the bins it can see
+
+
+class FeatureExtractor(nn.Module):
+    """Waveforms (batch, samples) to features; no gradient flows back to the waveform.
+
+    Attributes:
+        hop_length: samples between two frames.
+        n_bins: rows of a framewise feature, or the length of the vector.
+    """
+
+    def __init__(self, hop_length: int, n_bins: int) -> None:
+        super().__init__()
+        self.hop_length = hop_length
+        self.n_bins = n_bins
+
+    def frames(self, n_samples: int) -> int:
+        """How many frames `n_samples` samples give: frames are centred on multiples of the hop, the first on sample 0."""
+        return n_samples // self.hop_length + 1
+
+
+class Features(Component, family=True):
+    """What a model sees of a clip.
+
+    `normalise` says over what mean and standard deviation are taken on the training clips: each `band` by itself, all values
+    together (`global`), or not at all (`none`).
+    """
+
+    input_domain: ClassVar[str] = "waveform"
+    output_domain: ClassVar[str] = "spectrogram"
+    framewise: ClassVar[bool] = True  # the output has a time axis that can be cropped
+
+    normalise: Normalisation = "band"
+    """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
+
+    def fitted(self, sample_rate: int, clip_seconds: float, top_hz: float | None = None) -> Self:
+        """A copy in which nothing is left to the data. Features without such settings are returned as they are.
+
+        Args:
+            sample_rate: of the waveforms, in Hz.
+            clip_seconds: of the window that a model sees.
+            top_hz: where the signal ends, when that is below half the sample rate.
+        """
+        return self
+
+    @abstractmethod
+    def build(self, sample_rate: int) -> FeatureExtractor:
+        """An extractor for waveforms of `sample_rate` Hz.
+
+        Raises:
+            ConfigError: for settings that cannot be met at this rate.
+        """
+        raise NotImplementedError
+
+
+class _Mel(Features):
+    """The settings that everything on the mel scale shares. Lengths are in samples, frequencies in Hz.
+
+    What is "auto" follows the data, see `fitted`.
+    """
+
+    n_fft: OrAuto[Annotated[int, Field(ge=16)]] = AUTO
+    """Length of the Fourier transform in samples; auto is 32 to 64 ms."""
+    hop_length: OrAuto[Annotated[int, Field(ge=1)]] = AUTO
+    """Samples from one frame to the next; auto is a quarter of the window, less for short clips."""
+    win_length: int | None = Field(default=None, ge=1)
+    """Length of the window in samples; none is n_fft."""
+    n_mels: int = Field(default=64, ge=1)
+    """Mel bands."""
+    f_min: float = Field(default=0.0, ge=0)
+    """Lower edge of the lowest band in Hz."""
+    f_max: OrAuto[Annotated[float, Field(gt=0)] | None] = AUTO
+    """Upper edge of the highest band in Hz; none is half the sample rate, auto where the original files end."""
+    mel_scale: Literal["htk", "slaney"] = "htk"
+    """Formula of the mel scale."""
+    mel_norm: Literal["none", "slaney"] = "none"
+    """Whether filters have equal area (slaney) or equal height (none)."""
+    floor: float = Field(default=1e-10, gt=0)
+    """Smallest power before the logarithm."""
+    top_db: float | None = Field(default=None, gt=0)
+    """Range below the loudest value of a clip in dB; none does not limit it."""
+
+    def fitted(self, sample_rate: int, clip_seconds: float, top_hz: float | None = None) -> Self:
+        """A copy in which nothing is left to the data.
+
+        `f_max` is `top_hz`, or None (half the sample rate). `n_fft` is 32 to 64 ms, longer where `n_mels` bands would otherwise
+        fall between its bins. `hop_length` is a quarter of the window (16 ms at 16 kHz), shorter where `clip_seconds` would
+        otherwise give fewer than `_FEWEST_FRAMES` frames, but never below 1 ms.
+        """
+        whole = self.model_copy(update={"f_max": top_hz if self.f_max == AUTO else self.f_max})
+        n_fft = whole._default_n_fft(sample_rate) if self.n_fft == AUTO else self.n_fft
+        hop = whole._default_hop(n_fft, sample_rate, clip_seconds) if self.hop_length == AUTO else self.hop_length
+        return whole.model_copy(update={"n_fft": n_fft, "hop_length": hop})
+
+    def _default_hop(self, n_fft: int, sample_rate: int, clip_seconds: float) -> int:
+        """A quarter of the window, halved until a clip has enough frames."""
+        hop, shortest = max(1, (self.win_length or n_fft) // 4), max(1, sample_rate // 1000)
+        while round(clip_seconds * sample_rate) // hop < _FEWEST_FRAMES and hop // 2 >= shortest:
+            hop //= 2
+        return hop
+
+    def _default_n_fft(self, sample_rate: int) -> int:
+        """The power of two of 32 to 64 ms, or the next one that holds the window, the hop and a bin for each band."""
+        n_fft = 16
+        while 2 * n_fft <= _LONGEST_WINDOW * sample_rate:
+            n_fft *= 2
+        hop = 0 if self.hop_length == AUTO else self.hop_length
+        while n_fft < (self.win_length or hop):
+            n_fft *= 2
+        f_max = self._f_max(sample_rate)
+        if not self.f_min < f_max <= sample_rate / 2:
+            return n_fft  # refused when it is built
+        enough = n_fft
+        while self._empty(enough, sample_rate, self.n_mels) and enough < 1 << 15:
+            enough *= 2
+        return n_fft if self._empty(enough, sample_rate, self.n_mels) else enough
+
+    def _f_max(self, sample_rate: int) -> float:
+        f_max = known(self.f_max, "features.f_max")
+        return sample_rate / 2 if f_max is None else f_max
+
+    def _log_mel(self, sample_rate: int) -> _LogMelExtractor:
+        whole = self.fitted(sample_rate, clip_seconds=_LONG_CLIP)
+        n_fft, hop_length = known(whole.n_fft, "features.n_fft"), known(whole.hop_length, "features.hop_length")
+        window = self.win_length if self.win_length is not None else n_fft
+        if window > n_fft:
+            raise ConfigError(f"features.win_length={window}: a window is at most n_fft={n_fft} samples long")
+        if hop_length > window:
+            raise ConfigError(
+                f"features.hop_length={hop_length}: longer than the window of {window} samples, what lies between two "
+                f"frames would never be seen. Allowed: 1 to {window}"
+            )
+        return _LogMelExtractor(whole, n_fft, hop_length, window, whole._filters(n_fft, sample_rate))
+
+    def _filters(self, n_fft: int, sample_rate: int) -> Tensor:
+        """Triangular mel filters (n_mels, n_fft // 2 + 1), each of them with at least one bin."""
+        nyquist, f_max = sample_rate / 2, self._f_max(sample_rate)
+        if f_max > nyquist:
+            raise ConfigError(
+                f"features.f_max={f_max:g}: a signal of {sample_rate} Hz ends at {nyquist:g} Hz. Allowed: up to {nyquist:g}, or none"
+            )
+        if self.f_min >= f_max:
+            raise ConfigError(f"features.f_min={self.f_min:g}: must lie below f_max={f_max:g} Hz")
+        empty = self._empty(n_fft, sample_rate, self.n_mels)
+        if empty:
+            most = next((n for n in range(self.n_mels - 1, 0, -1) if not self._empty(n_fft, sample_rate, n)), 0)
+            raise ConfigError(
+                f"features.n_mels={self.n_mels}: {len(empty)} filters (the first is number {empty[0]}) fall between the bins of "
+                f"n_fft={n_fft} at {sample_rate} Hz, {sample_rate / n_fft:.1f} Hz apart, and would always be silent. "
+                f"Allowed here: up to {most} bands, or a larger n_fft"
+            )
+        return self._bank(n_fft, sample_rate, self.n_mels)
+
+    def _empty(self, n_fft: int, sample_rate: int, n_mels: int) -> list[int]:
+        """The bands that hold no bin of the spectrum."""
+        return (self._bank(n_fft, sample_rate, n_mels).amax(1) <= 0).nonzero().flatten().tolist()
+
+    def _bank(self, n_fft: int, sample_rate: int, n_mels: int) -> Tensor:
+        norm, top = "slaney" if self.mel_norm == "slaney" else None, self._f_max(sample_rate)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its advice on empty filters: `_filters` says it with numbers
+            bank = taf.melscale_fbanks(n_fft // 2 + 1, self.f_min, top, n_mels, sample_rate, norm, self.mel_scale)
+        return bank.T.contiguous()
+
+
+class LogMel(_Mel, kind="log_mel"):
+    """Log-mel power in decibels, (batch, 1, n_mels, frames).
+
+    A Hann window, frames centred with reflected edges, 10 log10(max(power, floor)). With `top_db` nothing lies further than
+    that below the loudest value of its clip.
+    """
+
+    def build(self, sample_rate: int) -> FeatureExtractor:
+        return self._log_mel(sample_rate)
+
+
+class Mfcc(_Mel, kind="mfcc"):
+    """Mel-frequency cepstral coefficients, (batch, 1, n_mfcc, frames): the orthonormal DCT-II of the log-mel bands.
+
+    Davis and Mermelstein, "Comparison of parametric representations for monosyllabic word recognition", 1980.
+    """
+
+    n_mfcc: int = Field(default=20, ge=1)
+    """Cepstral coefficients."""
+
+    def build(self, sample_rate: int) -> FeatureExtractor:
+        return self._mfcc(sample_rate)
+
+    def _mfcc(self, sample_rate: int) -> _MfccExtractor:
+        if self.n_mfcc > self.n_mels:
+            raise ConfigError(
+                f"features.n_mfcc={self.n_mfcc}: {self.n_mels} mel bands give at most {self.n_mels} coefficients"
+            )
+        return _MfccExtractor(self._log_mel(sample_rate), self.n_mfcc)
+
+
+class MfccStatistics(Mfcc, kind="mfcc_statistics"):
+    """Mean and (population) standard deviation of each MFCC over the clip, (batch, 2 * n_mfcc): means first."""
+
+    output_domain: ClassVar[str] = "embedding"
+    framewise: ClassVar[bool] = False
+
+    normalise: Normalisation = "none"
+    """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
+
+    def build(self, sample_rate: int) -> FeatureExtractor:
+        return _StatisticsExtractor(self._mfcc(sample_rate))
+
+
+class Waveform(Features, kind="waveform"):
+    """The waveform itself, (batch, samples)."""
+
+    output_domain: ClassVar[str] = "waveform"
+
+    normalise: Normalisation = "none"
+    """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
+
+    def build(self, sample_rate: int) -> FeatureExtractor:
+        return _Identity()
+
+
+# -- extractors ---------------------------------------------------------------------------------------------------
+
+
+class _Identity(FeatureExtractor):
+    def __init__(self) -> None:
+        super().__init__(hop_length=1, n_bins=1)
+
+    def frames(self, n_samples: int) -> int:
+        return n_samples
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return _batch_of_waveforms(waveform)
+
+
+class _LogMelExtractor(FeatureExtractor):
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, config: _Mel, n_fft: int, hop_length: int, win_length: int, filters: Tensor) -> None:
+        super().__init__(hop_length, config.n_mels)
+        self.n_fft, self.win_length = n_fft, win_length
+        self.floor, self.top_db = config.floor, config.top_db
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("window", torch.hann_window(win_length), persistent=False)
+        self._groups = _band_groups(filters)
+
+    @torch.no_grad()
+    def forward(self, waveform: Tensor) -> Tensor:
+        waveform = _batch_of_waveforms(waveform)
+        batch, samples = waveform.shape
+        frames = self.frames(samples)
+        out = waveform.new_empty(batch, self.n_bins, frames)
+        budget = _CPU_CHUNK_BINS if waveform.device.type == "cpu" else _DEVICE_CHUNK_BINS
+        chunk = max(1, budget // (frames * self.filters.shape[1]))
+        with torch.autocast(waveform.device.type, enabled=False):
+            for start in range(0, batch, chunk):
+                self._mel_power(waveform[start : start + chunk], out[start : start + chunk])
+            out.clamp_(min=self.floor).log10_().mul_(10)
+            if self.top_db is not None:
+                out = torch.maximum(out, out.amax((1, 2), keepdim=True) - self.top_db)
+        return out.unsqueeze(1)
+
+    def _mel_power(self, waveform: Tensor, out: Tensor) -> None:
+        reflectable = waveform.shape[1] > self.n_fft // 2  # a shorter clip has nothing to reflect: silence around it
+        spectrum = torch.stft(
+            waveform,
+            self.n_fft,
+            self.hop_length,
+            self.win_length,
+            self.window,
+            center=True,
+            pad_mode="reflect" if reflectable else "constant",
+            return_complex=True,
+        )
+        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)  # (chunk, bins, frames)
+        if waveform.device.type != "cpu":
+            torch.matmul(self.filters, power, out=out)
+            return
+        for clip, mel in zip(
+            power, out, strict=True
+        ):  # one product a clip: its result does not depend on its neighbours
+            for first, last, low, high in self._groups:
+                torch.mm(self.filters[first:last, low:high], clip[low:high], out=mel[first:last])
+
+
+class _MfccExtractor(FeatureExtractor):
+    dct: Tensor
+
+    def __init__(self, log_mel: _LogMelExtractor, n_mfcc: int) -> None:
+        super().__init__(log_mel.hop_length, n_mfcc)
+        self.log_mel = log_mel
+        self.register_buffer(
+            "dct", taf.create_dct(n_mfcc, log_mel.n_bins, norm="ortho").T.contiguous(), persistent=False
+        )
+
+    @torch.no_grad()
+    def forward(self, waveform: Tensor) -> Tensor:
+        bands = self.log_mel(waveform)  # (batch, 1, n_mels, frames)
+        with torch.autocast(bands.device.type, enabled=False):
+            if bands.device.type != "cpu":
+                return torch.matmul(self.dct, bands)
+            out = bands.new_empty(len(bands), 1, self.n_bins, bands.shape[3])
+            for clip, cepstrum in zip(bands, out, strict=True):
+                torch.mm(self.dct, clip[0], out=cepstrum[0])
+            return out
+
+
+class _StatisticsExtractor(FeatureExtractor):
+    def __init__(self, framewise: FeatureExtractor) -> None:
+        super().__init__(framewise.hop_length, 2 * framewise.n_bins)
+        self.framewise = framewise
+
+    @torch.no_grad()
+    def forward(self, waveform: Tensor) -> Tensor:
+        std, mean = torch.std_mean(self.framewise(waveform)[:, 0], dim=2, correction=0)
+        return torch.cat([mean, std], dim=1)
+
+
+def _batch_of_waveforms(waveform: Tensor) -> Tensor:
+    if waveform.dim() != 2 or not waveform.is_floating_point():
+        raise ValueError(
+            f"expected floating-point waveforms (batch, samples), got {waveform.dtype} {tuple(waveform.shape)}"
+        )
+    return waveform.float()
+
+
+def _band_groups(filters: Tensor) -> list[tuple[int, int, int, int]]:
+    """Neighbouring filters [first, last) with the bins [low, high) outside which all of them are zero."""
+    edges = np.linspace(0, len(filters), min(_BAND_GROUPS, len(filters)) + 1).astype(int).tolist()
+    groups = []
+    for first, last in itertools.pairwise(edges):
+        used = filters[first:last].amax(0).nonzero().flatten()
+        groups.append((first, last, int(used[0]), int(used[-1]) + 1))
+    return groups

@@ -1,0 +1,59 @@
+"""What every model is: a config that states its input domains and builds an `nn.Module` giving logits."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import nn
+
+from audio_cls.core.config import Component, ConfigError
+
+__all__ = ["Model", "maps_of", "parameter_count", "refuse_shape"]
+
+
+class Model(Component, family=True):
+    """A classifier.
+
+    `input_domains` are what it takes: "spectrogram" and "image" (batch, channels, height, width), "waveform" (batch, samples),
+    "embedding" (batch, n_features). A model with `closed_form` is fitted at once by its module's `fit_closed_form` instead of by
+    gradient steps.
+    """
+
+    input_domains: ClassVar[tuple[str, ...]] = ()
+    closed_form: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
+        """A module whose forward takes (batch, *input_shape) and gives logits (batch, n_classes).
+
+        Initial weights are drawn from PyTorch's global generator; the caller seeds it.
+
+        Raises:
+            ConfigError: for an input shape that the model cannot take.
+        """
+        raise NotImplementedError
+
+
+def parameter_count(module: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def refuse_shape(model: Model, input_shape: tuple[int, ...], needs: str) -> ConfigError:
+    """The error for a shape that a model cannot take: `needs` says which it could."""
+    return ConfigError(
+        f"model.kind={model.kind} cannot take inputs of shape {tuple(input_shape)} (without batch): it needs {needs}"
+    )
+
+
+def maps_of(model: Model, input_shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:
+    """`input_shape` as (channels, height, width), refused unless height and width are at least `smallest`."""
+    if len(input_shape) != 3 or input_shape[0] < 1 or min(input_shape[1:]) < smallest:
+        raise refuse_shape(
+            model,
+            input_shape,
+            f"(channels, n_bins, frames) or (channels, height, width), both at least {smallest} for its pooling",
+        )
+    channels, height, width = input_shape
+    return channels, height, width

@@ -1,0 +1,221 @@
+"""Optimisers and learning-rate schedules.
+
+A schedule is a function of where training stands (in epochs, a float), not an object that is stepped: a run taken up in the
+middle needs no replay. Only `plateau` depends on what was measured, and it reads that from the history of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from audio_cls.core.config import Component
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "OneCycle",
+    "Optimizer",
+    "Plateau",
+    "RMSprop",
+    "Schedule",
+    "Step",
+]
+
+
+class Optimizer(Component, family=True):
+    """An optimiser: `build(parameters)` gives the `torch.optim` object. `lr` is the peak learning rate."""
+
+    lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Strength of the weight decay."""
+
+    @abstractmethod
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        raise NotImplementedError
+
+
+class AdamW(Optimizer, kind="adamw"):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    weight_decay: float = Field(default=1e-2, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the mean of the gradients."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the mean of the squared gradients."""
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True
+        )
+
+
+class Adam(Optimizer, kind="adam"):
+    """Adam (Kingma and Ba, 2015); weight decay is an L2 term."""
+
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the mean of the gradients."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the mean of the squared gradients."""
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True
+        )
+
+
+class SGD(Optimizer, kind="sgd"):
+    """Stochastic gradient descent with momentum."""
+
+    lr: float = Field(default=0.05, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Share of the previous step that is kept."""
+    nesterov: bool = True
+    """Nesterov's momentum."""
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        nesterov = self.nesterov and self.momentum > 0
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            nesterov=nesterov,
+            fused=True,
+        )
+
+
+class RMSprop(Optimizer, kind="rmsprop"):
+    """RMSprop (Tieleman and Hinton, 2012)."""
+
+    alpha: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the mean of the squared gradients."""
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the previous step that is kept."""
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(
+            parameters, lr=self.lr, weight_decay=self.weight_decay, alpha=self.alpha, momentum=self.momentum
+        )
+
+
+class Adagrad(Optimizer, kind="adagrad"):
+    """Adagrad (Duchi, Hazan and Singer, 2011)."""
+
+    lr: float = Field(default=1e-2, gt=0)
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adagrad(parameters, lr=self.lr, weight_decay=self.weight_decay)
+
+
+class Schedule(Component, family=True):
+    """A learning-rate schedule with a linear warm-up over the first `warmup_epochs`."""
+
+    needs_history: ClassVar[bool] = False
+    # What a run means that goes on to a larger budget than it began with: "same" (the learning rate does not depend on the
+    # budget: the run equals one that had the larger budget from the start), "rescaled" (from there on, the schedule of the
+    # larger budget), or "refused".
+    longer: ClassVar[Literal["same", "rescaled", "refused"]] = "refused"
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    """Epochs of linear warm-up."""
+
+    def factor(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]] = ()) -> float:
+        """The learning rate at `epoch` (a float: epochs done so far) of `epochs`, as a factor of the optimiser's `lr`."""
+        warm = min(1.0, (epoch + 1e-9) / self.warmup_epochs) if epoch < self.warmup_epochs else 1.0
+        return warm * self.shape(epoch, epochs, history)
+
+    @abstractmethod
+    def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
+        raise NotImplementedError
+
+
+class Constant(Schedule, kind="constant"):
+    longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
+
+    def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
+        return 1.0
+
+
+class Cosine(Schedule, kind="cosine"):
+    """Half a cosine from 1 to `final` (Loshchilov and Hutter, 2017), counted from the end of the warm-up."""
+
+    longer: ClassVar[Literal["same", "rescaled", "refused"]] = "rescaled"
+    final: float = Field(default=0.0, ge=0, le=1)
+    """Learning rate at the end, as a share of lr."""
+
+    def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
+        span = max(epochs - self.warmup_epochs, 1e-9)
+        done = min(1.0, max(0.0, epoch - self.warmup_epochs) / span)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Step(Schedule, kind="step"):
+    """Multiplied by `gamma` every `step_epochs`."""
+
+    longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
+    step_epochs: int = Field(default=10, ge=1)
+    """Epochs between two reductions."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    """Factor of a reduction."""
+
+    def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
+        return float(self.gamma ** int(epoch // self.step_epochs))
+
+
+class Plateau(Schedule, kind="plateau"):
+    """Multiplied by `gamma` after each `patience` + 1 epochs in which `monitor` did not improve."""
+
+    needs_history: ClassVar[bool] = True
+    longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
+    monitor: Literal["val/loss", "train/loss"] = "val/loss"
+    """What must improve."""
+    patience: int = Field(default=3, ge=0)
+    """Epochs without improvement before a reduction."""
+    gamma: float = Field(default=0.5, gt=0, lt=1)
+    """Factor of a reduction."""
+    threshold: float = Field(default=1e-4, ge=0)
+    """Smallest relative improvement that counts."""
+
+    def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
+        best, bad, factor = math.inf, 0, 1.0
+        for row in history[: int(epoch)]:
+            value = row[self.monitor]
+            if value < best * (1 - self.threshold):
+                best, bad = value, 0
+            else:
+                bad += 1
+            if bad > self.patience:
+                factor, bad = factor * self.gamma, 0
+        return factor
+
+
+class OneCycle(Schedule, kind="one_cycle"):
+    """Up from `lr / start_div` to `lr` over the first `rise` of training, then down to `lr / start_div / final_div`, both as cosines (Smith and Topin, 2018)."""
+
+    rise: float = Field(default=0.3, gt=0, lt=1)
+    """Share of training in which the learning rate rises."""
+    start_div: float = Field(default=25.0, ge=1)
+    """lr divided by the learning rate at the start."""
+    final_div: float = Field(default=1e4, ge=1)
+    """Learning rate at the start divided by that at the end."""
+
+    def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
+        done = min(1.0, epoch / max(epochs, 1))
+        low, end = 1 / self.start_div, 1 / self.start_div / self.final_div
+        if done < self.rise:
+            return _cosine(low, 1.0, done / self.rise)
+        return _cosine(1.0, end, (done - self.rise) / (1 - self.rise))
+
+
+def _cosine(start: float, end: float, part: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * part))

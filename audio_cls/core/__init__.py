@@ -1,0 +1,1 @@
+"""The ground floor: configuration, errors, the workspace, devices, processes. Imports no other room."""

@@ -1,0 +1,236 @@
+"""The dotted keys of a component: set in its plain form, flattened into a row, listed with what each of them takes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from audio_cls.core.config import Component, ComponentSet
+from audio_cls.core.config_text import NONE, Given, plain_value, read_value, shorten, type_text, value_text, words_of
+from audio_cls.core.errors import ConfigError, choices, did_you_mean
+
+__all__ = ["Key", "assign", "catalogue", "component_of", "flatten", "merged"]
+
+
+class Key(NamedTuple):
+    """A dotted key. kind: that it belongs to, "" for all. default, allowed: as `--set` takes them, and in words."""
+
+    key: str
+    kind: str
+    default: str
+    allowed: str
+    description: str
+
+
+def component_of(cls: type[Component], name: str) -> type[Component] | None:
+    """The class of a field that holds a component; None for a plain value."""
+    annotation = cls.model_fields[name].annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Component) else None
+
+
+# -- setting a key ------------------------------------------------------------------------------------------------------
+
+
+def assign(cls: type[Component], data: dict[str, Any], key: str, value: Any) -> None:
+    """Set one dotted key in the plain form of a `cls`, checking each part of the way.
+
+    Raises:
+        ConfigError: for a key, kind or member that is not there.
+    """
+    owner: type[Component] = cls
+    node = data
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if issubclass(owner, ComponentSet):
+            owner_or_none = _assign_member(owner, node, key, part, value, last)
+            if owner_or_none is None:
+                return
+            owner, node = owner_or_none, node[part]
+            continue
+        if part == "kind" and last and owner._family is not None:
+            return  # set when the parent was visited (see below)
+        if part not in owner.model_fields:
+            raise _no_key(cls, owner, parts, depth)
+        child = component_of(owner, part)
+        if child is None:
+            if not last:
+                raise ConfigError(f"no key {key!r}: {'.'.join(parts[: depth + 1])!r} is a value, nothing lies below it")
+            annotation = owner.model_fields[part].annotation
+            node[part] = read_value(value, annotation) if isinstance(value, Given) else _by_type(value, annotation)
+            return
+        if child._family is not None:
+            kind = _kind_asked(child, parts[depth + 1 :], value)
+            if kind is not None:
+                if kind not in child.members():
+                    family = child._family.__name__.lower()
+                    raise ConfigError(
+                        f"{key}: {kind!r} is no {family}. {choices(str(kind), child.members())}", [(family, str(kind))]
+                    )
+                if node[part].get("kind") != kind:
+                    node[part] = {"kind": kind}
+                return
+        if last:
+            node[part] = _component_value(child, key, value)
+            return
+        owner = child.members()[node[part]["kind"]] if child._family is not None else child
+        node = node[part]
+
+
+def _no_key(cls: type[Component], owner: type[Component], parts: list[str], depth: int) -> ConfigError:
+    key, part = ".".join(parts), parts[depth]
+    buildable = all(not field.is_required() for field in cls.model_fields.values())
+    allowed = cls.model_validate({}).keys() if buildable else list(owner.model_fields)
+    fields = sorted(owner.model_fields)
+    family: dict[str, type[Component]] = owner._members if owner._family is not None else {}
+    elsewhere = sorted(kind for kind, member in family.items() if part in member.model_fields and kind != owner.kind)
+    if elsewhere:
+        kind = ".".join([*parts[:depth], "kind"])
+        return ConfigError(
+            f"{key}: {kind} is {owner.kind}, which has no {part!r}; {', '.join(elsewhere)} {'has' if len(elsewhere) == 1 else 'have'} it: set {kind}={elsewhere[0]} as well"
+        )
+    return ConfigError(
+        f"no key {shorten(key)}: {owner.kind or owner.__name__} has no {shorten(part)}. "
+        f"It has: {', '.join(fields) or 'no keys'}.{did_you_mean(key[:200], allowed)}"
+    )
+
+
+def _assign_member(
+    owner: type[ComponentSet], node: dict[str, Any], key: str, part: str, value: Any, last: bool
+) -> type[Component] | None:
+    """Put a member into a set or take it out; on the way to one of its keys, its class."""
+    members = owner.of.members()
+    if part not in members:
+        family = owner.of.__name__.lower()
+        raise ConfigError(f"{shorten(key)}: {shorten(part)} is no {family}. {choices(part, members)}", [(family, part)])
+    if not last:
+        node.setdefault(part, {})
+        return members[part]
+    value = plain_value(value) if isinstance(value, Given) else value
+    if value is None or value == NONE or value is False:
+        node.pop(part, None)
+    elif value is True or value == "on":
+        node.setdefault(part, {})
+    elif isinstance(value, dict):
+        node[part] = value
+    else:
+        raise ConfigError(
+            f"{key}: expected on, none, or keys below it such as {key}.{_first_key(members[part])}, found {shorten(value)}"
+        )
+    return None
+
+
+def _first_key(member: type[Component]) -> str:
+    return next(iter(member.model_fields), "...")
+
+
+def _kind_asked(family: type[Component], rest: list[str], value: Any) -> Any:
+    """The kind that `model=cnn4` or `model.kind=cnn4` asks for; None where something else is set."""
+    if rest == ["kind"] or (not rest and isinstance(value, str) and not value.lstrip().startswith("{")):
+        return str(value) if isinstance(value, Given) else value
+    return None
+
+
+def _component_value(child: type[Component], key: str, value: Any) -> dict[str, Any]:
+    """The plain form of a whole component, given as a dictionary (or JSON)."""
+    value = plain_value(value) if isinstance(value, Given) else value
+    if issubclass(child, ComponentSet) and (value is None or value == NONE):
+        return {}
+    if issubclass(child, ComponentSet) and isinstance(value, list):
+        return child.parse(value, key).to_dict()
+    if not isinstance(value, dict):
+        below = ", ".join(
+            f"{key}.{name}"
+            for name in list(child.of.members() if issubclass(child, ComponentSet) else child.model_fields)[:3]
+        )
+        raise ConfigError(f"{key}: set the keys below it, such as {below}; found {shorten(value)}")
+    return child.parse(value, key).to_dict()
+
+
+def _by_type(value: Any, annotation: Any) -> Any:
+    """A value from Python: None is the choice `none` where a key has one."""
+    return NONE if value is None and NONE in words_of(annotation) else value
+
+
+# -- flat rows ----------------------------------------------------------------------------------------------------------
+
+
+def flatten(cls: type[Component], value: Component | None, prefix: str = "") -> dict[str, Any]:
+    """Every key over all kinds -> its value, `"none"` where it does not apply."""
+    out: dict[str, Any] = {}
+    if issubclass(cls, ComponentSet):
+        for kind, member in cls.of.members().items():
+            item = value[kind] if isinstance(value, ComponentSet) else None
+            out[f"{prefix}{kind}"] = NONE if item is None else "on"
+            out.update(
+                {k: v for k, v in flatten(member, item, f"{prefix}{kind}.").items() if k != f"{prefix}{kind}.kind"}
+            )
+        return out
+    if cls.is_family():
+        out[f"{prefix}kind"] = value.kind if value is not None else NONE
+        for kind, member in cls.members().items():
+            mine = value if value is not None and value.kind == kind else None
+            for key, v in flatten(member, mine, prefix).items():
+                if key != f"{prefix}kind" and (mine is not None or key not in out):
+                    out[key] = v
+        return out
+    for name in cls.model_fields:
+        child = component_of(cls, name)
+        mine = getattr(value, name) if value is not None else None
+        if child is not None:
+            out.update(flatten(child, mine, f"{prefix}{name}."))
+        elif mine is None:
+            out[f"{prefix}{name}"] = NONE
+        else:
+            out[f"{prefix}{name}"] = list(mine) if isinstance(mine, tuple) else mine
+    return out
+
+
+# -- the list of keys ---------------------------------------------------------------------------------------------------
+
+
+def catalogue(cls: type[Component], prefix: str = "") -> list[Key]:
+    """Every key over all kinds, with its default, what it takes and what it is."""
+    rows: list[Key] = []
+    for name, field in cls.model_fields.items():
+        child, key, text = component_of(cls, name), f"{prefix}{name}", description(cls, name)
+        if child is None:
+            rows.append(
+                Key(key, cls.kind, value_text(field.default), type_text(field.annotation, field.metadata), text)
+            )
+        elif issubclass(child, ComponentSet):
+            for kind, member in child.of.members().items():
+                rows.append(Key(f"{key}.{kind}", "", NONE, "on, none", first_sentence(member)))
+                rows += catalogue(member, f"{key}.{kind}.")
+        elif child.is_family():
+            default = field.default.kind if isinstance(field.default, Component) else ""
+            rows.append(Key(f"{key}.kind", "", default, ", ".join(child.members()), text))
+            for member in child.members().values():
+                rows += catalogue(member, f"{key}.")
+        else:
+            rows += catalogue(child, f"{key}.")
+    return rows
+
+
+def merged(keys: Sequence[Key]) -> list[Key]:
+    """The keys with those that several kinds share given once, their kinds listed."""
+    kinds: dict[tuple[str, str, str, str], list[str]] = {}
+    for key, kind, *rest in keys:
+        kinds.setdefault((key, *rest), []).append(kind)  # type: ignore[arg-type]
+    return [Key(key, ", ".join(k for k in of if k), *rest) for (key, *rest), of in kinds.items()]
+
+
+def description(cls: type[Component], name: str) -> str:
+    """What a field is: the docstring below it, here or in the class where it was first declared."""
+    for owner in cls.__mro__:
+        fields = getattr(owner, "__pydantic_fields__", {})
+        if name in fields and fields[name].description:
+            return " ".join(str(fields[name].description).split())
+    return ""
+
+
+def first_sentence(cls: type[Component]) -> str:
+    """The first sentence of a class's docstring."""
+    text = " ".join((inspect.getdoc(cls) if cls.__doc__ else "" or "").split())  # type: ignore[union-attr]
+    return text.partition(". ")[0].rstrip(".:")

@@ -1,0 +1,96 @@
+"""Loading a user's Python files: studies, ablations, experiments, components of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from audio_cls.core import former_names
+from audio_cls.core.errors import UserError
+from audio_cls.core.trust import ensure_trusted
+
+__all__ = ["declaration", "ensure_trusted", "load_file", "load_files", "loaded_modules"]
+
+T = TypeVar("T")
+PREFIX = "audio_cls_user_"  # of the names under which the files of users stand in sys.modules
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a Python file by its path, once per process. Its folder is importable, so that it can use a neighbour, but is
+    searched last: a neighbour never takes the place of an installed package or of a module of the standard library.
+
+    Raises:
+        UserError: when there is no such file, it came with an archive and is not trusted (`ensure_trusted`), or it fails: with
+            the error, its line and what was on it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        hint = f" In {path.parent}: {', '.join(near)}." if near else ""
+        raise UserError(f"no file {str(path)!r}.{hint}")
+    if path.suffix != ".py":
+        raise UserError(f"{path}: expected a Python file (.py)")
+    path = path.resolve()
+    ensure_trusted(path)
+    name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    former_names.install()
+    try:
+        spec.loader.exec_module(module)
+    except UserError as error:
+        del sys.modules[name]
+        raise UserError(f"{path}{_line(error, path)}: {error}") from None
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def loaded_modules() -> list[ModuleType]:
+    """The files that were loaded in this process, in order."""
+    return [module for name, module in list(sys.modules.items()) if name.startswith(PREFIX)]
+
+
+def load_files(paths: Sequence[Path]) -> list[ModuleType]:
+    return [load_file(path) for path in paths]
+
+
+def declaration(path: Path, kind: type[T]) -> T:
+    """The one object of a kind that a file declares at its top level.
+
+    Raises:
+        UserError: when there is none, or more than one.
+    """
+    module = load_file(path)
+    found: dict[str, Any] = {name: value for name, value in vars(module).items() if isinstance(value, kind)}
+    distinct = {id(v): v for v in found.values()}
+    if len(distinct) == 1:
+        return next(iter(distinct.values()))
+    preferred = kind.__name__.upper()
+    if preferred in found:
+        return found[preferred]
+    names = ", ".join(sorted(found)) or "none"
+    raise UserError(
+        f"{path}: expected one {kind.__name__} at the top level ({preferred} = {kind.__name__}(...)), found {names}"
+    )
+
+
+def _line(error: BaseException, path: Path) -> str:
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    return f", line {lines[-1]}" if lines else ""

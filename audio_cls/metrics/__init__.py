@@ -1,0 +1,1 @@
+"""Metrics, rankings, and the statistics of comparisons: intervals, paired tests, verdicts. Imports `core` only."""

@@ -1,0 +1,292 @@
+"""What a model's figures are worth beside those of a model that learned nothing, in sentences.
+
+The baseline gives every clip the same scores: how often each label occurs among the training clips. With one label a clip it
+therefore always answers the majority class; its figures are computed by the same code, on the same clips, as the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.metrics.bootstrap import FIGURES, Interval, clip_bootstrap, metric_function
+from audio_cls.metrics.classification import evaluate, fit_thresholds, predict
+
+__all__ = [
+    "BASELINE",
+    "FEW_CLIPS",
+    "Judgement",
+    "accuracy_caveat",
+    "advice",
+    "baseline_figures",
+    "baseline_name",
+    "baseline_scores",
+    "few_clips",
+    "judge",
+    "single_answer",
+    "top_class",
+]
+
+Array = NDArray[Any]
+
+BASELINE = "baseline/"
+"""Prefix of the baseline's figures in a run's record."""
+
+FEW_CLIPS = 10
+"""A class with fewer clips to be measured on is warned of."""
+
+MAJORITY_SHARE, TIMES_EQUAL = 0.5, 1.5
+WORK = 2e7  # clips x classes x resamples of the metrics of a ranking: a few seconds
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """baseline: overall metric -> figure of the baseline on the same clips. findings: what is wrong with the predictions, in
+    sentences, the gravest first; empty where nothing is. advice: what to try, as options of the command line; empty without
+    findings. about_data: sentences about the clips that the figures rest on."""
+
+    baseline: Mapping[str, float]
+    findings: tuple[str, ...] = ()
+    advice: str = ""
+    about_data: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The findings, the advice, what there is to say about the data."""
+        return (*self.findings, *([self.advice] if self.advice else ()), *self.about_data)
+
+
+def baseline_name(task: str) -> str:
+    """What the baseline is called in tables."""
+    return "majority baseline" if task == "multiclass" else "prior baseline"
+
+
+def baseline_scores(training_targets: Array, n: int) -> NDArray[np.float64]:
+    """(n, n_classes): for each clip the share of each label among the training clips, (n_training, n_classes) of 0 and 1."""
+    share = np.asarray(training_targets, np.float64).mean(axis=0)
+    return np.broadcast_to(share, (n, len(share))).copy()
+
+
+def baseline_figures(
+    training_targets: Array, targets: Array, task: str, *, fitted_on: Array | None = None
+) -> dict[str, float]:
+    """Every overall metric of the baseline that is defined.
+
+    Args:
+        training_targets: (n_training, n_classes).
+        targets: (n, n_classes) of the clips that are measured on.
+        task: "multiclass" or "multilabel".
+        fitted_on: (n_validation, n_classes), multilabel only: call labels by thresholds fitted on these clips in place of 0.5,
+            to compare with a model's figures that were computed so.
+    """
+    thresholds = None
+    if fitted_on is not None and task == "multilabel":
+        thresholds = fit_thresholds(baseline_scores(training_targets, len(fitted_on)), fitted_on)
+    return _figures(baseline_scores(training_targets, len(targets)), targets, task, thresholds)
+
+
+def _figures(reference: Array, targets: Array, task: str, thresholds: Array | None = None) -> dict[str, float]:
+    if not len(targets):
+        return {}
+    overall = evaluate(reference, targets, task, thresholds=thresholds).overall
+    return {name: value for name, value in overall.items() if isfinite(value)}
+
+
+def single_answer(scores: Array, task: str, classes: Sequence[str]) -> str | None:
+    """What every clip is called where all are called the same ("no label" where none is called), else None.
+
+    Args:
+        scores: (n, n_classes) probabilities; labels of multilabel are called from 0.5 on.
+    """
+    if len(scores) < 2 or np.isnan(scores).any():
+        return None
+    called = predict(np.asarray(scores), task)
+    if (called != called[0]).any():
+        return None
+    return " and ".join(classes[k] for k in np.flatnonzero(called[0]).tolist()) or "no label"
+
+
+def top_class(targets: Array, classes: Sequence[str]) -> tuple[str, float]:
+    """The label that most clips have, and their share."""
+    shares = np.asarray(targets, np.float64).mean(axis=0)
+    return classes[int(shares.argmax())], float(shares.max())
+
+
+def accuracy_caveat(metric: str, targets: Array, task: str, classes: Sequence[str]) -> str:
+    """Why accuracy says little on these clips; empty where it does not, and for other metrics.
+
+    The rule: one class has half of the clips or more, and one and a half times its equal share or more (so 75 % of two
+    classes, 50 % of three and up). Micro F1 is accuracy where a clip has one label. With several labels a clip, accuracy
+    is exact match, and the rule asks whether half of the clips have the same labels.
+
+    Args:
+        metric: a name, with or without a prefix.
+        targets: (n, n_classes) of the clips that are measured on.
+    """
+    plain = metric.rpartition("/")[2]
+    if not len(targets) or plain not in ("accuracy", *(("micro_f1",) if task == "multiclass" else ())):
+        return ""
+    if task == "multiclass":
+        name, share = top_class(targets, classes)
+        answer = repr(name)
+        heavy = share >= max(MAJORITY_SHARE, TIMES_EQUAL / len(classes))
+    else:
+        rows, counts = np.unique(np.asarray(targets) > 0.5, axis=0, return_counts=True)
+        share = counts.max() / len(targets)
+        answer = " and ".join(classes[k] for k in np.flatnonzero(rows[counts.argmax()]).tolist()) or "no label"
+        heavy = share >= MAJORITY_SHARE
+    if not heavy:
+        return ""
+    return (
+        f"{plain} says little here: {100 * share:.0f} % of the clips are {answer}, and always answering that scores {share:.3f}; "
+        "judge by macro_f1 or uar"
+    )
+
+
+def few_clips(counts: Sequence[int] | Array, classes: Sequence[str], of: str = "validation clips") -> str:
+    """The sentence that warns of classes with fewer than `FEW_CLIPS` clips (and more than none); empty without such.
+
+    Args:
+        counts: (n_classes,) clips of each class.
+        of: what the clips are, as the sentence says it.
+    """
+    few = [(name, int(n)) for name, n in zip(classes, counts, strict=True) if 0 < n < FEW_CLIPS]
+    if not few:
+        return ""
+    present = sum(n > 0 for n in counts)
+    if len(few) == present and present > 1:
+        low, high = min(n for _, n in few), max(n for _, n in few)
+        which = f"all {present} classes ({low if low == high else f'{low} to {high}'} each)"
+    else:
+        which = _listed([f"{name} ({n})" for name, n in few])
+    return (
+        f"Fewer than {FEW_CLIPS} {of} in {which}: figures of such a class, and means over classes, move much by chance."
+    )
+
+
+def judge(
+    scores: Array,
+    targets: Array,
+    reference: Array,
+    task: str,
+    classes: Sequence[str],
+    metric: str = "macro_f1",
+    *,
+    groups: Sequence[Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    clips: str = "validation clips",
+    counts: Array | None = None,
+) -> Judgement:
+    """Judge a model's scores beside the baseline's.
+
+    "At chance" is said where the 95 % bootstrap interval of the difference of `metric` between model and baseline, over clips
+    or groups, reaches down to 0. Labels of multilabel are called from 0.5 on.
+
+    Args:
+        scores: (n, n_classes) probabilities; with a NaN among them nothing is found.
+        targets: (n, n_classes) of 0 and 1.
+        reference: (n, n_classes), see `baseline_scores`.
+        metric: the one that matters, with or without a prefix; for the loss, macro F1 or mAP stands in.
+        groups: (n,) recording, speaker, or clip where rows are several runs' on one clip: drawn together.
+        settings: the experiment's flat configuration, for the advice.
+        clips: what the clips are, as the sentences say it.
+        counts: (n_classes,) different clips of each class, where rows repeat clips.
+    """
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    baseline = _figures(reference, targets, task)
+    if not len(targets) or np.isnan(scores).any():
+        return Judgement(baseline)
+    name = _judged_by(metric, task)
+    collapsed = _never_called(scores, targets, task, classes, clips)
+    chance = _at_chance(scores, targets, reference, task, name, groups, clips)
+    findings = (*collapsed, *chance)
+    caveat = accuracy_caveat("accuracy", targets, task, classes)
+    small = few_clips(
+        (targets > 0.5).sum(axis=0) if counts is None else counts, classes, clips.replace("predictions", "clips")
+    )
+    about = (*((f"{caveat[0].upper()}{caveat[1:]}.",) if caveat else ()), *((small,) if small else ()))
+    return Judgement(baseline, findings, advice(settings or {}, targets, task) if findings else "", about)
+
+
+def _judged_by(metric: str, task: str) -> str:
+    plain = metric.rpartition("/")[2]
+    if plain == "loss":
+        return "macro_f1" if task == "multiclass" else "map"
+    return "auc" if plain == "d_prime" else plain
+
+
+def _never_called(scores: Array, targets: Array, task: str, classes: Sequence[str], clips: str) -> list[str]:
+    called = predict(scores, task)
+    present = (targets > 0.5).sum(axis=0) > 0
+    never = [classes[k] for k in np.flatnonzero(present & ~called.any(axis=0)).tolist()]
+    answer = single_answer(scores, task, classes)
+    at = " at the threshold 0.5" if task == "multilabel" else ""
+    if answer is not None and never:
+        return [f"Calls everything {answer!r}{at}: never predicts {_listed(never)} on {len(targets)} {clips}."]
+    return [f"Never predicts {_listed(never)}{at}, which {len(targets)} {clips} hold."] if never else []
+
+
+def _at_chance(
+    scores: Array, targets: Array, reference: Array, task: str, name: str, groups: Sequence[Any] | None, clips: str
+) -> list[str]:
+    found = _difference(scores, reference, targets, task, name, groups)
+    if not isfinite(found.low) or found.low > 0:
+        return []
+    measure = metric_function(name, task)
+    mine, theirs = measure(scores, targets), measure(reference, targets)
+    word = "Below chance" if found.high < 0 else "At chance"
+    said = (
+        f"{word}: {name} {mine:.3f}, {baseline_name(task)} {theirs:.3f}, difference {found.estimate:+.3f} "
+        f"[{found.low:+.3f}, {found.high:+.3f}] over {len(targets)} {clips}."
+    )
+    if name not in FIGURES:
+        return [said]
+    ranking = _difference(scores, reference, targets, task, "auc", groups)
+    if isfinite(ranking.low) and ranking.low > 0:
+        auc = evaluate(scores, targets, task).overall["auc"]
+        said += f" Its scores do rank the classes (AUC {auc:.3f}): it is the decisions that one class wins."
+    return [said]
+
+
+def _difference(
+    scores: Array, reference: Array, targets: Array, task: str, name: str, groups: Sequence[Any] | None
+) -> Interval:
+    resamples = 1000 if name in FIGURES else int(np.clip(WORK // max(targets.size, 1), 40, 400))
+    return clip_bootstrap(scores, reference, targets, metric_function(name, task), groups, resamples)
+
+
+def advice(settings: Mapping[str, Any], targets: Array, task: str, tried: Collection[str] = ()) -> str:
+    """What to try against a model that has learned nothing, as `--set` options that are not in force yet.
+
+    Args:
+        settings: a flat configuration; empty says the options without a look at what is set.
+        targets: (n, n_classes), to tell whether the classes are balanced.
+        tried: keys that are tried already.
+    """
+    shares = np.asarray(targets, np.float64).mean(axis=0)
+    present = shares[shares > 0]
+    options = []
+    if len(present) and (task == "multilabel" or present.max() >= TIMES_EQUAL * present.mean()):
+        if settings.get("model.kind") == "logistic_regression":
+            if settings.get("model.class_weight") != "balanced":
+                options.append("--set model.class_weight=balanced")
+        elif settings.get("loss.class_weights", "none") in (None, "none"):
+            options.append("--set loss.class_weights=inverse")
+        if settings.get("sampling.kind", settings.get("sampling", "uniform")) == "uniform":
+            options.append(f"--set sampling={'balanced' if task == 'multiclass' else 'repeat_factor'}")
+        if str(settings.get("training.metric", "")).endswith("accuracy"):
+            options.append("--set training.metric=val/macro_f1")
+    epochs = settings.get("training.epochs")
+    if isinstance(epochs, int) and settings.get("model.kind") != "logistic_regression":
+        options.append(f"--set training.epochs={2 * epochs}")
+    options = [o for o in options if o.removeprefix("--set ").partition("=")[0] not in tried]
+    return f"Try: {', '.join(options)}." if options else ""
+
+
+def _listed(names: Sequence[str], limit: int = 12) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

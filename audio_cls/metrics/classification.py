@@ -1,0 +1,264 @@
+"""What a set of predictions is worth: accuracy, F1, UAR, mAP, AUC, d', lwlrap, overall and per class.
+
+The same keys come out for either task and for any data; a value that is not defined (an absent class has no recall)
+is NaN, and means leave it out. Nothing here warns or raises because of what the data hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.core.errors import UserError, choices
+from audio_cls.metrics.ranking import (
+    average_precision,
+    d_prime,
+    fit_thresholds,
+    lwlrap,
+    precision_recall_curve,
+    rank,
+    roc_auc,
+    roc_curve,
+)
+
+__all__ = [
+    "METRICS",
+    "VERSION",
+    "Confusion",
+    "Evaluation",
+    "check_metric",
+    "confusion_matrix",
+    "evaluate",
+    "family_means",
+    "fit_thresholds",
+    "most_confused",
+    "precision_recall_curve",
+    "predict",
+    "roc_curve",
+]
+
+VERSION = 1
+"""Recorded with every run. Raise it when a change makes the same predictions score differently (a test pins them)."""
+
+METRICS: dict[str, Literal["maximize", "minimize"]] = {
+    "accuracy": "maximize",
+    "macro_f1": "maximize",
+    "micro_f1": "maximize",
+    "uar": "maximize",
+    "map": "maximize",
+    "auc": "maximize",
+    "d_prime": "maximize",
+    "lwlrap": "maximize",
+    "loss": "minimize",
+}
+"""Names of the metrics that a run reports, and which way is better."""
+
+PREFIXES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of one set of predictions.
+
+    overall:
+        accuracy: share of clips whose label is right; for multilabel, of clips with every label right (exact match).
+        macro_f1: mean of the classes' F1, leaving out classes neither present nor predicted.
+        micro_f1: F1 of all decisions pooled (equals accuracy for multiclass).
+        uar: unweighted average recall, the mean over classes present (balanced accuracy for multiclass).
+        map: mean average precision over classes with positives.
+        auc: mean ROC AUC over classes with positives and negatives.
+        d_prime: d' of that mean AUC, as AudioSet results are published, not the mean of the classes' d',
+            which one perfectly separated class would make infinite. Infinite only when `auc` is 1.
+        lwlrap: label-weighted label-ranking average precision (the mean reciprocal rank for multiclass).
+    per_class: (n_classes,) arrays support, precision, recall, f1, ap, auc, d_prime, lwlrap.
+    """
+
+    overall: dict[str, float]
+    per_class: dict[str, NDArray[Any]] = field(repr=False)
+
+
+def evaluate(
+    scores: NDArray[Any],
+    targets: NDArray[Any],
+    task: str,
+    classes: Sequence[str] | None = None,
+    thresholds: NDArray[Any] | None = None,
+) -> Evaluation:
+    """Evaluate predictions.
+
+    Args:
+        scores: (n_clips, n_classes) probabilities, or anything that ranks alike when thresholds fit it.
+        targets: (n_clips, n_classes) with 0 and 1.
+        task: "multiclass" (the prediction is the highest score, of equal ones the first) or "multilabel".
+        classes: names, only to check that their number fits.
+        thresholds: (n_classes,), multilabel only: a label is predicted at this score or above; 0.5 unless given.
+
+    Returns:
+        the figures; all but the support are NaN when a score is NaN (a diverged model has no ranking).
+
+    Raises:
+        ValueError: for arrays whose shapes do not fit, or an unknown task.
+    """
+    scores, truth = np.asarray(scores), np.asarray(targets) > 0.5
+    if scores.ndim != 2 or scores.shape != truth.shape:
+        raise ValueError(f"scores and targets must both be (n_clips, n_classes), got {scores.shape} and {truth.shape}")
+    if classes is not None and len(classes) != scores.shape[1]:
+        raise ValueError(f"{len(classes)} class names for {scores.shape[1]} columns of scores")
+    support = truth.sum(axis=0)
+    if np.isnan(scores).any():
+        per_class = {
+            key: np.full(len(support), np.nan) for key in ("precision", "recall", "f1", "ap", "auc", "d_prime")
+        }
+        return Evaluation(
+            {key: float("nan") for key in METRICS if key != "loss"},
+            {"support": support, **per_class, "lwlrap": np.full(len(support), np.nan)},
+        )
+    predicted = predict(scores, task, thresholds)
+    hits, calls = (predicted & truth).sum(axis=0), predicted.sum(axis=0)
+    recall, f1 = _ratio(hits, support), _ratio(2 * hits, calls + support)
+    pairs = [(average_precision(ranked), roc_auc(ranked)) for ranked in rank(scores, truth)]
+    ap, auc = np.array(pairs, np.float64).reshape(-1, 2).T
+    ranking, ranking_per_class = lwlrap(scores, truth)
+    overall = {
+        "accuracy": _mean((predicted == truth).all(axis=1)),
+        "macro_f1": _mean(f1),
+        "micro_f1": float(_ratio(2 * hits.sum(), calls.sum() + support.sum())),
+        "uar": _mean(recall),
+        "map": _mean(ap),
+        "auc": _mean(auc),
+        "d_prime": d_prime(_mean(auc)),
+        "lwlrap": ranking,
+    }
+    per_class = {
+        "support": support,
+        "precision": _ratio(hits, calls),
+        "recall": recall,
+        "f1": f1,
+        "ap": ap,
+        "auc": auc,
+        "d_prime": d_prime(auc),
+        "lwlrap": ranking_per_class,
+    }
+    return Evaluation(overall, per_class)
+
+
+def predict(scores: NDArray[Any], task: str, thresholds: NDArray[Any] | None = None) -> NDArray[np.bool_]:
+    """Decisions, (n_clips, n_classes): the highest score of each row (multiclass), or scores at or above a threshold.
+
+    Args:
+        scores: (n_clips, n_classes).
+        task: "multiclass" or "multilabel".
+        thresholds: (n_classes,) or one number, multilabel only; 0.5 unless given.
+    """
+    if task == "multilabel":
+        return np.asarray(scores >= np.asarray(0.5 if thresholds is None else thresholds, dtype=np.float64))
+    if task != "multiclass":
+        raise ValueError(f"task {task!r}. {choices(task, ('multiclass', 'multilabel'))}")
+    decided = np.zeros(scores.shape, bool)
+    if scores.size:
+        decided[np.arange(len(scores)), scores.argmax(axis=1)] = True
+    return decided
+
+
+def check_metric(name: str) -> Literal["maximize", "minimize"]:
+    """The direction in which a metric is better; the name may carry a prefix (`val/macro_f1`).
+
+    Raises:
+        UserError: for a name that no run reports.
+    """
+    prefix, slash, plain = name.rpartition("/")
+    if plain in METRICS and (prefix in PREFIXES or not slash):
+        return METRICS[plain]
+    raise UserError(
+        f"metric {name!r} is not one that runs report{_prefix_note(prefix, plain)}. "
+        f"{choices(plain if slash and plain not in METRICS else name, METRICS)} "
+        f"A prefix may stand before it: {', '.join(f'{p}/' for p in PREFIXES)}."
+    )
+
+
+def confusion_matrix(
+    targets: NDArray[Any], predictions: NDArray[Any], n_classes: int | None = None
+) -> NDArray[np.int64]:
+    """Counts, (n_classes, n_classes), rows true and columns predicted.
+
+    Args:
+        targets, predictions: class indices, both (n_clips,); then entry (i, j) counts clips of class i called j.
+            Or 0/1 matrices, both (n_clips, n_classes): the diagonal counts the labels found, and entry (i, j) elsewhere
+            the clips with label i on which j was called wrongly (a clip with several labels counts in each one's row).
+        n_classes: needed with indices.
+    """
+    targets, predictions = np.asarray(targets), np.asarray(predictions)
+    if targets.shape != predictions.shape or (targets.ndim == 1 and n_classes is None):
+        raise ValueError(
+            f"targets {targets.shape} and predictions {predictions.shape}: need equal shapes, and n_classes"
+        )
+    if targets.ndim == 1:
+        assert n_classes is not None
+        pairs = targets.astype(np.int64) * n_classes + predictions.astype(np.int64)
+        return np.bincount(pairs, minlength=n_classes * n_classes).reshape(n_classes, n_classes).astype(np.int64)
+    truth, called = targets > 0.5, predictions > 0.5
+    # float64 products of 0 and 1 are exact counts and use the fast matrix product
+    counts = (truth.T.astype(np.float64) @ (called & ~truth)).astype(np.int64)
+    np.fill_diagonal(counts, (truth & called).sum(axis=0))
+    return counts
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One off-diagonal cell: `count` clips of `true`, a share `rate` of its row, were called `predicted`."""
+
+    true: str
+    predicted: str
+    count: int
+    rate: float
+
+
+def most_confused(
+    matrix: NDArray[np.int64], classes: Sequence[str], limit: int = 10, support: NDArray[Any] | None = None
+) -> list[Confusion]:
+    """The largest off-diagonal cells, by count, then by rate, then in class order; cells with no clip are left out.
+
+    Args:
+        matrix: (n_classes, n_classes), rows true.
+        classes: names.
+        limit: how many at most.
+        support: (n_classes,) clips with the label, for the rate; row sums (multiclass) unless given.
+    """
+    counts = np.array(matrix, np.int64)
+    rates = _ratio(counts, np.broadcast_to((counts.sum(axis=1) if support is None else support)[:, None], counts.shape))
+    np.fill_diagonal(counts, 0)
+    rows, columns = np.nonzero(counts)
+    order = np.lexsort((columns, rows, -rates[rows, columns], -counts[rows, columns]))[:limit]
+    return [
+        Confusion(classes[i], classes[j], int(counts[i, j]), float(rates[i, j]))
+        for i, j in zip(rows[order].tolist(), columns[order].tolist())
+    ]
+
+
+def family_means(values: NDArray[Any], families: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """Mean of a per-class figure over each family of classes, leaving out NaN; NaN for a family with nothing defined.
+
+    Args:
+        values: (n_classes,), an entry of `Evaluation.per_class`.
+        families: name -> indices of its classes.
+    """
+    return {name: _mean(np.asarray(values)[np.asarray(members, np.int64)]) for name, members in families.items()}
+
+
+def _mean(values: NDArray[Any]) -> float:
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
+
+
+def _prefix_note(prefix: str, plain: str) -> str:
+    return f": the prefix {prefix!r} is unknown" if plain in METRICS and prefix not in PREFIXES else ""

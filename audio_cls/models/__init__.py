@@ -1,9 +1,0 @@
-"""Models: one file per family, each stating its input domains, its parameter count and how it is built."""
-
-from audio_cls.models.base import Model, parameter_count
-from audio_cls.models.cnn4 import Cnn4
-from audio_cls.models.logistic_regression import LogisticRegression
-from audio_cls.models.mlp import Mlp
-from audio_cls.models.small_cnn import SmallCnn
-
-__all__ = ["Cnn4", "LogisticRegression", "Mlp", "Model", "SmallCnn", "parameter_count"]

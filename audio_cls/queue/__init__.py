@@ -1,0 +1,1 @@
+"""Many runs as one durable list: storage, queue, leases, workers, their supervisor, progress."""

@@ -1,0 +1,78 @@
+"""The seam between a study and what it runs: an objective takes a `TrialContext`, gives an `Outcome`, and knows no Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from audio_cls.core.config import Component
+
+__all__ = ["Objective", "Outcome", "State", "TrialContext", "TrialOutcome"]
+
+State = Literal["COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """One attempt at one configuration.
+
+    A configuration that is interrupted or revived goes on as a new trial: `number` is the trial's own, `root` that of the
+    first attempt, `lineage` the earlier attempts, newest first. An objective writes its checkpoints under (root, number) and
+    reads the newest one along (number, *lineage), so that a stalled worker never overwrites its successor's files.
+
+    What the objective owes:
+
+    - after each epoch, in this order: a durable checkpoint, then its own records (if still `is_mine()`), then
+      `report(epoch, value)`, then `should_stop()`;
+    - when it takes up a checkpoint: `report` every epoch in it (those already told are skipped) and ask `should_stop()`
+      before training on, since its predecessor may have died between any two of these steps.
+    """
+
+    study: str
+    number: int
+    root: int
+    config_index: int
+    params: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+    experiment: Component
+    attempt: int  # 0 for the first
+    resumed_from: int | None
+    lineage: tuple[int, ...]
+    revived: bool  # taken up after pruning: never pruned again
+    report: Callable[[int, float], None]
+    should_stop: Callable[[], str | None]  # "pruned: ...", "interrupted: ..." or "lease lost"; None to go on
+    attrs: Mapping[str, Any]  # what earlier attempts and this one have set, e.g. the id of the tracked run
+    set_attr: Callable[[str, Any], None]  # durable at once, and handed on to later attempts
+    leave_now: Callable[[], str | None] = lambda: (
+        None
+    )  # asked at each step: a reason to leave without finishing the epoch
+    is_mine: Callable[[], bool] = lambda: (
+        True
+    )  # asked before anything is recorded that a successor may have recorded by now
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended. `value` counts for COMPLETE only; `reason` is `kind: details` (`oom: ...`, `diverged: ...`)."""
+
+    state: State
+    value: float | None = None
+    reason: str = ""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TrialOutcome(Protocol):
+    """Anything that reads like an `Outcome`."""
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def attrs(self) -> Mapping[str, Any]: ...
+
+
+Objective = Callable[[TrialContext], TrialOutcome]

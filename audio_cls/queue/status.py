@@ -1,0 +1,300 @@
+"""How a study stands: what is finished, what runs, the best so far, and how long the rest may take."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from audio_cls.core.console import NARROWEST, count, duration, printable
+from audio_cls.queue.queue import Tally, is_finished
+from audio_cls.queue.storage import IDENTITY, StudyStorage, damage_told, load_study
+from audio_cls.queue.worker import TOTAL, reason_kind
+from audio_cls.study.samplers import root_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "Row",
+    "StudyStatus",
+    "baseline_of",
+    "findings_of",
+    "leaderboard",
+    "searched_keys",
+    "stored_status",
+    "study_status",
+    "summary",
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration, by its latest attempt. `seconds` is what its finished attempts took together."""
+
+    number: int
+    root: int
+    config: int | None
+    state: str  # COMPLETE, PRUNED, FAILED, RUNNING or WAITING
+    value: float | None
+    reason: str
+    params: dict[str, Any]
+    attrs: dict[str, Any]
+    epochs: int
+    attempts: int
+    revived: bool
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """A study at one moment. Counts are of configurations; `failed` is by kind of reason; `attempts` counts all trials."""
+
+    name: str
+    metric: str
+    direction: str
+    total: int | None
+    complete: int
+    pruned: int
+    failed: dict[str, int]
+    running: int
+    waiting: int
+    revived: int
+    interruptions: int
+    others: int  # trials without an index: somebody else's
+    attempts: int
+    best: Row | None
+    rows: tuple[Row, ...] = field(repr=False)  # leaderboard: complete ones from the best on, then pruned, failed, live
+    seconds_per_configuration: float | None = None
+    seconds_left: float | None = None
+    revived_complete: int = 0
+    overtook: int = 0  # of these, how many are better than the best that was never pruned
+    never_pruned_best: Row | None = None
+    extended: int = 0  # revived to a larger budget than the others had: not compared
+
+    @property
+    def finished(self) -> int:
+        return self.complete + self.pruned + sum(self.failed.values())
+
+
+def stored_status(name: str, storage: StudyStorage) -> StudyStatus:
+    """The status of a study that is given by its name.
+
+    Raises:
+        UserError: when there is no such study, or it is damaged.
+    """
+    study = load_study(name, storage)
+    with damage_told(name):
+        return study_status(study)
+
+
+def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
+    """The status of a study; `total` is the one last asked for unless given."""
+    trials = study.get_trials(deepcopy=False)
+    tally = Tally.of(trials)
+    attrs = study.user_attrs
+    total = total if total is not None else attrs.get(TOTAL)
+    maximize = study.direction == StudyDirection.MAXIMIZE
+    finished_others = [t for t in tally.others if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    by_root: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        by_root.setdefault(root_of(trial), []).append(trial)
+    rows = [_row(t, by_root[root_of(t)]) for t in (*tally.latest.values(), *finished_others)]
+    rank = {"COMPLETE": 0, "PRUNED": 1, "FAILED": 2, "RUNNING": 3, "WAITING": 4}
+
+    def order(row: Row) -> tuple[int, float, int]:
+        value = row.value if row.value is not None else (float("-inf") if maximize else float("inf"))
+        return rank[row.state], -value if maximize else value, row.number
+
+    rows.sort(key=order)
+    mine = [r for r in rows if r.config is not None]
+    states = Counter(r.state for r in mine)
+    failed = Counter(reason_kind(r.reason) or "unknown" for r in mine if r.state == "FAILED")
+    complete = [r for r in rows if r.state == "COMPLETE"]
+    best = complete[0] if complete else None
+    revived = [r for r in complete if r.revived and not r.attrs.get("changes")]
+    kept = next((r for r in complete if not r.revived), None)
+    seconds = [r.seconds for r in mine if r.seconds is not None and r.state in ("COMPLETE", "PRUNED", "FAILED")]
+    pace = statistics.fmean(seconds) if seconds else None
+    done = states["COMPLETE"] + states["PRUNED"] + states["FAILED"]
+    left = None
+    if pace is not None and total is not None:
+        left = max(0, total - done) * pace / max(1, states["RUNNING"])
+    return StudyStatus(
+        name=study.study_name,
+        metric=attrs.get(IDENTITY, {}).get("metric", "value"),
+        direction="maximize" if maximize else "minimize",
+        total=total,
+        complete=states["COMPLETE"],
+        pruned=states["PRUNED"],
+        failed=dict(failed),
+        running=states["RUNNING"],
+        waiting=states["WAITING"],
+        revived=sum(r.revived for r in mine),
+        interruptions=sum(t.user_attrs.get("outcome") == "interrupted" and t.state == TrialState.FAIL for t in trials),
+        others=len(tally.others),
+        revived_complete=len(revived),
+        overtook=sum(kept is None or order(r)[:2] < order(kept)[:2] for r in revived),
+        never_pruned_best=kept,
+        extended=sum(r.revived and bool(r.attrs.get("changes")) for r in complete),
+        attempts=len(trials),
+        best=best,
+        rows=tuple(rows),
+        seconds_per_configuration=pace,
+        seconds_left=left,
+    )
+
+
+def _row(trial: FrozenTrial, attempts: Sequence[FrozenTrial]) -> Row:
+    # Attempts that were cut short lasted until somebody noticed: their durations say nothing.
+    lasted = [t.duration.total_seconds() for t in attempts if t.duration is not None and is_finished(t)]
+    last = trial.last_step
+    value = (
+        trial.value if trial.state.is_finished() else (trial.intermediate_values[last] if last is not None else None)
+    )
+    return Row(
+        number=trial.number,
+        root=root_of(trial),
+        config=trial.user_attrs.get("config"),
+        state={"FAIL": "FAILED"}.get(trial.state.name, trial.state.name)
+        if is_finished(trial) or not trial.state.is_finished()
+        else "WAITING",
+        value=value,
+        reason=str(trial.user_attrs.get("reason", "")) if trial.state.is_finished() else "",
+        params=dict(trial.params),
+        attrs=dict(trial.user_attrs),
+        epochs=len(trial.intermediate_values),
+        attempts=int(trial.user_attrs.get("attempt", 0)) + 1,
+        revived=bool(trial.user_attrs.get("revived")),
+        seconds=sum(lasted) if lasted else None,
+    )
+
+
+def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
+    """The best complete configurations, then pruned ones, as a table for a terminal of `width` columns; `limit` rows at most.
+
+    The parameters that vary get a column each where the terminal is wide enough, else they share one.
+    """
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = [r for r in status.rows if r.state in ("COMPLETE", "PRUNED")][:limit]
+    names = sorted({name for row in rows for name in row.params})
+    varying = [n for n in names if len({str(row.params.get(n)) for row in rows}) > 1] or names
+    head = ("trial", "state", status.metric, "epochs", "time")
+    cells = [
+        [
+            str(r.number),
+            r.state.lower() + (" (revived)" if r.revived else ""),
+            _number(r.value),
+            str(r.epochs),
+            duration(r.seconds),
+        ]
+        for r in rows
+    ]
+    shown = {n: [_number(r.params[n]) if n in r.params else "" for r in rows] for n in varying}
+    fixed = sum(max(len(h), *(len(c[i]) for c in cells), 0) + 3 for i, h in enumerate(head)) if cells else 0
+    wanted = sum(max(len(_short_name(n, varying)), *(len(v) for v in shown[n])) + 3 for n in varying) if cells else 0
+    table = Table(
+        title=f"{status.name}: {status.metric} ({status.direction})",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name in head:
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    in_columns = fixed + wanted <= width
+    together = [
+        ", ".join(f"{_short_name(n, varying)} {shown[n][i]}" for n in varying if shown[n][i]) for i in range(len(rows))
+    ]
+    if in_columns:
+        for name in varying:
+            table.add_column(escape(printable(_short_name(name, varying))), no_wrap=True)
+    else:  # wraps between words, never within one
+        longest = max((len(word) for text in together for word in text.split()), default=1)
+        table.add_column("parameters", min_width=min(longest, max(NARROWEST, width - fixed - 2)), overflow="ellipsis")
+    for i, row in enumerate(rows):
+        tail = [shown[n][i] for n in varying] if in_columns else [together[i]]
+        texts = [escape(printable(text)) for text in (*cells[i], *tail)]
+        table.add_row(*texts, style="dim" if row.state == "PRUNED" else None)
+    return table
+
+
+def summary(status: StudyStatus) -> list[str]:
+    """The status in a few lines of text."""
+    total = f" of {status.total}" if status.total is not None else ""
+    parts = [f"{status.complete} complete", f"{status.pruned} pruned", f"{sum(status.failed.values())} failed"]
+    lines = [
+        f"{status.name}: {status.finished}{total} configurations finished ({', '.join(parts)}), {status.running} running, {status.waiting} waiting"
+    ]
+    if status.failed:
+        lines.append("failed: " + ", ".join(f"{count} {kind}" for kind, count in sorted(status.failed.items())))
+    if status.interruptions:
+        lines.append(f"{count(status.interruptions, 'interruption')} taken up")
+    if status.revived:
+        lines.append(_pruning_lost(status))
+    if status.others:
+        lines.append(f"started by others, not counted: {count(status.others, 'trial')}")
+    if status.best:
+        baseline = baseline_of(status)
+        beside = "" if baseline is None else f" (a model that learned nothing: {_number(baseline)})"
+        lines.append(f"best: trial {status.best.number}, {status.metric} {_number(status.best.value)}{beside}")
+        lines += [f"  {key} = {_number(value)}" for key, value in status.best.params.items()]
+        lines += [f"  {line}" for line in findings_of(status)]
+    if status.seconds_left:
+        lines.append(
+            f"about {duration(status.seconds_left)} left ({duration(status.seconds_per_configuration)} a configuration)"
+        )
+    return lines
+
+
+def baseline_of(status: StudyStatus) -> float | None:
+    """The study's metric of a model that learned nothing, on the clips of the best trial; None where it was not recorded (trials
+    of earlier versions, and the loss, which depends on how it was trained)."""
+    recorded: Mapping[str, float] = status.best.attrs.get("baseline", {}) if status.best else {}
+    return recorded.get(status.metric.rpartition("/")[2])
+
+
+def findings_of(status: StudyStatus) -> list[str]:
+    """What is wrong with the best trial's predictions, in sentences; empty where nothing is, or it was not recorded."""
+    return [str(line) for line in status.best.attrs.get("findings", [])] if status.best else []
+
+
+def searched_keys(status: StudyStatus) -> list[str]:
+    """Return the experiment's keys that the trials of a study override, in the order in which they appear."""
+    return list(dict.fromkeys(key for row in status.rows for key in row.attrs.get("overrides", {})))
+
+
+def _pruning_lost(status: StudyStatus) -> str:
+    """What the revived configurations say of the pruner."""
+    line = f"{count(status.revived, 'pruned configuration')} revived"
+    kept = status.never_pruned_best
+    if status.revived_complete:
+        against = f"the best that was never pruned ({_number(kept.value)})" if kept else "the others, all pruned"
+        line += f"; of {status.revived_complete} trained to the end, {status.overtook} overtook {against}"
+    if status.overtook and kept and kept.value is not None:
+        values = [r.value for r in status.rows if r.state == "COMPLETE" and r.revived and not r.attrs.get("changes")]
+        line += f": pruning would have lost {abs(next(v for v in values if v is not None) - kept.value):.4g}"
+    if status.extended:
+        line += f"; {status.extended} trained to a larger budget, not compared"
+    return line
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _short_name(name: str, among: Sequence[str]) -> str:
+    """The last part of a dotted name where it is enough to tell it apart."""
+    last = name.rsplit(".", 1)[-1]
+    return last if sum(n.rsplit(".", 1)[-1] == last for n in among) == 1 else name

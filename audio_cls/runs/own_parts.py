@@ -1,0 +1,383 @@
+"""Parts of the user's own (a model, a loss, ...): the files that declare them are kept, so that recorded runs find them again.
+
+A workspace keeps a copy of each file that declared a part of a run made here, with the neighbours that the file imported, in
+`.sources/DIGEST/`. Whatever reads a recorded experiment goes through `recorded`: a kind that no loaded file declares is looked up
+there. Nothing but what has run in this workspace, at its user's command, is in there, so a run that came from elsewhere never
+runs its code unasked: its file must be named with `--with FILE`, or its study trusted (`study run NAME --trust`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from audio_cls.core.config import Component, ConfigError
+from audio_cls.core.errors import UserError
+from audio_cls.core.loading import load_file, loaded_modules
+from audio_cls.core.workspace import Workspace, atomic_write
+from audio_cls.study.launches import imported_sources
+
+if TYPE_CHECKING:
+    from audio_cls.experiment import Experiment
+    from audio_cls.tracking import Run, RunInfo, Tracker
+
+__all__ = [
+    "DIGEST_TAG",
+    "Source",
+    "entry_files",
+    "homeless",
+    "load_with",
+    "own_parts",
+    "read_recorded",
+    "record_sources",
+    "recorded",
+    "recorded_experiment",
+    "remember",
+    "sources_of",
+]
+
+DIGEST_TAG = "source.digest"  # of a run in MLflow: the digests of its sources
+META = "source.json"
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Python file that declared parts, as it was when it ran.
+
+    texts: the file and the neighbours that it imported, by path relative to its folder; `main` is the file itself.
+    parts: what it declared, such as `model tiny`.
+    """
+
+    file: Path
+    main: str
+    texts: dict[str, str]
+    parts: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the files' names and contents."""
+        described = {"main": self.main, "files": {name: _sha256(text) for name, text in sorted(self.texts.items())}}
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+# -- what an experiment is made of ---------------------------------------------------------------------------------
+
+
+def own_parts(experiment: Component) -> dict[str, type[Component]]:
+    """The parts of an experiment that audio_cls does not have itself, by name (`model tiny`)."""
+    return {_name(type(part)): type(part) for part in _parts(experiment) if _is_own(type(part))}
+
+
+def sources_of(experiment: Component) -> list[Source]:
+    """The files that declare the own parts of an experiment, each once. A part without a file is left out; see `homeless`."""
+    found: dict[Path, Source] = {}
+    for cls in own_parts(experiment).values():
+        entry = _entry_of(cls)
+        if entry is not None and entry not in found:
+            found[entry] = _source(entry)
+    return list(found.values())
+
+
+def homeless(experiment: Component) -> list[str]:
+    """The own parts of an experiment that no file declares (they were typed into a notebook, say)."""
+    return [name for name, cls in own_parts(experiment).items() if _entry_of(cls) is None]
+
+
+def entry_files(experiments: Iterable[Component]) -> list[Path]:
+    """The files that a worker process must load to run these experiments, each once."""
+    return list(dict.fromkeys(source.file for experiment in experiments for source in sources_of(experiment)))
+
+
+# -- written -------------------------------------------------------------------------------------------------------
+
+
+def record_sources(experiment: Component, run: Run, workspace: Workspace, files: Sequence[Path] = ()) -> None:
+    """Store the files of a run with it (artifacts `source/...`, the tag `source.digest`), and remember them in the workspace.
+
+    `files` are stored even if they declare no part. Never raises: a source that cannot be read or kept costs no run.
+    """
+    for name in homeless(experiment):
+        log.warning(
+            "%s has no file: it cannot be found again when this run is evaluated. Put it into a .py file.", name
+        )
+    try:
+        sources = sources_of(experiment)
+    except OSError as error:
+        log.warning("the files of the run's own parts cannot be read: %s", error)
+        sources = []
+    stored: set[str] = set()
+    for source in sources:
+        for name, text in source.texts.items():
+            place = f"source/{name}" if f"source/{name}" not in stored else f"source/{source.digest[:8]}/{name}"
+            stored.add(place)
+            run.artifact_text(place, text)
+    for file in files:
+        if f"source/{file.name}" not in stored:
+            run.artifact(file, "source")
+    if sources:
+        run.tags({DIGEST_TAG: ",".join(source.digest for source in sources)})
+        remember(workspace, sources)
+
+
+def remember(workspace: Workspace, sources: Iterable[Source]) -> None:
+    """Keep copies of files that this workspace's user has run; a workspace that cannot be written to is left as it is."""
+    for source in sources:
+        folder = workspace.sources / source.digest
+        meta = {"file": str(source.file), "main": source.main, "files": sorted(source.texts), "parts": source.parts}
+        text = json.dumps({**meta, "ran": time.time()}, indent=1)
+        try:
+            if not folder.exists():
+                _write_folder(folder, {**source.texts, META: text})
+            elif source.file.parent != folder:
+                atomic_write(folder / META, text)
+        except OSError as error:
+            log.warning("%s was not kept in %s: %s", source.file, workspace.sources, error)
+
+
+def load_with(workspace: Workspace, files: Iterable[Path]) -> None:
+    """Load files that the user named on the command line, and remember those that declare parts: they have run here."""
+    for file in files:
+        load_file(file)
+        source = _source(file.resolve())
+        remember(workspace, [source] if source.parts else [])
+
+
+# -- found again ---------------------------------------------------------------------------------------------------
+
+
+def recorded(
+    build: Callable[[], T],
+    workspace: Workspace,
+    digests: Sequence[str] = (),
+    files: Sequence[Path] = (),
+    where: str = "",
+) -> T:
+    """Build something from what was recorded. Where it names a kind that no loaded file declares, the file that declared it when
+    it was recorded is loaded first: the original where it has not changed, else the workspace's copy.
+
+    Args:
+        build: parses the record; called again after a file was loaded.
+        digests: of the sources that the record names. Without any, the newest source that declares the kind is taken.
+        files: what to try where the workspace has no copy (it was made by an earlier version): files of the user's own.
+        where: what is read, for messages.
+
+    Raises:
+        UserError: where a kind is unknown and its file is not known here, or was never run here.
+    """
+    tried: set[str] = set()
+    while True:
+        try:
+            return build()
+        except ConfigError as error:
+            missing = [f"{family} {kind}" for family, kind in error.unknown]
+            fresh = [name for name in missing if name not in tried]
+            if not fresh:
+                raise
+            tried.update(fresh)
+            for name in fresh:
+                _load_declaring(name, workspace, digests, files, where, error)
+
+
+def recorded_experiment(tracker: Tracker, info: RunInfo) -> Experiment:
+    """The experiment of a run, with the parts that it was made of.
+
+    Raises:
+        UserError: for a run without an experiment, a damaged one, or one whose parts are not known here.
+    """
+    from audio_cls.experiment import Experiment
+
+    where = f"run {info.name} ({info.run_id[:8]})"
+    path = tracker.download(info.run_id, "experiment.json")
+    text = read_recorded(path, info.tags.get("experiment.digest"))
+    digests = [d for d in info.tags.get(DIGEST_TAG, "").split(",") if d]
+    experiment = recorded(lambda: Experiment.from_json(text, str(path)), tracker.workspace, digests, where=where)
+    _warn_if_changed(experiment, tracker.workspace, digests, where)
+    return experiment
+
+
+def read_recorded(path: Path, digest: str | None = None) -> str:
+    """The text of a run's `experiment.json`; with the digest that was recorded of it, checked.
+
+    Raises:
+        UserError: for a file that is not UTF-8 or JSON, or that has changed since it was written.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text)
+        canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not an experiment in JSON: {error}") from None
+    found = hashlib.sha256(canonical).hexdigest()
+    if digest is not None and found != digest:
+        raise UserError(
+            f"{path}: damaged or changed since the run: its digest is {found[:12]}, the run recorded {digest[:12]}"
+        )
+    return text
+
+
+def _load_declaring(
+    part: str, workspace: Workspace, digests: Sequence[str], files: Sequence[Path], where: str, error: ConfigError
+) -> None:
+    known = [source for source in _remembered(workspace) if part in source.parts]
+    wanted = [source for source in known if source.digest in digests] if digests else known
+    if wanted:
+        _load(wanted[0], part, workspace)
+        return
+    for file in files:
+        if file.is_file():
+            load_file(file)
+            return
+    family, _, kind = part.partition(" ")
+    where = f"{where}: " if where else ""
+    if digests:
+        raise ConfigError(
+            f"{where}the {family} {kind!r} is declared by a file that came with the record and was never run in this workspace "
+            f"(digest {', '.join(d[:12] for d in digests)}); it is not run unasked. Read it (the run's artifacts source/), then "
+            "name it with --with FILE; for an imported study: audio-cls study run NAME --trust"
+        )
+    raise ConfigError(
+        f"{error}\nNo file that was run in this workspace declares {part!r}: name the file that does with --with FILE"
+    )
+
+
+def _load(source: Source, part: str, workspace: Workspace) -> None:
+    """Load the original of a source if it is what it was, else the copy."""
+    state = _compare(source)
+    if state == "same":
+        load_file(source.file)
+        return
+    copy = workspace.sources / source.digest / source.main
+    if state == "changed":
+        log.warning(
+            "%s has changed since it was run: %s is taken from the copy that was recorded (%s). --with %s takes it as it is now.",
+            source.file, part, copy, source.file,
+        )  # fmt: skip
+    load_file(copy)
+
+
+def _compare(source: Source) -> str:
+    """Whether the original of a source is the `same`, has `changed`, or is `gone`."""
+    try:
+        for name, text in source.texts.items():
+            if (source.file.parent / name).read_text(encoding="utf-8", errors="replace") != text:
+                return "changed"
+    except OSError:
+        return "changed" if source.file.is_file() else "gone"
+    return "same"
+
+
+def _remembered(workspace: Workspace) -> list[Source]:
+    """The sources of a workspace, those that ran last first. Copies that are damaged or were changed are left out."""
+    found: list[tuple[float, Source]] = []
+    for meta in workspace.sources.glob(f"*/{META}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            stored = json.loads(meta.read_text(encoding="utf-8"))
+            texts = {str(n): (meta.parent / str(n)).read_text(encoding="utf-8") for n in stored["files"]}
+            source = Source(Path(stored["file"]), stored["main"], texts, tuple(stored["parts"]))
+            if source.main in texts and source.digest == meta.parent.name:
+                found.append((float(stored["ran"]), source))
+    return [source for _, source in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _warn_if_changed(experiment: Component, workspace: Workspace, digests: Sequence[str], where: str) -> None:
+    """Say it where a part comes from another version of its file than the run was made with."""
+    if not digests:
+        return
+    were = {_sha256(text) for s in _remembered(workspace) if s.digest in digests for text in s.texts.values()}
+    for source in sources_of(experiment) if were else ():
+        if _sha256(source.texts.get(source.main, "")) not in were:
+            log.warning("%s: %s is not what it was when the run was made", where, source.file)
+
+
+# -- classes and files ---------------------------------------------------------------------------------------------
+
+
+def _parts(value: Any) -> Iterator[Component]:
+    if isinstance(value, Component):
+        yield value
+        for name in type(value).model_fields:
+            yield from _parts(getattr(value, name))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _parts(item)
+
+
+def _name(cls: type[Component]) -> str:
+    family = cls._family.__name__.lower() if cls._family else ""
+    return f"{family} {cls.kind}"
+
+
+def _is_own(cls: type[Component]) -> bool:
+    return bool(cls.kind) and cls.__module__.partition(".")[0] != "audio_cls"
+
+
+def _all_parts(cls: type[Component] = Component) -> Iterator[type[Component]]:
+    for sub in cls.__subclasses__():
+        if sub.is_family():
+            yield from sub.members().values()
+        yield from _all_parts(sub)
+
+
+def _file_of(module: ModuleType | None) -> Path | None:
+    place = getattr(module, "__file__", None)
+    path = Path(place).resolve() if place else None
+    return path if path is not None and path.suffix == ".py" and path.is_file() else None
+
+
+def _entry_of(cls: type[Component]) -> Path | None:
+    """The file to load so that a class is declared: the one that was given to a command and brought it, else its own."""
+    own = _file_of(sys.modules.get(cls.__module__))
+    for module in loaded_modules():
+        entry = _file_of(module)
+        if entry is None:
+            continue
+        if own == entry or any(value is cls for value in vars(module).values()):
+            return entry
+        if own is not None and own.is_relative_to(entry.parent) and _relative(own, entry) in imported_sources(entry):
+            return entry
+    return own
+
+
+def _relative(path: Path, entry: Path) -> str:
+    return PurePosixPath(path.relative_to(entry.parent).as_posix()).as_posix()
+
+
+def _source(entry: Path) -> Source:
+    texts = imported_sources(entry)
+    files = {entry.parent / name for name in texts}
+    declared = {
+        _name(cls) for cls in _all_parts() if _is_own(cls) and _file_of(sys.modules.get(cls.__module__)) in files
+    }
+    return Source(entry, entry.name, texts, tuple(sorted(declared)))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+
+
+def _write_folder(folder: Path, texts: dict[str, str]) -> None:
+    """Write a folder of texts at once: it is there as a whole or not at all, whoever else writes it."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        for name, text in texts.items():
+            atomic_write(temporary / name, text)
+        os.rename(temporary, folder)
+    except OSError:
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,243 @@
+"""The report of one training run: what it reached, where it errs, how it got there, and with what settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from audio_cls.metrics.baselines import baseline_name
+from audio_cls.metrics.classification import (
+    METRICS,
+    Evaluation,
+    check_metric,
+    confusion_matrix,
+    evaluate,
+    most_confused,
+    predict,
+)
+from audio_cls.report.figures import class_bars, confusion_figure, curve_figure, precision_recall_figure, roc_figure
+from audio_cls.report.page import Cards, Section, Table, findings, render_page
+from audio_cls.report.tables import decision_margin
+
+__all__ = ["RunReport", "best_epoch", "run_figures", "run_report"]
+
+MISTAKES = 40
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """All that the page of a run is made from.
+
+    title: of the page, such as the run's name.
+    task: "multiclass" or "multilabel".
+    classes: (n_classes,) names.
+    scores: (n_clips, n_classes) probabilities on the set reported on.
+    targets: (n_clips, n_classes) 0 and 1.
+    clip_ids: (n_clips,).
+    curves: a mapping for each epoch: "epoch" (from 1), "train/loss", "val/loss", "val/macro_f1", ...
+    config: the experiment, nested or flat.
+    facts: the environment and whatever else is worth a line (data digest, commit, device, duration).
+    thresholds: (n_classes,), multilabel: what the labels were called with; 0.5 unless given.
+    metric: the one that chose the best epoch.
+    reported_on: the name of the set, as the page says it.
+    baseline: overall metric -> figure of a model that learned nothing on the same clips.
+    findings: what is wrong with the predictions, in sentences, and what to try.
+    """
+
+    title: str
+    task: str
+    classes: Sequence[str]
+    scores: NDArray[Any]
+    targets: NDArray[Any]
+    clip_ids: Sequence[str]
+    curves: Sequence[Mapping[str, float]] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    thresholds: NDArray[Any] | None = None
+    metric: str = "val/macro_f1"
+    reported_on: str = "validation"
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    findings: Sequence[str] = ()
+
+
+def run_report(report: RunReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
+    """The page of a run as text; also written to `path` when one is given. `more` stands after the mistakes."""
+    evaluation = evaluate(report.scores, report.targets, report.task, report.classes, report.thresholds)
+    figures = run_figures(report, evaluation)
+    matrix = _confusion(report)
+    confused = most_confused(matrix, report.classes, 12, support=evaluation.per_class["support"])
+    multilabel = report.task == "multilabel"
+    reading = (
+        "The diagonal counts labels found. Elsewhere a cell counts the clips with the row's label on which the column's "
+        "label was called wrongly; a clip with several labels counts in each one's row."
+        if multilabel
+        else "Rows are the true class, columns the predicted one; the shade is the share of the row."
+    )
+    sections = [
+        Section(
+            "Result",
+            [
+                *findings(report.findings),
+                *_remarks(report),
+                _headline(report),
+                Cards(
+                    evaluation.overall, report.metric.rpartition("/")[2], report.baseline, baseline_name(report.task)
+                ),
+            ],
+        ),
+        Section("Classes", [figures["per_class"], _class_table(report, evaluation)]),
+        Section(
+            "Confusion",
+            [
+                reading,
+                figures["confusion"],
+                Table(
+                    ("true", "called", "clips", "share of the class"),
+                    [(c.true, c.predicted, c.count, c.rate) for c in confused],
+                    "Most confused" if confused else "Nothing was confused",
+                ),
+            ],
+        ),
+        Section("Mistakes", [_mistakes(report)]),
+        *more,
+        Section("ROC", [figures["roc"]]),
+        Section("Precision and recall", [figures["precision_recall"]]),
+    ]
+    curves = [figure for name, figure in figures.items() if name.startswith("curves_")]
+    if curves:
+        sections.append(Section("Training", curves))
+    if report.config:
+        rows = [(key, "none" if value is None else str(value)) for key, value in _flat(report.config).items()]
+        sections.append(Section("Configuration", [Table(("key", "value"), rows, f"{len(rows)} settings")]))
+    if report.facts:
+        facts = [(key, _plain(value)) for key, value in _flat(report.facts).items()]
+        sections.append(Section("Environment", [Table(("fact", "value"), facts)]))
+    return render_page(report.title, sections, path)
+
+
+def _remarks(report: RunReport) -> list[str]:
+    """What a reader must know before the figures: that groups stand on more than one side of the split."""
+    shared = str(report.facts.get("split.shared_groups", ""))
+    return [f"Note: {shared}."] if shared else []
+
+
+def run_figures(report: RunReport, evaluation: Evaluation | None = None) -> dict[str, go.Figure]:
+    """The figures of a run by name: confusion, per_class, roc, precision_recall, curves_loss and curves_metrics.
+
+    Those of curves are there only when there is something to draw.
+    """
+    if evaluation is None:
+        evaluation = evaluate(report.scores, report.targets, report.task, report.classes, report.thresholds)
+    # a diverged model's NaN cannot be ranked: draw the axes without curves
+    scores = np.asarray(report.scores)
+    ranked = slice(None) if not np.isnan(scores).any() else slice(0, 0)
+    lines = scores[ranked], np.asarray(report.targets)[ranked], report.classes
+    figures = {
+        "per_class": class_bars(evaluation.per_class, report.classes),
+        "confusion": confusion_figure(_confusion(report), report.classes, evaluation.per_class["support"]),
+        "roc": roc_figure(*lines),
+        "precision_recall": precision_recall_figure(*lines),
+    }
+    names = list(dict.fromkeys(key for row in report.curves for key in row if key != "epoch"))
+    best = best_epoch(report.curves, report.metric)
+    losses = [name for name in names if name.rpartition("/")[2] == "loss"]
+    measures = [name for name in names if name.rpartition("/")[2] in METRICS and name not in losses]
+    if losses:
+        figures["curves_loss"] = curve_figure(report.curves, losses, "Loss", best)
+    if measures:
+        bounded = [name for name in measures if not name.endswith("d_prime")]  # d' has another scale
+        figures["curves_metrics"] = curve_figure(report.curves, bounded or measures, "Metrics", best)
+    return figures
+
+
+def best_epoch(curves: Sequence[Mapping[str, float]], metric: str) -> float | None:
+    """The first epoch, as the curves count them, at which `metric` is best; None when no epoch reports a finite one."""
+    sign = 1 if check_metric(metric) == "maximize" else -1
+    known = [(sign * row[metric], -row["epoch"]) for row in curves if math.isfinite(row.get(metric, math.nan))]
+    return -max(known)[1] if known else None
+
+
+def _confusion(report: RunReport) -> NDArray[np.int64]:
+    called = predict(np.asarray(report.scores), report.task, report.thresholds)
+    return confusion_matrix(np.asarray(report.targets), called)
+
+
+def _headline(report: RunReport) -> str:
+    n_clips, n_classes = np.shape(report.scores)
+    best = best_epoch(report.curves, report.metric)
+    chosen = "" if best is None else f" The best of {len(report.curves)} epochs by {report.metric} is epoch {best:g}."
+    return f"{n_clips:,} clips of the {report.reported_on} set, {n_classes} classes, {report.task}.{chosen}"
+
+
+def _class_table(report: RunReport, evaluation: Evaluation) -> Table:
+    columns = ["class", "clips", "precision", "recall", "F1", "AP", "AUC", "d'", "lwlrap"]
+    keys = ["support", "precision", "recall", "f1", "ap", "auc", "d_prime", "lwlrap"]
+    rows: list[list[Any]] = [
+        [name, *(evaluation.per_class[key][k] for key in keys)] for k, name in enumerate(report.classes)
+    ]
+    if report.task == "multilabel":
+        columns.append("threshold")
+        thresholds = np.full(len(rows), 0.5) if report.thresholds is None else np.asarray(report.thresholds)
+        rows = [[*row, float(threshold)] for row, threshold in zip(rows, thresholds)]
+    return Table(columns, rows, "Per class; click a heading to sort")
+
+
+def _mistakes(report: RunReport) -> Table:
+    """Wrong decisions, the most certain first: mislabelled clips are found here."""
+    scores, truth = np.asarray(report.scores, np.float64), np.asarray(report.targets) > 0.5
+    if np.isnan(scores).any():
+        return Table(("clip", "true", "called"), [], "The scores are not numbers: the model diverged")
+    called = predict(scores, report.task, report.thresholds)
+    if report.task == "multiclass":
+        margins = decision_margin(scores, report.task)
+        wrong = np.flatnonzero((called & ~truth).any(axis=1))
+        wrong = wrong[np.argsort(-margins[wrong], kind="stable")]
+        rows: list[list[Any]] = []
+        for k in wrong[:MISTAKES].tolist():
+            own = np.flatnonzero(truth[k]).tolist()
+            guess = int(called[k].argmax())
+            true_score = float(scores[k, own].max()) if own else None
+            names = ", ".join(report.classes[c] for c in own)
+            rows.append([report.clip_ids[k], names, report.classes[guess], float(scores[k, guess]), true_score])
+        columns = ["clip", "true", "called", "its score", "score of the true class"]
+        return Table(columns, rows, f"{len(rows)} of {len(wrong)} wrong clips, the most certain first")
+    limits = np.broadcast_to(
+        np.asarray(0.5 if report.thresholds is None else report.thresholds, np.float64), scores.shape
+    )
+    clips, labels = np.nonzero(called != truth)
+    distance = np.abs(scores - limits)[clips, labels]
+    order = np.argsort(-distance, kind="stable")[:MISTAKES]
+    rows = [
+        [
+            report.clip_ids[clips[k]],
+            report.classes[labels[k]],
+            "missed" if truth[clips[k], labels[k]] else "false alarm",
+            float(scores[clips[k], labels[k]]),
+            float(limits[clips[k], labels[k]]),
+        ]
+        for k in order.tolist()
+    ]
+    columns = ["clip", "label", "mistake", "score", "threshold"]
+    return Table(columns, rows, f"{len(rows)} of {len(clips)} wrong decisions, the farthest from the threshold first")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of nested mappings."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else "none" if value is None else str(value)

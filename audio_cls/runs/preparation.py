@@ -1,0 +1,161 @@
+"""An experiment made ready to train: its corpus opened and split, its features packed, its network built.
+
+`Runtime` is what a process keeps from one run to the next, so that this costs little after the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from audio_cls.components.normaliser import Normaliser
+from audio_cls.components.shapes import check_features
+from audio_cls.core.device import choose_device, choose_precision
+from audio_cls.core.errors import UserError, choices
+from audio_cls.core.stopping import QUIET, Watch
+from audio_cls.core.workspace import Workspace
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.groups import shared_groups, shared_groups_text
+from audio_cls.data.splits import Split
+from audio_cls.experiment import Chain, Experiment, assemble, check_sample_rate, feature_shape
+from audio_cls.metrics.classification import VERSION
+from audio_cls.runs.resolve import resolve
+from audio_cls.training.batches import Batches, FeatureCache
+
+if TYPE_CHECKING:
+    from audio_cls.tracking import Tracker
+
+__all__ = [
+    "Prepared",
+    "Runtime",
+    "check_fits",
+    "mlflow_experiment",
+    "open_corpus",
+    "prepare_run",
+    "run_facts",
+    "split_facts",
+]
+
+
+@dataclass
+class Runtime:
+    """What a process keeps between runs: open corpora, packed features, the tracker, the device."""
+
+    workspace: Workspace
+    tracker: Tracker
+    device: torch.device = field(default_factory=lambda: choose_device("auto"))
+    features: FeatureCache = field(default_factory=FeatureCache)
+    corpora: dict[str, Corpus] = field(default_factory=dict)
+    disk_wait_seconds: float = 60.0  # for room on a full disk, before a run is interrupted
+    watch: Watch = QUIET  # whether to leave, and the display
+
+    def corpus(self, name: str) -> Corpus:
+        if name not in self.corpora:
+            self.corpora[name] = open_corpus(self.workspace, name)
+        return self.corpora[name]
+
+
+def open_corpus(workspace: Workspace, name: str) -> Corpus:
+    """A prepared corpus by its name in the workspace, or by the path of its folder."""
+    folder = workspace.corpora / name
+    if not folder.exists() and Path(name).is_dir():
+        folder = Path(name)
+    if not folder.exists():
+        known = [p.name for p in workspace.corpora.iterdir() if p.is_dir()] if workspace.corpora.exists() else []
+        raise UserError(
+            f"no corpus {name!r} in {workspace.corpora}. {choices(name, known)} Make one with: audio-cls data prepare SOURCE --name {name}"
+        )
+    return Corpus.open(folder)
+
+
+def mlflow_experiment(corpus: Corpus) -> str:
+    """One MLflow experiment for each data set and task."""
+    return f"{corpus.name}/{corpus.task}"
+
+
+@dataclass
+class Prepared:
+    """An experiment with its data at hand, not yet trained."""
+
+    experiment: Experiment
+    corpus: Corpus
+    split: Split
+    batches: Batches
+    chain: Chain
+
+
+def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
+    """Open the corpus, resolve what is left to it, split it, pack the features, build the chain.
+
+    Raises:
+        UserError: for a corpus, split or configuration that does not hold.
+        Abandoned: when `runtime.watch` was asked to leave.
+    """
+    experiment.check()
+    corpus = runtime.corpus(experiment.data.corpus)
+    experiment = resolve(experiment, corpus).experiment
+    split = experiment.data.split.assign(corpus)
+    features = experiment.features.build(experiment.data.rate)
+    check_sample_rate(experiment.data, corpus)
+    check_features(experiment.features, features, experiment.data.clip_samples, feature_shape(experiment, features))
+    packed = runtime.features.packed(experiment, corpus, features, runtime.device, runtime.watch)
+    normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device, runtime.watch)
+    chain = assemble(experiment, corpus, split, normaliser, runtime.device)
+    batches = Batches(experiment, corpus, split, chain.features, packed, runtime.device, runtime.watch)
+    return Prepared(experiment, corpus, split, batches, chain)
+
+
+def split_facts(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, str]:
+    """What a reader of a run's figures must know of its split: the name of the fold, and that groups stand on two sides."""
+    facts = {
+        "split.fold_name": experiment.data.split.fold_name(corpus),
+        "split.shared_groups": shared_groups_text(len(shared_groups(corpus, split))),
+    }
+    return {key: text for key, text in facts.items() if text}
+
+
+def check_fits(experiment: Experiment, corpus: Corpus) -> None:
+    """Refuse an experiment that cannot be built for a corpus, before anything is created. It must have been resolved.
+
+    Raises:
+        UserError: for a sample rate, split, features, model or loss that do not fit the data or each other.
+    """
+    experiment.check()
+    check_sample_rate(experiment.data, corpus)
+    split = experiment.data.split.assign(corpus)
+    features = experiment.features.build(experiment.data.rate)
+    normaliser = Normaliser.build(experiment.features, features.n_bins)
+    try:
+        assemble(experiment, corpus, split, normaliser, torch.device("cpu"))
+    except UserError:
+        raise
+    except Exception:  # a fault in a user's own part: the run records it, with its traceback
+        return
+
+
+def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
+    """What two runs must share to be compared, of a chain that has not been trained yet: digests of data, split, initial
+    weights and the first epoch's clip order; the code of the metrics; kind of device and precision; with `split_facts`."""
+    experiment, split = prepared.experiment, prepared.split
+    weights = hashlib.sha256()
+    for name, value in sorted(prepared.chain.classifier.model.state_dict().items()):
+        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    rows = experiment.sampling.build(np.asarray(prepared.corpus.targets[split.train]))(experiment.seed, 0)
+    order = split.train[rows].astype("<i8")
+    return {
+        **split_facts(prepared.experiment, prepared.corpus, split),
+        "data.digest": prepared.corpus.digest,
+        "split.digest": split.digest,
+        "experiment.digest": experiment.digest(),
+        "init.digest": weights.hexdigest(),
+        "order.digest": hashlib.sha256(order.tobytes()).hexdigest(),
+        "metric.version": str(VERSION),
+        "device.kind": device.type,
+        "precision": choose_precision(experiment.training.precision, device),
+    }

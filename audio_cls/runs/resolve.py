@@ -1,0 +1,197 @@
+"""What an experiment leaves to the data ("auto"), chosen for one corpus; and what is set by hand against it.
+
+`resolve` is the one place where these choices are made. Everything that trains, records or compares uses its result, which
+holds no "auto" and resolves to itself. The rules:
+
+- `data.sample_rate`: the corpus's.
+- `data.clip_seconds`: the shortest usual length that covers 90 % of the clips, at most 10 s and at most twice the median.
+- `data.split`: published folds, else the official split, else five generated folds, stratified, with whole groups.
+- `features.n_fft`, `hop_length`, `f_max`: from the rate, the window and the rates of the original files (`Features.fitted`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from audio_cls.core.auto import AUTO, known
+from audio_cls.core.config import Component
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.default_split import choose_split
+from audio_cls.data.splits import Folds
+from audio_cls.experiment import Experiment
+
+__all__ = [
+    "FORMER",
+    "RULES",
+    "TAG",
+    "Choice",
+    "Resolved",
+    "choose_window",
+    "hand_set_faults",
+    "resolve",
+]
+
+RULES = 1
+"""The version of the rules below. A study or suite records the one that it was begun with; 0 stands for `FORMER`."""
+
+FORMER: dict[str, Any] = {
+    "data.sample_rate": 16000,
+    "data.clip_seconds": 5.0,
+    "data.split": Folds(),
+    "features.n_fft": 1024,
+    "features.hop_length": 256,
+    "features.f_max": None,
+}
+"""The fixed defaults that stood where "auto" stands now: studies and suites of that time go on with them."""
+
+TAG = "from_data"  # of a run in MLflow: what was left to the data
+LONGEST = 10.0  # seconds of a window that is left to the data
+USUAL_SECONDS = (
+    *(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5),
+    *(2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, LONGEST),
+)
+COVERED = 0.9  # share of the clips that a window should cover
+PADDED = 0.5  # a larger share of the window without signal is warned of
+WINDOWS = 5  # clips that are longer than so many windows are warned of
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One key that was left to the data: what it became and why."""
+
+    key: str
+    value: Any
+    why: str
+
+    @property
+    def short(self) -> str:
+        value = self.value.kind if isinstance(self.value, Component) else self.value
+        return f"{self.key}={'none' if value is None else value}"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An experiment without "auto", and how it came to be."""
+
+    experiment: Experiment
+    choices: tuple[Choice, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The choices with their reasons, for people; those without a reason of their own in one line."""
+        bare = ", ".join(choice.short for choice in self.choices if not choice.why)
+        return [f"{choice.short}: {choice.why}" for choice in self.choices if choice.why] + ([bare] if bare else [])
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """For the record: which keys were left to the data, with what they became; empty when none was."""
+        return {TAG: ", ".join(choice.short for choice in self.choices)} if self.choices else {}
+
+
+def resolve(experiment: Experiment, corpus: Corpus, *, rules: int = RULES) -> Resolved:
+    """Choose what an experiment leaves to the data. An experiment without "auto" is returned as it is.
+
+    Args:
+        rules: 0 takes the fixed defaults of `FORMER` instead.
+
+    Raises:
+        UserError: for a corpus that no split fits.
+    """
+    choices = _former(experiment) if rules == 0 else _data_choices(experiment, corpus)
+    experiment = _with(experiment, choices)
+    fitted = _fit_features(experiment, corpus) if rules > 0 else []
+    return Resolved(_with(experiment, fitted), (*choices, *fitted))
+
+
+def _with(experiment: Experiment, choices: Sequence[Choice]) -> Experiment:
+    return experiment.override({choice.key: choice.value for choice in choices}) if choices else experiment
+
+
+def _left(component: Component, prefix: str) -> list[str]:
+    return [f"{prefix}{name}" for name in type(component).model_fields if _is_auto(getattr(component, name))]
+
+
+def _is_auto(value: Any) -> bool:
+    return (isinstance(value, str) and value == AUTO) or (isinstance(value, Component) and value.kind == AUTO)
+
+
+def _former(experiment: Experiment) -> list[Choice]:
+    left = _left(experiment.data, "data.") + _left(experiment.features, "features.")
+    return [Choice(key, FORMER[key], "") for key in left if key in FORMER]
+
+
+def _data_choices(experiment: Experiment, corpus: Corpus) -> list[Choice]:
+    left, choices = _left(experiment.data, "data."), []
+    if "data.sample_rate" in left:
+        choices.append(Choice("data.sample_rate", corpus.sample_rate, "the corpus's"))
+    if "data.clip_seconds" in left:
+        choices.append(Choice("data.clip_seconds", *choose_window(corpus)))
+    if "data.split" in left:
+        choices.append(Choice("data.split", *choose_split(corpus)))
+    return choices
+
+
+def _fit_features(experiment: Experiment, corpus: Corpus) -> list[Choice]:
+    left = _left(experiment.features, "features.")
+    if not left:
+        return []
+    top, clip_seconds = signal_top(corpus), known(experiment.data.clip_seconds, "data.clip_seconds")
+    fitted = experiment.features.fitted(corpus.sample_rate, clip_seconds, top)
+    why = {"features.f_max": f"the original files end at {top:g} Hz" if top else ""}
+    return [Choice(key, getattr(fitted, key.removeprefix("features.")), why.get(key, "")) for key in left]
+
+
+def choose_window(corpus: Corpus) -> tuple[float, str]:
+    """The window in seconds that fits a corpus, and why."""
+    seconds = corpus.seconds
+    covering, median = float(np.quantile(seconds, COVERED, method="inverted_cdf")), float(np.median(seconds))
+    most = min(LONGEST, 2 * median)
+    usual = np.asarray(USUAL_SECONDS)
+    enough = usual[usual >= min(covering, most) * 0.99]
+    chosen = float(enough[0]) if len(enough) else LONGEST
+    longer = float((seconds > 1.01 * chosen).mean())
+    why = f"the clips last {seconds.min():.3g} to {seconds.max():.3g} s, median {median:.3g}"
+    if longer:
+        why += f"; {longer:.0%} are longer and judged by their middle"
+    return chosen, why
+
+
+def signal_top(corpus: Corpus) -> float | None:
+    """Where the signal ends in Hz, for a corpus packed at a higher rate than nine in ten of its files have; None otherwise."""
+    rate = int(np.quantile(corpus.source_rates, COVERED, method="higher")) if len(corpus) else corpus.sample_rate
+    return rate / 2 if 0 < rate < corpus.sample_rate else None
+
+
+def hand_set_faults(resolved: Resolved, corpus: Corpus) -> list[str]:
+    """What is set by hand against the data, a sentence each with the better value; empty for nothing.
+
+    What was left to the data is not judged.
+    """
+    experiment, chosen = resolved.experiment, {choice.key for choice in resolved.choices}
+    lines: list[str] = []
+    if "data.clip_seconds" not in chosen and experiment.features.framewise:
+        lines += _window_faults(known(experiment.data.clip_seconds, "data.clip_seconds"), corpus)
+    top, f_max = signal_top(corpus), getattr(experiment.features, "f_max", 0.0)
+    if top is not None and "features.f_max" not in chosen and (f_max is None or f_max > 1.01 * top):
+        bands = f"features.f_max={'none' if f_max is None else f'{f_max:g}'}: bands up to {f_max or corpus.sample_rate / 2:g} Hz"
+        lines.append(f"{bands}, but the original files end at {top:g} Hz. Better: features.f_max={top:g}")
+    return lines
+
+
+def _window_faults(clip_seconds: float, corpus: Corpus) -> Iterable[str]:
+    seconds, (better, _) = corpus.seconds, choose_window(corpus)
+    padded = float(np.maximum(0.0, 1 - seconds / clip_seconds).mean())
+    if padded > PADDED and better < clip_seconds:
+        yield (
+            f"data.clip_seconds={clip_seconds:g}: {padded:.0%} of the windows is padding, the median clip lasts "
+            f"{np.median(seconds):.3g} s. Better: data.clip_seconds={better:g}"
+        )
+    windows = float(np.median(seconds)) / clip_seconds
+    if windows > WINDOWS and better > clip_seconds:
+        yield (
+            f"data.clip_seconds={clip_seconds:g}: the median clip is {windows:.0f} windows long, and only its middle one is judged. "
+            f"Better: data.clip_seconds={better:g}, or cut the clips"
+        )

@@ -1,0 +1,189 @@
+"""The test split. It is opened here only: who chose what, and by which metric, is recorded before a figure is shown; each
+opening is counted by the clips that it shows (`opened_clips`), a second one refused unless asked for, whichever run it is of, and
+every figure has an interval (clips or groups resampled).
+"""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from audio_cls.core.console import say, table
+from audio_cls.core.errors import UserError
+from audio_cls.metrics.baselines import baseline_name
+from audio_cls.metrics.bootstrap import Interval, figure_intervals
+from audio_cls.runs.evaluation import Scored, print_figures, print_findings, score_with_progress
+from audio_cls.runs.opened_clips import TEST_SCORES, ClipHistory, clip_history, clips_to_test, named, opening_tags
+from audio_cls.training.predictions import scores_csv
+
+if TYPE_CHECKING:
+    from audio_cls.runs.preparation import Runtime
+    from audio_cls.tracking import RunInfo, Tracker
+
+__all__ = [
+    "NOT_UNBIASED",
+    "Opened",
+    "clip_ids",
+    "configuration_of",
+    "interval_words",
+    "now_and_who",
+    "open_run",
+    "record_opening",
+    "refuse_again",
+    "refuse_opened_clips",
+    "test_scores_csv",
+]
+
+NOT_UNBIASED = "The best of several test figures is no longer an unbiased one"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an opening is recorded as: what was opened (a run, a suite), what chose the weights and the configuration, when, and
+    by whom."""
+
+    what: str
+    chosen: str
+    when: str
+    who: str
+
+
+def now_and_who() -> tuple[str, str]:
+    """The time, and the user's name on this machine."""
+    try:
+        who = getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        who = "unknown"
+    return time.strftime("%Y-%m-%d %H:%M:%S"), who
+
+
+def refuse_again(info: RunInfo, again: bool) -> None:
+    """Refuse a second opening that was not asked for.
+
+    Raises:
+        UserError: saying when and how often it was opened.
+    """
+    tags = info.tags
+    if tags.get("test.openings") and not again:
+        raise UserError(
+            f"{info.name} ({info.run_id[:8]}): its test split was opened before ({tags['test.openings']} time(s), first "
+            f"{tags.get('test.first_opened')}). Opening it again is counted and shown: add --again"
+        )
+
+
+def refuse_opened_clips(history: ClipHistory, what: str, again: bool) -> None:
+    """Refuse to open test clips that have been opened for another run, unless that was asked for.
+
+    It is refused like a second opening of the same run, and for a better reason: the same run gives the same figures again,
+    while another one on the same clips makes a choice between test figures.
+
+    Raises:
+        UserError: saying when, how often and for which runs they were opened.
+    """
+    if history.openings and not again:
+        raise UserError(
+            f"{what}: {history.sentence()}. Another configuration measured on the same clips is a choice between test "
+            "figures; it is counted, and the reports of all of them show it: add --again"
+        )
+
+
+def configuration_of(tracker: Tracker, info: RunInfo) -> str:
+    """Describe how a run's configuration was chosen."""
+    tags, metric = info.tags, info.params.get("training.metric", "the validation metric")
+    kind = tags.get("kind")
+    if kind == "trial":
+        name = tags.get("study", "")
+        n = len(tracker.runs(None, f"tags.study = '{name}' and tags.kind = 'trial'"))
+        return f"trial {tags.get('trial', '?')} of the study {name!r}, {n} configurations judged by {metric}"
+    if kind == "cell":
+        arm = info.params.get("ablation.arm") or f"trial {info.params.get('confirmed.trial', '?')}"
+        return f"{arm}, seed {tags.get('seed', '?')}, fold {tags.get('fold', '?')} of {tags.get('ablation.suite') or tags.get('study', 'a confirmation')}"
+    return "a configuration that its user gave"
+
+
+def record_opening(
+    tracker: Tracker,
+    info: RunInfo,
+    opened: Opened,
+    figures: Mapping[str, Interval],
+    clips: Sequence[str],
+    scores: str = "",
+) -> int:
+    """Record an opening with a run: its figures (`test/...`, `test/..._low`, `test/..._high`) and the ids of the `clips` shown.
+
+    Returns how many openings of the run there are now.
+    """
+    count = int(info.tags.get("test.openings", "0")) + 1
+    run = tracker.reopen(info.run_id)
+    run.tags(
+        {
+            "test.openings": str(count),
+            "test.first_opened": info.tags.get("test.first_opened") or opened.when,
+            "test.last_opened": opened.when,
+            "test.opened_by": opened.who,
+            "test.chosen_by": opened.chosen,
+            **opening_tags(info, opened.what, opened.when, opened.who, clips),
+        }
+    )
+    values = {}
+    for name, interval in figures.items():
+        for suffix, value in (("", interval.estimate), ("_low", interval.low), ("_high", interval.high)):
+            if isfinite(value):
+                values[f"test/{name}{suffix}"] = value
+    run.final(values)
+    if scores:
+        run.artifact_text(TEST_SCORES, scores)
+    run.close()
+    return count
+
+
+def clip_ids(scored: Scored) -> list[str]:
+    return [scored.corpus.ids[int(i)] for i in scored.clips]
+
+
+def test_scores_csv(scored: Scored) -> str:
+    return scores_csv(clip_ids(scored), scored.scores, scored.corpus.classes)
+
+
+def open_run(runtime: Runtime, info: RunInfo, *, again: bool) -> None:
+    """Open the test split of one run: compute, record, then show."""
+    tracker = runtime.tracker
+    refuse_again(info, again)
+    before = clip_history(tracker, clips_to_test(runtime, info), info).but(named(info))
+    refuse_opened_clips(before, named(info), again)
+    scored = score_with_progress(runtime, info, "test")
+    groups = scored.corpus.resampling_groups(scored.clips)
+    intervals = figure_intervals(scored.scores, scored.targets, scored.corpus.task, scored.thresholds, groups)
+    when, who = now_and_who()
+    opened = Opened(named(info), f"{configuration_of(tracker, info)}; {scored.chosen}", when, who)
+    count = record_opening(tracker, info, opened, intervals, clip_ids(scored), test_scores_csv(scored))
+    tracker.flush()
+    baseline = scored.baseline()
+    print_findings(scored.judgement())
+
+    units = {interval.n_units for interval in intervals.values()}
+    drawn = "clips" if units == {len(scored.clips)} else f"{max(units)} groups"
+    table(
+        f"{info.name}: {len(scored.clips)} test clips",
+        ["metric", "test", f"95 % interval over {drawn}", baseline_name(scored.corpus.task)],
+        [
+            [name, interval.estimate, interval_words(interval), baseline.get(name)]
+            for name, interval in intervals.items()
+        ],
+        right=(1, 3),
+    )
+    print_figures(scored)
+    say(f"chosen: {opened.chosen}")
+    say(f"the test split of this run has been opened {count} time(s); recorded ({opened.who}, {opened.when})")
+    history = clip_history(tracker, clip_ids(scored), info)
+    if history.but(named(info)).openings:
+        say(f"{history.sentence()}. {NOT_UNBIASED}")
+
+
+def interval_words(interval: Interval) -> str:
+    """An interval as text, or why there is none."""
+    return f"[{interval.low:.3f}, {interval.high:.3f}]" if isfinite(interval.low) else interval.note

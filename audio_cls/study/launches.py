@@ -1,0 +1,112 @@
+"""How a study was started: its file, the keys set on the command line, the sources. Stored with the study, so that the study can
+be named instead of its file, and moved to another machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audio_cls.core.errors import UserError
+from audio_cls.core.trust import ensure_trusted
+from audio_cls.core.workspace import Workspace
+
+__all__ = ["LAUNCH", "Launch", "find_launch", "imported_sources", "record_launch"]
+
+LAUNCH = "launch"  # user attribute of a study
+LARGEST_SOURCE = 200_000  # characters
+MOST_SOURCES = 200  # files
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A study's file, the changes to its base, and the name it goes by where that is not the declared one."""
+
+    file: Path
+    assignments: tuple[str, ...] = ()
+    name: str | None = None
+
+
+def record_launch(workspace: Workspace, opened: Any, file: Path, assignments: Sequence[str]) -> None:
+    """Keep with the Optuna study how it is started: the file's place (relative to the workspace where it lies in it), and the
+    text of the file and of the modules beside it that it imported."""
+    path = file.resolve()
+    inside = path.is_relative_to(workspace.root)
+    launch = {
+        "file": path.relative_to(workspace.root).as_posix() if inside else str(path),
+        "set": list(assignments),
+        "sources": imported_sources(path),
+    }
+    if opened.user_attrs.get(LAUNCH) != launch:
+        opened.set_user_attr(LAUNCH, launch)
+
+
+def find_launch(
+    workspace: Workspace,
+    reference: str,
+    storage: str | None,
+    assignments: Sequence[str] = (),
+    *,
+    trust: bool = False,
+) -> Launch:
+    """Find the file of a study that is given by its file (`.py`) or by its name.
+
+    Args:
+        trust: run the files of an imported study from now on (`trust.ensure_trusted`).
+
+    Raises:
+        UserError: for a name that is unknown, whose file is not where it was, or whose file was imported and is not trusted.
+    """
+    if reference.endswith(".py") or Path(reference).is_file():
+        ensure_trusted(Path(reference), trust=trust)
+        return Launch(Path(reference), tuple(assignments))
+    from audio_cls.queue.storage import load_study, open_storage
+
+    where = open_storage(storage or workspace.optuna_db, must_exist=True)
+    launch = load_study(reference, where).user_attrs.get(LAUNCH)
+    if launch is None:
+        raise UserError(f"study {reference!r}: its file is not known; give the file instead of the name")
+    file = workspace.root / launch["file"]
+    if not file.is_file():
+        raise UserError(
+            f"study {reference!r} was begun from {file}, and there is no such file. Give the file instead of the name."
+        )
+    ensure_trusted(file, trust=trust)
+    return Launch(file, tuple(assignments) or tuple(launch["set"]), reference)
+
+
+def imported_sources(file: Path) -> dict[str, str]:
+    """The text of a study's file and of the modules that it imported from its own folder, by path relative to that folder.
+
+    A module counts when its name says that it was found there: `helpers` as `helpers.py`, `nets.small` as `nets/small.py`. What
+    merely lies below the folder (a virtual environment, this package) does not. A source that cannot be read is left out.
+    """
+    file = file.resolve()
+    folder = file.parent
+    found = [file]
+    here: dict[str, bool] = {}  # whether the folder has something of that name
+    for name, module in sorted(sys.modules.items()):
+        top, place = name.partition(".")[0], getattr(module, "__file__", None)
+        if top in _NEVER_SOURCES or not isinstance(place, str):
+            continue
+        if top not in here:
+            here[top] = (folder / top).is_dir() or (folder / f"{top}.py").is_file()
+        if here[top] and os.path.isabs(place):  # torch has modules that give a relative place, which says nothing
+            stem = folder.joinpath(*name.split("."))
+            path = Path(os.path.realpath(place))
+            if path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
+                found.append(path)
+    out = {}
+    for path in found[:MOST_SOURCES]:
+        with contextlib.suppress(OSError):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if len(text) <= LARGEST_SOURCE:
+                out[path.relative_to(folder).as_posix()] = text
+    return out
+
+
+_NEVER_SOURCES = sys.stdlib_module_names | {"audio_cls", "__main__"}

@@ -1,0 +1,217 @@
+"""What a trial of a study runs: the shared objective, its checkpoints, and its MLflow run below the study's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from audio_cls.core.config import Component, ConfigError
+from audio_cls.core.errors import UserError
+from audio_cls.core.workspace import Workspace
+from audio_cls.data.corpus import Corpus
+from audio_cls.experiment import Experiment
+from audio_cls.metrics.classification import VERSION, check_metric
+from audio_cls.queue.seam import Objective, TrialContext
+from audio_cls.runs import resolve
+from audio_cls.runs.objective import Outcome, Record, State, run_experiment
+from audio_cls.runs.own_parts import sources_of
+from audio_cls.runs.preparation import Runtime, mlflow_experiment
+from audio_cls.study.declaration import RULES, Settled, Study
+from audio_cls.tracking import DatasetInfo, Run, Tracker
+from audio_cls.training.checkpoint import CheckpointStore
+
+__all__ = [
+    "SOURCES",
+    "check_study",
+    "dataset_info",
+    "open_parent",
+    "settle_runs",
+    "settle_study",
+    "study_identity",
+    "trial_folder",
+    "trial_objective",
+]
+
+log = logging.getLogger(__name__)
+SOURCES = "sources"  # attribute of a trial: the digests of the files that declare its own parts
+
+
+def check_study(study: Study) -> Experiment:
+    """The base experiment of a study, once it is certain that the search and its runs choose by the same metric.
+
+    Raises:
+        ConfigError: for a base that is no experiment, or a metric or direction that do not fit it.
+    """
+    base = study.base
+    if not isinstance(base, Experiment):
+        raise ConfigError(f"study {study.name!r}: base must be an Experiment, found {type(base).__name__}")
+    if check_metric(study.metric) != study.direction:
+        raise ConfigError(
+            f"study {study.name!r}: direction={study.direction!r}, but {study.metric} is better the other way"
+        )
+    if base.training.metric != study.metric:
+        raise ConfigError(
+            f"study {study.name!r}: metric={study.metric!r}, but its base chooses the best epoch by "
+            f"training.metric={base.training.metric!r}: make them equal"
+        )
+    return base.check()
+
+
+def settle_study(declared: Study, corpus: Corpus, stored: Mapping[str, Any] | None) -> Study:
+    """A study with what its base and its trials leave to the data chosen for a corpus.
+
+    By the rules that the study was begun with, when its `stored` identity is given; one that was begun before there were any
+    goes on with the fixed defaults of that time.
+    """
+    rules = resolve.RULES if stored is None else int(stored.get(RULES, 0))
+
+    def complete(experiment: Component) -> Component:
+        assert isinstance(experiment, Experiment)
+        return resolve.resolve(experiment, corpus, rules=rules).experiment
+
+    resolved = resolve.resolve(check_study(declared), corpus, rules=rules)
+    return replace(declared, base=resolved.experiment, settled=Settled(rules, complete, resolved.tags))
+
+
+def study_identity(corpus: Corpus) -> dict[str, Any]:
+    """What joins a study's identity besides its declaration: the data and the code of the metrics."""
+    return {"data": corpus.digest, "metric_version": VERSION}
+
+
+def dataset_info(corpus: Corpus) -> DatasetInfo:
+    """How a corpus is named in MLflow."""
+    return DatasetInfo(
+        corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
+    )
+
+
+def trial_folder(workspace: Workspace, study: str, root: int, number: int) -> Path:
+    """Where one attempt at a configuration keeps its checkpoints."""
+    return workspace.checkpoints / "studies" / study / f"{root:05d}" / f"{number:05d}"
+
+
+def open_parent(tracker: Tracker, study: Study, corpus: Corpus, file: Path, run_id: str | None) -> Run:
+    """The study's own run in MLflow, the parent of its trials' runs."""
+    base = check_study(study)
+    tracker.experiment(mlflow_experiment(corpus), note=dataset_info(corpus).note())
+    run = tracker.start(
+        mlflow_experiment(corpus),
+        f"study {study.name}",
+        kind="study",
+        params=base.flatten() if run_id is None else None,
+        tags={
+            "study": study.name,
+            "study.metric": study.metric,
+            "study.direction": study.direction,
+            "study.sampler": study.sampler.to_json(None),
+            "study.pruner": study.pruner.to_json(None),
+            "data.digest": corpus.digest,
+            **(study.settled.tags if study.settled else {}),
+        },
+        dataset=dataset_info(corpus) if run_id is None else None,
+        run_id=run_id,
+    )
+    if run_id is None:
+        run.artifact_text("experiment.json", base.to_json())
+        run.artifact(file, "source")
+    return run
+
+
+def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Path) -> Objective:
+    """The objective of a study: trains the trial's experiment, going on from the attempts before it."""
+
+    def objective(trial: TrialContext) -> Outcome:
+        experiment = trial.experiment
+        assert isinstance(experiment, Experiment)
+        trial.set_attr("experiment", experiment.to_json(None))
+        trial.set_attr("overrides", dict(trial.overrides))
+        if sources := [source.digest for source in sources_of(experiment)]:
+            trial.set_attr(SOURCES, sources)
+        begun = {digest: experiment.digest() for digest in trial.attrs.get("begun_as", ())}
+        folders = [trial_folder(runtime.workspace, trial.study, trial.root, n) for n in (trial.number, *trial.lineage)]
+
+        record = Record(
+            name=f"{trial.study} {trial.config_index:03d}",
+            kind="trial",
+            parent=parent,
+            run_id=trial.attrs.get("mlflow_run_id"),
+            tags={
+                "study": trial.study,
+                "trial": str(trial.number),
+                "config": str(trial.config_index),
+                "attempt": str(trial.attempt),
+                "revived": str(trial.revived).lower(),
+                **_revival_tags(trial),
+                **{f"suggested.{k}": str(v) for k, v in trial.params.items()},
+            },
+            sources=(file,),
+            on_run_id=lambda run_id: trial.set_attr("mlflow_run_id", run_id),
+        )
+        store = CheckpointStore(folders[0], tuple(folders[1:]), begun)
+        outcome = run_experiment(
+            experiment,
+            runtime,
+            record,
+            store,
+            report=trial.report,
+            should_stop=trial.should_stop,
+            leave_now=trial.leave_now,
+            is_mine=trial.is_mine,
+        )
+        _log(trial, outcome, study.metric)
+        return outcome
+
+    return objective
+
+
+def _revival_tags(trial: TrialContext) -> dict[str, str]:
+    """Where a revived trial had been stopped, and why; and its budget where that is not the one it began with."""
+    if not trial.revived:
+        return {}
+    experiment = trial.experiment
+    assert isinstance(experiment, Experiment)
+    tags = {
+        "revived.at_epoch": str(trial.attrs.get("pruned_epochs", "")),
+        "revived.pruned_because": str(trial.attrs.get("pruned_reason", "")),
+    }
+    if "own_epochs" in trial.attrs:
+        tags["revived.epochs"] = f"{experiment.training.epochs} instead of {trial.attrs['own_epochs']}"
+    return tags
+
+
+def settle_runs(tracker: Tracker, experiment: str, study: Any) -> int:
+    """Where MLflow says of a finished trial that it runs, or ended otherwise, tell it how the trial ended; how many there were.
+
+    A worker that is halted in the middle of a request, for so long that its trial was given to another one and finished, sends
+    the rest of it when it wakes. What it recorded of an epoch is the same record; the state of the run is what is left to mend.
+    """
+    from audio_cls.queue.queue import Tally, is_finished
+
+    states: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAILED"}
+    try:
+        known = tracker.runs(experiment, "tags.kind = 'trial'")
+    except UserError as error:
+        log.warning("the runs' states were not checked: %s", error)
+        return 0
+    runs = {r.run_id: r for r in known} | {r.tags.get("local_uid", r.run_id): r for r in known}
+    mended = 0
+    for trial in Tally.of(study.get_trials(deepcopy=False)).latest.values():
+        run = runs.get(str(trial.user_attrs.get("mlflow_run_id")))
+        if run is None or not is_finished(trial) or run.state == states[trial.state.name]:
+            continue
+        log.warning("trial %d ended %s, its run said %s: mended", trial.number, trial.state.name, run.state)
+        again = tracker.reopen(run.run_id)
+        again.tags({"trial": str(trial.number), "attempt": str(trial.user_attrs.get("attempt", 0))})
+        again.finish(states[trial.state.name], str(trial.user_attrs.get("reason", "")))
+        mended += 1
+    return mended
+
+
+def _log(trial: TrialContext, outcome: Outcome, metric: str) -> None:
+    value = f"{metric} {outcome.value:.4f}" if outcome.value is not None else ""
+    log.info(
+        "trial %d (configuration %d): %s %s %s", trial.number, trial.config_index, outcome.state, value, outcome.reason
+    )

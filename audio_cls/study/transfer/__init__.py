@@ -1,0 +1,1 @@
+"""Studies that move: export, import, merge, removal."""

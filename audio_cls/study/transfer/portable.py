@@ -1,0 +1,153 @@
+"""A study as plain values, and plain values as a study that appears at once."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from audio_cls.core.errors import UserError
+from audio_cls.queue.queue import ABANDONED, FAILED, INTERRUPTED
+from audio_cls.queue.storage import StudyStorage, study_ids
+
+__all__ = ["study_from_json", "study_to_json", "tidy_leftovers", "with_attrs", "write_study"]
+
+_OF_THE_PLACE = ("artifacts:", "hb:")  # system attributes that mean nothing elsewhere
+
+
+def study_to_json(study: optuna.Study) -> dict[str, Any]:
+    """A study as JSON values: everything but running workers. Running trials are told as interrupted, to be queued again."""
+    trials = [_settled(t) for t in study.get_trials(deepcopy=False)]
+    return {
+        "name": study.study_name,
+        "direction": study.direction.name,
+        "attrs": dict(study.user_attrs),
+        "trials": [_trial_to_json(t) for t in trials],
+    }
+
+
+def study_from_json(data: Mapping[str, Any], where: str) -> list[FrozenTrial]:
+    """The trials of a study; raises `UserError` when they do not hold together."""
+    try:
+        trials = [_trial_from_json(t) for t in data["trials"]]
+        StudyDirection[data["direction"]]
+        if [t.number for t in trials] != list(range(len(trials))):
+            raise ValueError("its trials are not numbered from 0 on")
+        if not isinstance(data["name"], str) or not isinstance(data["attrs"], dict):
+            raise ValueError("no name or no attributes")
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"{where}: study.json does not hold together ({type(error).__name__}: {error})") from None
+    return trials
+
+
+def write_study(
+    storage: StudyStorage, name: str, direction: str, attrs: Mapping[str, Any], trials: Sequence[FrozenTrial],
+    *, replaces: bool = False,
+) -> None:  # fmt: skip
+    """Make a whole study appear at once, under its name: it is written under another one, then renamed, in one transaction.
+
+    `replaces`: it takes the place of the study of that name. Call it under the storage's lock.
+    """
+    backend, token = storage.backend, secrets.token_hex(4)
+    fresh, old = f"{name}~new-{token}", f"{name}~old-{token}"
+    study_id = backend.create_new_study([StudyDirection[direction]], fresh)
+    try:
+        for key, value in attrs.items():
+            backend.set_study_user_attr(study_id, key, value)
+        for trial in trials:
+            backend.create_new_trial(study_id, template_trial=trial)
+        rename = sa.text("update studies set study_name = :new where study_name = :old")
+        with backend.engine.begin() as connection:
+            if replaces:
+                connection.execute(rename, {"new": old, "old": name})
+            connection.execute(rename, {"new": name, "old": fresh})
+    except BaseException as error:
+        backend.delete_study(study_id)
+        if isinstance(error, sa.exc.IntegrityError):
+            raise UserError(f"study {name!r} was made by another process meanwhile; nothing was changed") from None
+        raise
+    if replaces:
+        backend.delete_study(backend.get_study_id_from_name(old))
+
+
+def tidy_leftovers(storage: StudyStorage, name: str) -> None:
+    """Remove what a killed `write_study` left. Call it under the storage's lock."""
+    for left, study_id in study_ids(storage).items():
+        if re.fullmatch(re.escape(name) + r"~(new|old)-[0-9a-f]{8}", left):
+            storage.backend.delete_study(study_id)
+
+
+def with_attrs(
+    trial: FrozenTrial, number: int | None = None, state: TrialState | None = None, **attrs: Any
+) -> FrozenTrial:
+    """A copy of a trial with some user attributes, number or state changed."""
+    return FrozenTrial(
+        number=trial.number if number is None else number,
+        state=trial.state if state is None else state,
+        value=trial.value if state in (None, trial.state) else None,
+        datetime_start=trial.datetime_start or (datetime.now() if state == TrialState.FAIL else None),
+        datetime_complete=trial.datetime_complete or (datetime.now() if state == TrialState.FAIL else None),
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={**trial.user_attrs, **attrs},
+        system_attrs=trial.system_attrs,
+        intermediate_values=trial.intermediate_values,
+        trial_id=-1,
+    )
+
+
+def _settled(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state != TrialState.RUNNING:
+        return trial
+    if "config" not in trial.user_attrs:
+        return with_attrs(
+            trial, state=TrialState.FAIL, outcome=FAILED, reason="abandoned: exported while it ran elsewhere"
+        )
+    begun = trial.user_attrs.get("ready") or "fixed_params" in trial.system_attrs
+    return with_attrs(
+        trial, state=TrialState.FAIL, outcome=INTERRUPTED if begun else ABANDONED, reason="exported while it ran"
+    )
+
+
+def _trial_to_json(t: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": t.number,
+        "state": t.state.name,
+        "value": t.value,
+        "start": t.datetime_start and t.datetime_start.isoformat(),
+        "end": t.datetime_complete and t.datetime_complete.isoformat(),
+        "params": t.params,
+        "distributions": {k: json.loads(distribution_to_json(d)) for k, d in t.distributions.items()},
+        "user_attrs": t.user_attrs,
+        "system_attrs": {k: v for k, v in t.system_attrs.items() if not k.startswith(_OF_THE_PLACE)},
+        "curve": sorted(t.intermediate_values.items()),
+    }
+
+
+def _trial_from_json(data: Mapping[str, Any]) -> FrozenTrial:
+    start, end = (datetime.fromisoformat(data[k]) if data[k] else None for k in ("start", "end"))
+    distributions = {k: json_to_distribution(json.dumps(d)) for k, d in data["distributions"].items()}
+    for key, value in data["params"].items():
+        distributions[key].to_internal_repr(value)  # raises ValueError for what is no value of it
+    return FrozenTrial(
+        number=int(data["number"]),
+        state=TrialState[data["state"]],
+        value=None if data["value"] is None else float(data["value"]),
+        datetime_start=start,
+        datetime_complete=end,
+        params=dict(data["params"]),
+        distributions=distributions,
+        user_attrs=dict(data["user_attrs"]),
+        system_attrs=dict(data["system_attrs"]),
+        intermediate_values={int(step): float(value) for step, value in data["curve"]},
+        trial_id=-1,
+    )

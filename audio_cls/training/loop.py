@@ -1,0 +1,380 @@
+"""fit(): the one training loop.
+
+Each epoch: train, evaluate on validation data, make the checkpoint durable, then tell the observer. Whatever kills the process
+between two of these, the run taken up again repeats what was not durable and nothing else, with the same random draws.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from audio_cls.core.config import ConfigError
+from audio_cls.core.device import choose_precision
+from audio_cls.core.rng import derive, generator
+from audio_cls.core.stopping import Abandoned
+from audio_cls.experiment import Chain, Experiment
+from audio_cls.metrics.classification import check_metric, evaluate
+from audio_cls.training.batches import Batches
+from audio_cls.training.checkpoint import Checkpoint, CheckpointStore, load_optimizer_state, optimizer_state
+
+__all__ = ["FINISHED_AT", "Diverged", "Fit", "Observer", "fit", "predict", "probabilities"]
+
+# Seconds since 1970, kept with each epoch: whoever goes on from its checkpoint records it as measured at the same moment, so that
+# an epoch recorded by two processes (one of them thought dead) is the same record, which MLflow keeps once.
+FINISHED_AT = "time/finished_at"
+
+
+class Diverged(Exception):
+    """Training left the finite numbers; the message says where."""
+
+
+class Observer(Protocol):
+    """Told of each epoch when its checkpoint is durable; told again of earlier ones when a run is taken up."""
+
+    def epoch(self, epoch: int, row: dict[str, float]) -> None:
+        """`epoch` counts from 0; `row` holds train/..., val/..., time/..., among them `FINISHED_AT`."""
+
+    def should_stop(self) -> str | None:
+        """Asked after each epoch: a reason to stop, or None to go on."""
+
+
+@dataclass
+class Fit:
+    """What came of a run so far. `history` has one row an epoch; `stopped` is the observer's reason, if it gave one."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_value: float = math.nan
+    stopped: str | None = None
+    resumed_from: int | None = None  # the epoch whose checkpoint it went on from
+
+
+def fit(
+    experiment: Experiment,
+    chain: Chain,
+    batches: Batches,
+    store: CheckpointStore,
+    observe: Observer | None = None,
+    *,
+    epochs: int | None = None,
+    accumulate: int = 1,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Fit:
+    """Train `chain` to the experiment's budget, going on from the store's checkpoint where there is one.
+
+    On return the chain holds the weights of the best epoch. `epochs` ends training there, on the experiment's own schedule;
+    `accumulate` splits each batch in so many parts whose gradients are added (for a device too small for the whole batch):
+    the same gradient, but for batch normalisation, whose statistics are those of a part (ghost batch normalisation, Hoffer
+    et al. 2017) and whose running averages move once a part.
+    `on_step(step, epoch)` is called before each optimiser step; it may raise `Abandoned`, which ends the training before this
+    epoch: its reason is `stopped`.
+
+    Raises:
+        Abandoned: when the watch of `batches` was asked to leave while a closed form was fitted.
+        Diverged: when loss or weights are no longer finite; the last finite checkpoint stays.
+    """
+    training = experiment.training
+    maximize = check_metric(training.metric) == "maximize"
+    result = Fit()
+    if experiment.model.closed_form:
+        _fit_closed_form(experiment, chain, batches, store, result)
+        if observe:
+            observe.epoch(0, result.history[0])
+        return result
+
+    optimizer = experiment.optimizer.build(chain.classifier.parameters())
+    ema = _Average(chain.classifier, training.ema_decay) if training.ema_decay else None
+    _resume(experiment, chain, optimizer, ema, store, result)
+    budget = min(training.epochs, epochs or training.epochs)
+    if observe and result.history:  # whoever trained so far may have died before it told
+        for epoch, row in enumerate(result.history):
+            observe.epoch(epoch, row)
+        result.stopped = observe.should_stop()
+    devices = [batches.device] if batches.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        for epoch in range(len(result.history), budget):
+            if result.stopped or _patience_spent(result, training.early_stopping):
+                break
+            try:
+                row = _train_epoch(
+                    experiment, chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step
+                )
+                with _weights_of(chain.classifier, ema):
+                    row |= _evaluate(chain, batches, batches.split.validation, "val/")
+                    value = row[training.metric]
+                    better = math.isfinite(value) and (
+                        result.best_epoch < 0 or (value > result.best_value if maximize else value < result.best_value)
+                    )
+                    best = None
+                    if better:
+                        best = Checkpoint(_copy(chain.classifier.state_dict()), {"epoch": epoch, "value": value})
+            except Abandoned as error:
+                result.stopped = str(error)
+                break
+            row[FINISHED_AT] = time.time()
+            result.history.append(row)
+            if better:
+                result.best_epoch, result.best_value = epoch, value
+            store.save(_checkpoint(experiment, batches, chain, optimizer, ema, result), best)
+            if observe:
+                observe.epoch(epoch, row)
+                result.stopped = observe.should_stop()
+    if result.best_epoch >= 0:
+        chain.classifier.load_state_dict(store.load_best(result.best_epoch).tensors)
+    return result
+
+
+def _train_epoch(
+    experiment: Experiment,
+    chain: Chain,
+    batches: Batches,
+    optimizer: torch.optim.Optimizer,
+    ema: _Average | None,
+    epoch: int,
+    history: list[dict[str, float]],
+    accumulate: int,
+    on_step: Callable[[int, int], None] | None,
+) -> dict[str, float]:
+    """One pass over the training clips; returns train/loss, train/accuracy, lr and the time it took."""
+    training, seed, device = experiment.training, experiment.seed, batches.device
+    began = time.perf_counter()
+    n_steps = max(1, math.ceil(len(batches.split.train) / training.batch_size))
+    loss_sum = torch.zeros((), device=device, dtype=torch.float64)
+    hits = torch.zeros((), device=device, dtype=torch.float64)
+    seen, lr = 0, 0.0
+    chain.classifier.train()
+    for step, batch in enumerate(batches.train(epoch)):
+        if on_step:
+            on_step(step, epoch)
+        lr = experiment.optimizer.lr * experiment.schedule.factor(epoch + step / n_steps, training.epochs, history)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        torch.manual_seed(derive(seed, "step", epoch, step))  # dropout
+        x, y = augment(chain, batch.x, batch.y, generator(seed, "augment", epoch, step), batches.from_waveforms)
+        optimizer.zero_grad(set_to_none=True)
+        parts = max(1, min(accumulate, len(x) // 2))  # one clip alone has no batch statistics
+        for part_x, part_y in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+            with _autocast(training.precision, device):
+                logits = chain.classifier.model(part_x)
+            logits = logits.float()
+            loss = chain.loss(logits, part_y)
+            (loss * (len(part_x) / len(x))).backward()
+            loss_sum += loss.detach().double() * len(part_x)
+            hits += (logits.detach().argmax(1) == part_y.argmax(1)).sum()
+        if training.clip_norm:
+            nn.utils.clip_grad_norm_(chain.classifier.parameters(), training.clip_norm)
+        optimizer.step()
+        if ema:
+            ema.update(chain.classifier)
+        seen += len(x)
+    mean_loss = float(loss_sum) / max(seen, 1)
+    if not math.isfinite(mean_loss):
+        raise Diverged(f"the training loss of epoch {epoch + 1} is {mean_loss}")
+    if not all(bool(torch.isfinite(p).all()) for p in chain.classifier.parameters()):
+        raise Diverged(f"weights are not finite after epoch {epoch + 1}")
+    seconds = time.perf_counter() - began
+    row = {"train/loss": mean_loss, "lr": lr, "time/train_seconds": seconds, "time/samples_per_second": seen / seconds}
+    if batches.corpus.task == "multiclass":
+        row["train/accuracy"] = float(hits) / max(seen, 1)
+    return row
+
+
+def augment(
+    chain: Chain, x: torch.Tensor, y: torch.Tensor, random: torch.Generator, from_waveforms: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch on its way to the model: waveform operations, features, normalised, feature operations, mixing.
+
+    Normalised before feature operations, so that a mask of zeros is a mask of the training mean.
+    """
+    with torch.no_grad():
+        if from_waveforms:
+            for op in chain.waveform_ops:
+                x = op(x, random)
+            x = chain.features(x)
+        x = chain.classifier.normaliser(x)
+        for op in chain.feature_ops:
+            x = op(x, random)
+        for mix in chain.mix_ops:
+            x, y = mix(x, y, random)
+    return x, y
+
+
+@torch.inference_mode()
+def predict(chain: Chain, batches: Batches, clips: np.ndarray) -> torch.Tensor:
+    """Logits of some clips, (n, n_classes) float32 on the CPU, without augmentation."""
+    chain.classifier.eval()
+    precision = batches.experiment.training.precision
+    out = []
+    for batch in batches.evaluate(clips):
+        with _autocast(precision, batches.device):
+            logits = chain.classifier(batch.x)
+        out.append(logits.float().cpu())
+    return torch.cat(out) if out else torch.empty(0, batches.targets.shape[1])
+
+
+def probabilities(logits: torch.Tensor, task: str) -> np.ndarray:
+    """Softmax for one label a clip, sigmoid for several; (n, n_classes) float64."""
+    wide = logits.double()
+    return (torch.softmax(wide, 1) if task == "multiclass" else torch.sigmoid(wide)).numpy()
+
+
+def _evaluate(chain: Chain, batches: Batches, clips: np.ndarray, prefix: str) -> dict[str, float]:
+    began = time.perf_counter()
+    logits = predict(chain, batches, clips)
+    targets = batches.corpus.targets[clips]
+    y = batches.targets[torch.as_tensor(clips, device=batches.device)]
+    loss = float(chain.loss(logits.to(batches.device), y))
+    scores = probabilities(torch.nan_to_num(logits), batches.corpus.task)
+    row = {f"{prefix}loss": loss}
+    row |= {f"{prefix}{k}": v for k, v in evaluate(scores, targets, batches.corpus.task).overall.items()}
+    row["time/evaluate_seconds"] = time.perf_counter() - began
+    return row
+
+
+def _resume(
+    experiment: Experiment,
+    chain: Chain,
+    optimizer: torch.optim.Optimizer,
+    ema: _Average | None,
+    store: CheckpointStore,
+    result: Fit,
+) -> None:
+    checkpoint = _take_up(experiment, chain, store, result)
+    if checkpoint is None:
+        return
+    load_optimizer_state(optimizer, checkpoint.part("optimizer"), checkpoint.state["optimizer"])
+    if ema:
+        ema.load(checkpoint.part("ema"))
+
+
+def _take_up(experiment: Experiment, chain: Chain, store: CheckpointStore, result: Fit) -> Checkpoint | None:
+    """Put the weights and the history of the store's checkpoint in place; the checkpoint, None where there is none."""
+    found = store.load()
+    if found is None:
+        return None
+    checkpoint, folder = found
+    state = checkpoint.state
+    if state["experiment"] != experiment.digest():
+        raise ConfigError(
+            f"{folder}: this checkpoint belongs to another experiment ({state['experiment'][:12]}, asked {experiment.digest()[:12]})"
+        )
+    chain.classifier.load_state_dict(checkpoint.part("model"))
+    result.history = state["history"]
+    result.best_epoch, result.best_value = (
+        state["best_epoch"],
+        state["best_value"] if state["best_epoch"] >= 0 else math.nan,
+    )
+    result.resumed_from = state["epoch"]
+    if result.best_epoch >= 0:
+        store.adopt(result.best_epoch, folder)
+    return checkpoint
+
+
+def _checkpoint(
+    experiment: Experiment,
+    batches: Batches,
+    chain: Chain,
+    optimizer: torch.optim.Optimizer,
+    ema: _Average | None,
+    result: Fit,
+) -> Checkpoint:
+    tensors = {f"model.{k}": v for k, v in chain.classifier.state_dict().items()}
+    moments, plain = optimizer_state(optimizer)
+    tensors |= {f"optimizer.{k}": v for k, v in moments.items()}
+    if ema:
+        tensors |= {f"ema.{k}": v for k, v in ema.values.items()}
+    state: dict[str, Any] = {
+        "epoch": len(result.history) - 1,
+        "experiment": experiment.digest(),
+        "data": batches.corpus.digest,
+        "split": batches.split.digest,
+        "history": result.history,
+        "best_epoch": result.best_epoch,
+        "best_value": result.best_value if result.best_epoch >= 0 else None,
+        "optimizer": plain,
+    }
+    return Checkpoint(tensors, state)
+
+
+def _fit_closed_form(
+    experiment: Experiment, chain: Chain, batches: Batches, store: CheckpointStore, result: Fit
+) -> None:
+    """A model that is fitted at once: one epoch, one checkpoint. One that has been fitted is not fitted again."""
+    if _take_up(experiment, chain, store, result) is not None:
+        return
+    began = time.perf_counter()
+    train = batches.split.train
+    with torch.no_grad():
+        x = torch.cat([chain.classifier.normaliser(b.x) for b in batches.evaluate(train)])
+    y = batches.targets[torch.as_tensor(train, device=batches.device)]
+    solve: Callable[..., Any] = chain.classifier.model.fit_closed_form  # type: ignore[assignment]
+    batches.watch.call(
+        "fitting the model", lambda: solve(x.cpu(), y.cpu(), None, experiment.seed, task=batches.corpus.task)
+    )
+    seconds = time.perf_counter() - began
+    row = _evaluate(chain, batches, train, "train/")
+    row = {k: row[k] for k in ("train/loss", "train/accuracy") if k in row}
+    row |= {"lr": 0.0, "time/train_seconds": seconds, "time/samples_per_second": len(train) / seconds}
+    row |= _evaluate(chain, batches, batches.split.validation, "val/")
+    row[FINISHED_AT] = time.time()
+    result.history = [row]
+    result.best_epoch, result.best_value = 0, row[experiment.training.metric]
+    best = Checkpoint(_copy(chain.classifier.state_dict()), {"epoch": 0, "value": result.best_value})
+    state = {"epoch": 0, "experiment": experiment.digest(), "data": batches.corpus.digest, "split": batches.split.digest,
+             "history": result.history, "best_epoch": 0, "best_value": result.best_value, "optimizer": {}}  # fmt: skip
+    store.save(Checkpoint({f"model.{k}": v for k, v in best.tensors.items()}, state), best)
+
+
+def _patience_spent(result: Fit, patience: int | None) -> bool:
+    return patience is not None and result.best_epoch >= 0 and len(result.history) - 1 - result.best_epoch >= patience
+
+
+def _autocast(precision: Any, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=choose_precision(precision, device) == "bf16")
+
+
+def _copy(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: v.detach().clone() for k, v in state.items()}
+
+
+class _Average:
+    """An exponential moving average of all weights and buffers (integers are copied)."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = _copy(module.state_dict())
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.values[name].lerp_(value, 1 - self.decay)
+            else:
+                self.values[name].copy_(value)
+
+    def load(self, values: dict[str, torch.Tensor]) -> None:
+        for name, value in values.items():
+            self.values[name].copy_(value)
+
+
+@contextmanager
+def _weights_of(module: nn.Module, ema: _Average | None) -> Iterator[None]:
+    """Within the context the module holds the averaged weights, where there are any."""
+    if ema is None:
+        yield
+        return
+    own = _copy(module.state_dict())
+    module.load_state_dict(ema.values)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)

@@ -1,0 +1,531 @@
+"""Suites: what a declaration refuses, what the contract refuses, and that a grid is resumed, extended and told rightly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audio_cls.ablation import contract, record
+from audio_cls.ablation.contract import check_plan, check_records, optimiser_steps, present, undeclared
+from audio_cls.ablation.declaration import Ablation
+from audio_cls.ablation.predictions import pooled_by_seed, read_cell_scores
+from audio_cls.ablation.results import bootstrap_arms, summarise
+from audio_cls.ablation.running import open_suite, reopen_suite, results, start_suite
+from audio_cls.components.models.cnn4 import Cnn4
+from audio_cls.core.errors import UserError
+from audio_cls.core.workspace import Workspace
+from audio_cls.data.corpus import Corpus
+from audio_cls.experiment import Experiment
+from audio_cls.metrics.classification import evaluate
+from audio_cls.runs.grid import read_state, run_item, write_state
+from audio_cls.runs.preparation import Runtime
+from audio_cls.tracking import Tracker
+from audio_cls.training.predictions import read_scores, scores_csv
+
+SMALL = {
+    "data.corpus": "tones", "data.split": "folds", "data.sample_rate": 8000, "data.clip_seconds": 1.0, "features.n_fft": 256, "features.hop_length": 128,
+    "features.n_mels": 16, "training.batch_size": 8, "training.epochs": 2, "optimizer.lr": 0.01, "model.widths": (4, 8),
+    "training.precision": "fp32",
+}  # fmt: skip
+BASE = Experiment().override(SMALL)
+ARMS: dict[str, dict[str, Any]] = {"plain": {}, "mixup": {"augment.mixup.alpha": 0.4}}
+
+
+def ablation(**changes: Any) -> Ablation:
+    given: dict[str, Any] = {
+        "name": "suite",
+        "base": BASE,
+        "reference": "plain",
+        "arms": ARMS,
+        "seeds": range(2),
+        "folds": (1, 2),
+    }
+    return Ablation(**{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def corpus(tones_corpus: Path) -> Corpus:
+    return Corpus.open(tones_corpus)
+
+
+# -- the declaration --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "a/b"}, "'a/b' cannot name a suite"),
+        ({"arms": {"plain": {}, "x y": {"seed": 3}}}, "'x y' cannot name an arm"),
+        ({"arms": {"plain": {}}}, "two arms"),
+        ({"reference": "plane"}, "Did you mean 'plain'"),
+        ({"arms": {"plain": {}, "b": {"augment.mixupp": "on"}}}, "arm 'b'.*Did you mean 'mixup'"),
+        ({"arms": {"plain": {}, "b": {"optimizer.lrr": 1.0}}}, "arm 'b'.*Did you mean 'optimizer.lr'"),
+        ({"arms": {"plain": {}, "b": {"optimizer.lr": -1.0}}}, "arm 'b'.*greater than 0"),
+        ({"arms": {"plain": {}, "b": {"model": "logistic_regression"}}}, "arm 'b'.*takes embedding"),
+        ({"arms": {"plain": {}, "b": {"training.epochs": 2}}}, "same experiment as the reference"),
+        ({"metric": "val/macro_f2"}, "macro_f1"),
+        ({"metric": ()}, r"metric=\(\): expected a metric such as 'val/macro_f1'"),
+        ({"metric": 3}, "metric=3: expected a name"),
+        ({"metric": (3,)}, "3 is none"),
+        ({"metric": "test/macro_f1"}, "validation data"),
+        ({"metric": "val/loss", "select": "best"}, "make them equal"),
+        ({"select": "first"}, "Allowed: best, last"),
+        ({"unit": "steps"}, "needs budget"),
+        ({"budget": 0}, "1 or more"),
+        ({"seeds": (1, 1)}, "distinct"),
+        ({"seeds": ()}, "distinct"),
+        ({"seeds": 3}, "distinct numbers from 0 on, for example range"),
+        ({"folds": "some"}, "folds='some': expected distinct numbers"),
+        ({"folds": (10**30,)}, "expected distinct numbers"),
+        ({"arms": {"plain": {}, "b": None}}, "arm 'b': expected a dictionary of dotted keys"),
+        ({"arms": ["plain", "b"]}, "arms must be a dictionary"),
+        ({"margin": "x"}, "margin='x'"),
+        ({"differs": "budgets"}, "Did you mean 'budget'"),
+        ({"differs": ("budgets",)}, "Did you mean 'budget'"),
+        ({"base": BASE.override({"data.split.kind": "official"})}, "has no folds.*k_fold, leave_one_group_out"),
+        ({"base": BASE.override({"data.split.kind": "grouped"}), "folds": "all"}, "range"),
+    ],
+    ids=str,
+)
+def test_a_declaration_that_does_not_hold(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=f"(?s){said}"):
+        ablation(**changes)
+
+
+def test_a_declaration_does_not_change_after_it_is_made() -> None:
+    arms = {"plain": {}, "b": {"optimizer.lr": 0.1}}
+    made = ablation(arms=arms)
+    arms["b"]["optimizer.lr"] = 0.2
+    assert made.arm("b").optimizer.lr == 0.1
+    with pytest.raises(TypeError):
+        made.arms["c"] = {}  # type: ignore[index]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.name = "x"  # type: ignore[misc]
+    assert record.restore(
+        record.SuiteState("suite", made.identity(), "tones", "d", list(made.seeds), [1, 2])
+    ).identity() == made.identity()  # fmt: skip
+
+
+def test_the_grid_gives_every_arm_a_run_before_any_a_second(corpus: Corpus) -> None:
+    plan = check_plan(ablation(folds="all"), corpus)
+    places = [(p.seed, p.fold, p.arm) for p in plan.cells]
+    assert places == [(s, f, a) for s in range(2) for f in range(1, 6) for a in ARMS]
+    assert all(p.experiment.seed == p.seed and p.experiment.data.split.test_fold == p.fold for p in plan.cells)  # type: ignore[attr-defined]
+    assert plan.test_to_train == pytest.approx(1 / 3)  # one fold validates, three train
+
+
+# -- the contract before the first run --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "arm", "hidden"),
+    [
+        ({}, {"optimizer.kind": "sgd"}, ["optimizer.lr", "optimizer.weight_decay"]),
+        ({}, {"optimizer": {"kind": "sgd", "lr": 0.01}}, ["optimizer.weight_decay"]),
+        ({"loss.class_weights": "inverse"}, {"loss.kind": "focal"}, ["loss.class_weights"]),
+        ({}, {"optimizer.kind": "sgd", "optimizer.lr": 0.01, "optimizer.weight_decay": 0.01}, []),
+        ({}, {"augment.mixup": "on"}, []),
+        ({}, {"augment.mixup.alpha": 0.4}, []),
+        ({"augment.mixup.alpha": 0.4}, {"augment.mixup": "none"}, []),
+        ({"augment.mixup.alpha": 0.4}, {"augment.mixup": {"p": 0.5}}, ["augment.mixup.alpha"]),
+        ({}, {"augment": {"mixup": {}, "specaugment": {}}}, []),
+        ({"augment.mixup": "on"}, {"augment": {"specaugment": {}}}, []),
+        ({}, {"schedule.kind": "constant"}, []),
+        ({"schedule.warmup_epochs": 1.0}, {"schedule.kind": "constant"}, ["schedule.warmup_epochs"]),
+        ({}, {"model.kind": "cnn4"}, ["model.dropout", "model.widths"]),
+        ({}, {"model": Cnn4()}, []),
+    ],
+    ids=str,
+)
+def test_a_change_of_kind_hides_no_second_difference(
+    base: dict[str, Any], arm: dict[str, Any], hidden: list[str]
+) -> None:
+    made = ablation(base=BASE.override(base), arms={"plain": {}, "b": arm})
+    found = undeclared(made.arm("b"), made.arm("plain"), contract.declared_keys(arm))
+    assert sorted(found) == hidden
+    if hidden:
+        with pytest.raises(UserError, match=f"arm 'b'.*differs in more: {hidden[0]} is"):
+            contract.check_declaration(made)
+    else:
+        contract.check_declaration(made)
+
+
+def test_what_is_present_is_what_the_value_holds() -> None:
+    with_mixup = present(BASE.override({"augment.mixup.alpha": 0.4}))
+    assert with_mixup["augment.mixup"] == "on"
+    assert with_mixup["augment.mixup.alpha"] == 0.4
+    assert not any(key.startswith("augment") for key in present(BASE))
+    assert {k: v for k, v in BASE.flatten().items() if k in present(BASE) and v != "none"}.keys() <= present(
+        BASE
+    ).keys()
+
+
+@pytest.mark.parametrize("key", ["data.corpus", "data.split.test_fold", "data.split", "training.metric"])
+def test_arms_share_data_split_and_the_choice_of_the_epoch(key: str, corpus: Corpus) -> None:
+    value: Any = {"data.corpus": "x", "data.split.test_fold": 2, "data.split": {"kind": "grouped"}}.get(key, "val/loss")
+    with pytest.raises(UserError, match=f"overrides {key}"):
+        check_plan(ablation(arms={"plain": {}, "b": {key: value}}), corpus)
+
+
+@pytest.mark.parametrize(
+    "arm", [{"training.epochs": 3}, {"training.batch_size": 4}, {"sampling.kind": "repeat_factor", "sampling.threshold": 0.9}, {"training.early_stopping": 3}],
+    ids=str,
+)  # fmt: skip
+def test_unequal_budgets_are_refused_unless_declared(arm: dict[str, Any], corpus: Corpus) -> None:
+    made = ablation(arms={"plain": {}, "b": arm})
+    with pytest.raises(
+        UserError, match=r"arm 'b', seed 0, fold 1: unequal budgets: \d+ steps .*the reference 'plain': 6 steps"
+    ):
+        check_plan(made, corpus)
+    plan = check_plan(dataclasses.replace(made, differs=("budget",)), corpus)
+    assert ("declared to differ", "budget") in plan.terms
+
+
+def test_a_budget_in_steps_makes_batch_sizes_comparable(corpus: Corpus) -> None:
+    made = ablation(arms={"plain": {}, "b": {"training.batch_size": 3}}, budget=60, unit="steps")
+    plan = check_plan(made, corpus)
+    assert {(p.arm, p.steps, p.experiment.training.epochs) for p in plan.cells} == {("plain", 60, 20), ("b", 60, 10)}
+    with pytest.raises(UserError, match="unequal budgets"):  # 1 epoch of 3 steps and 1 epoch of 6
+        check_plan(dataclasses.replace(made, budget=3), corpus)
+
+
+def test_unequal_precision_is_refused(corpus: Corpus) -> None:
+    with pytest.raises(UserError, match="computes in bf16, the reference 'plain' in fp32"):
+        check_plan(ablation(arms={"plain": {}, "b": {"training.precision": "bf16"}}), corpus)
+
+
+def test_a_group_on_two_sides_is_refused(corpus: Corpus) -> None:
+    leaking = Corpus(corpus.directory, corpus.index)
+    torn = next(i for i in range(1, 30) if leaking.folds[i] != leaking.folds[0])
+    leaking.groups = tuple("one recording" if i in (0, torn) else g for i, g in enumerate(corpus.groups))
+    with pytest.raises(UserError, match=r"ablation 'suite', fold \d: .*'one recording' \(\w+ and \w+\)"):
+        check_plan(ablation(folds="all"), leaking)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "balanced", "repeat_factor"])
+@pytest.mark.parametrize("size", [1, 5, 7, 24, 25, 100])
+def test_steps_are_counted_as_batches_are_dealt(sampling: str, size: int, corpus: Corpus) -> None:
+    from audio_cls.training.batches import Batches
+
+    experiment = BASE.override({"sampling": sampling, "training.batch_size": size, "training.epochs": 3})
+    split = experiment.data.split.assign(corpus)
+    batches = Batches.__new__(Batches)
+    batches.experiment, batches.corpus, batches.split, batches.device = experiment, corpus, split, None  # type: ignore[assignment]
+    batches._order = experiment.sampling.build(corpus.targets[split.train])
+    batches.from_waveforms = False
+    seen = 0
+    batches.features = lambda clips, where: clips  # type: ignore[method-assign, assignment, return-value]
+    import torch
+
+    batches.targets = torch.from_numpy(corpus.targets)
+    batches.device = torch.device("cpu")
+    for epoch in range(3):
+        seen += len(list(batches.train(epoch)))
+    assert optimiser_steps(experiment, corpus.targets[split.train]) == seen
+
+
+@pytest.mark.parametrize("steps", [1, 20, 100, 450])
+def test_a_budget_in_steps_gives_the_nearest_number_of_epochs(steps: int) -> None:
+    """Also where epochs differ in length: those of repeat-factor sampling do."""
+    targets = np.eye(4, dtype=np.float32)[np.repeat(np.arange(4), [60, 20, 8, 2])]
+    experiment = BASE.override({"sampling.kind": "repeat_factor"})
+    epochs = contract._epochs_for(experiment, targets, steps)
+
+    def off(n: int) -> int:
+        return abs(optimiser_steps(experiment.override({"training.epochs": n}), targets) - steps)
+
+    assert all(off(epochs) <= off(n) for n in (epochs - 1, epochs + 1) if n >= 1)
+
+
+# -- a suite that has been run ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ran(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace where all but the last two cells of the suite have been run, in this process."""
+    workspace = Workspace(tmp_path_factory.mktemp("suite"))
+    shutil.copytree(tones_corpus, workspace.corpora / "tones")
+    file = workspace.root / "suite.py"
+    file.write_text("# the suite of these tests\n")
+    import torch
+
+    torch.set_num_threads(1)
+    tracker = Tracker(workspace)
+    suite = open_suite(ablation(), workspace, tracker, file, "cpu")
+    parent, arms = start_suite(suite, file)
+    runtime = Runtime(workspace, tracker, torch.device("cpu"))
+    for item in record.grid_items(suite.ablation, suite.plan, suite.corpus, suite.state.arms)[:-2]:
+        state = run_item(item, runtime, parent=parent.id, kind="cell")
+        assert state is not None
+        assert state.state == "COMPLETE", state.reason
+    for run in (*arms.values(), parent):
+        run.finish("INTERRUPTED")
+    return workspace
+
+
+@pytest.fixture
+def workspace(ran: Workspace, tmp_path: Path) -> Workspace:
+    shutil.copytree(ran.root, tmp_path / "copy")
+    return Workspace(tmp_path / "copy")
+
+
+def test_half_a_suite_is_reported(ran: Workspace) -> None:
+    result = results(reopen_suite("suite", ran, Tracker(ran)))[0]
+    assert result.state == "under way: 6 of 8 runs"
+    assert [(a.name, a.done, a.planned) for a in result.arms] == [("plain", 3, 4), ("mixup", 3, 4)]
+    comparison = result.arms[1].comparison
+    assert comparison is not None
+    assert (comparison.n, comparison.pairs.cells) == (3, ((0, 1), (0, 2), (1, 1)))
+    plain, mixup = result.arms[0].values, result.arms[1].values
+    assert comparison.pairs.differences == pytest.approx([mixup[c] - plain[c] for c in comparison.pairs.cells])
+    runs = Tracker(ran).runs(filter="tags.kind = 'cell'")
+    by_name = {r.name: r for r in runs}
+    assert plain[0, 2] == by_name["plain seed 0 fold 2"].metrics["last/macro_f1"]
+
+
+def test_mlflow_groups_cells_below_arms_below_the_suite(ran: Workspace) -> None:
+    runs = Tracker(ran).runs()
+    by_id = {r.run_id: r for r in runs}
+    cells = [r for r in runs if r.tags["kind"] == "cell"]
+    assert len(cells) == 6
+    keys = set(cells[0].params)
+    for cell in cells:
+        arm = by_id[str(cell.parent)]
+        suite = by_id[str(arm.parent)]
+        assert (arm.tags["kind"], suite.tags["kind"]) == ("arm", "suite")
+        assert cell.params["ablation.arm"] == arm.params["ablation.arm"] == cell.name.split()[0]
+        assert set(cell.params) == set(arm.params) == set(suite.params) == keys
+    pairs = {(c.params["ablation.arm"], c.tags["seed"], c.tags["fold"]): c.tags for c in cells}
+    assert pairs["plain", "0", "1"]["init.digest"] == pairs["mixup", "0", "1"]["init.digest"]
+    assert pairs["plain", "0", "1"]["order.digest"] == pairs["mixup", "0", "1"]["order.digest"]
+    assert pairs["plain", "0", "1"]["init.digest"] != pairs["plain", "1", "1"]["init.digest"]
+    assert pairs["plain", "0", "1"]["order.digest"] != pairs["plain", "1", "1"]["order.digest"]
+    assert pairs["plain", "0", "1"]["split.digest"] != pairs["plain", "0", "2"]["split.digest"]
+
+
+Change = Callable[[record.Recorded], record.Recorded]
+
+
+def _fact(**facts: str) -> Change:
+    new = {k.replace("__", "."): v for k, v in facts.items()}
+    return lambda r: dataclasses.replace(r, facts={**r.facts, **new}, tracked={**r.tracked, **new})
+
+
+def _experiment(key: str, value: Any) -> Change:
+    return lambda r: dataclasses.replace(r, experiment=Experiment.parse(r.experiment).override({key: value}).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_experiment("optimizer.lr", 0.02), "optimizer.lr is 0.02, declared is 0.01: a difference that no arm declares"),
+        (_experiment("training.epochs", 3), "training.epochs is 3, declared is 2"),
+        (_experiment("features.n_mels", 20), "features.n_mels is 20"),
+        (_experiment("seed", 7), "seed is 7"),
+        (_fact(data__digest="other"), "data is other"),
+        (_fact(split__digest="other"), "split is other"),
+        (_fact(init__digest="other"), "initial weights is other, its partner in 'plain' has"),
+        (_fact(order__digest="other"), "clip order of the first epoch is other"),
+        (_fact(metric__version="0"), "metric code is 0"),
+        (_fact(precision="bf16"), "precision is bf16"),
+        (_fact(device__kind="cuda"), "kind of device is cuda"),
+        (lambda r: dataclasses.replace(r, params={**r.params, "optimizer.lr": "0.5"}), "the parameter optimizer.lr in MLflow is 0.5"),
+        (lambda r: dataclasses.replace(r, tracked={**r.tracked, "data.digest": "other"}), "the tag data.digest in MLflow is other"),
+        (lambda r: dataclasses.replace(r, experiment={}), "declared"),
+    ],
+)  # fmt: skip
+def test_a_record_that_breaks_the_contract_is_refused(ran: Workspace, change: Change, said: str) -> None:
+    suite = reopen_suite("suite", ran, Tracker(ran))
+    records = record.read_records(suite.ablation, suite.plan, suite.corpus, ran, suite.tracker)
+    check_records(suite.ablation, suite.plan, records)
+    place = next(i for i, r in enumerate(records) if r.arm == "mixup")
+    records[place] = change(records[place])
+    with pytest.raises(UserError, match=r"arm 'mixup', seed 0, fold 1") as refused:
+        check_records(suite.ablation, suite.plan, records)
+    assert said in str(refused.value)
+
+
+def test_a_run_that_was_changed_on_disk_is_refused_when_reporting(workspace: Workspace) -> None:
+    folder = next(workspace.checkpoints.glob("runs/suite.mixup.seed0.fold1.*"))
+    state = read_state(folder)
+    state.experiment["loss"]["label_smoothing"] = 0.1
+    write_state(folder, state)
+    with pytest.raises(UserError, match=r"not comparable: arm 'mixup', seed 0, fold 1 .*loss.label_smoothing is 0.1"):
+        results(reopen_suite("suite", workspace, Tracker(workspace)))
+
+
+def test_a_suite_goes_on_only_as_it_was_declared(workspace: Workspace) -> None:
+    file, tracker = workspace.root / "suite.py", Tracker(workspace)
+    grown = open_suite(ablation(seeds=range(3)), workspace, tracker, file, "cpu")
+    assert len(grown.plan.cells) == 12
+    assert len(open_suite(ablation(seeds=(5,)), workspace, tracker, file, "cpu").plan.cells) == 12  # 0, 1 and 5
+    more = {**ARMS, "both": {"augment.mixup.alpha": 0.4, "augment.specaugment": "on"}}
+    assert len(open_suite(ablation(arms=more), workspace, tracker, file, "cpu").plan.cells) == 12
+    for changes, said in (
+        ({"base": BASE.override({"optimizer.lr": 0.02})}, r"base.optimizer.lr: 0.01 -> 0.02"),
+        ({"arms": {"plain": {}, "mixup": {"augment.mixup.alpha": 0.5}}}, r"arm 'mixup': .*0.4.* -> .*0.5"),
+        ({"metric": "val/accuracy"}, r"metric: \['val/macro_f1'\] -> \['val/accuracy'\]"),
+        ({"reference": "mixup"}, "reference: 'plain' -> 'mixup'"),
+    ):
+        with pytest.raises(UserError, match=f"(?s)another declaration.*{said}"):
+            open_suite(ablation(**changes), workspace, tracker, file, "cpu")
+
+
+def test_other_data_under_the_same_name_is_refused(workspace: Workspace) -> None:
+    index = workspace.corpora / "tones" / "index.json"
+    path = workspace.checkpoints / "suites" / "suite.json"
+    assert index.exists()
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "data": "0" * 64}))
+    with pytest.raises(UserError, match="data: tones 0000"):
+        open_suite(ablation(), workspace, Tracker(workspace), workspace.root / "suite.py", "cpu")
+    with pytest.raises(UserError, match="not comparable: the corpus"):
+        reopen_suite("suite", workspace, Tracker(workspace))
+
+
+def test_after_the_test_split_was_opened_a_suite_is_told_of_it_and_does_not_grow(workspace: Workspace) -> None:
+    tracker = Tracker(workspace)
+    [run] = [r for r in tracker.runs() if r.name == "mixup seed 1 fold 1"]
+    tracker.reopen(run.run_id).tags({"test.openings": "1", "test.first_opened": "2026-01-01"})
+    result = results(reopen_suite("suite", workspace, tracker))[0]
+    assert result.openings == ("arm 'mixup', seed 1, fold 1: opened 1 time(s), first 2026-01-01",)
+    with pytest.raises(UserError, match="cannot grow: its test split has been opened"):
+        open_suite(ablation(), workspace, tracker, workspace.root / "suite.py", "cpu")
+
+
+def test_a_failed_run_counts_against_its_arm(ran: Workspace) -> None:
+    suite = reopen_suite("suite", ran, Tracker(ran))
+    records = record.read_records(suite.ablation, suite.plan, suite.corpus, ran)
+    records[1] = dataclasses.replace(records[1], state="FAILED", reason="diverged")
+    arm = summarise(suite.ablation, suite.plan, records).arms[1]
+    assert arm.failed == (("arm 'mixup', seed 0, fold 1", "diverged"),)
+    assert arm.verdict is not None
+    assert arm.verdict.word == "cannot tell"
+    assert np.isnan(arm.values[0, 1])
+
+
+def test_an_unknown_suite_names_the_nearest(ran: Workspace) -> None:
+    with pytest.raises(UserError, match="Did you mean 'suite'"):
+        record.read_suite(ran, "suit")
+
+
+# -- stored predictions -----------------------------------------------------------------------------------------------
+
+
+def test_scores_survive_the_file(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).dirichlet(np.ones(3), 4)
+    path = tmp_path / "s.csv"
+    path.write_text(scores_csv(["a", 'b"', "c,d", "é"], values, ["x", "y", "z"]), encoding="utf-8")
+    found = read_scores(path)
+    assert (found.clips, found.classes) == (("a", 'b"', "c,d", "é"), ("x", "y", "z"))
+    np.testing.assert_allclose(found.values, values, rtol=1e-5)
+    path.write_text("clip,x,y\na,0.1,0.9\nb,0.2\n")
+    with pytest.raises(UserError, match="row 3"):
+        read_scores(path)
+
+
+def test_stored_predictions_give_the_recorded_figures(ran: Workspace) -> None:
+    suite = reopen_suite("suite", ran, Tracker(ran))
+    for recorded in record.read_records(suite.ablation, suite.plan, suite.corpus, ran)[:3]:
+        for select, figures in (("last", recorded.last), ("best", recorded.metrics)):
+            found = read_cell_scores(suite.tracker, str(recorded.run_id), suite.corpus, select)
+            assert found is not None
+            overall = evaluate(found.values, suite.corpus.targets[found.clips], "multiclass").overall
+            assert overall["macro_f1"] == pytest.approx(figures["macro_f1"])
+            assert overall["auc"] == pytest.approx(figures["auc"], abs=1e-3)
+
+
+def test_pooled_predictions_hold_each_clip_once(ran: Workspace) -> None:
+    from audio_cls.ablation.page import suite_report
+    from audio_cls.ablation.page_data import build_report
+
+    suite = reopen_suite("suite", ran, Tracker(ran))
+    result = results(suite)[0]
+    scores = result.scores
+    pooled = pooled_by_seed(scores["plain"], (1, 2))
+    assert list(pooled) == [0]  # fold 2 of seed 1 has not been run
+    assert sorted(set(pooled[0].clips.tolist())) == pooled[0].clips.tolist()
+    assert set(suite.corpus.folds[pooled[0].clips]) == {2, 3}  # the folds that validate where 1 and 2 test
+    intervals = bootstrap_arms(result, scores, suite.corpus, 100)
+    assert intervals["mixup"].n_units == 12
+    page = suite_report(build_report(result, suite.tracker, suite.corpus, scores, intervals))
+    assert "under way: 6 of 8 runs" in page
+    assert "mixup" in page
+
+
+# -- confirmation ------------------------------------------------------------------------------------------------------
+
+
+def test_configurations_are_ranked_again_by_their_fresh_runs(corpus: Corpus) -> None:
+    from audio_cls.ablation.confirmation import Candidate, confirm, grid
+    from audio_cls.runs.grid import RunState
+
+    chosen = [Candidate(t, v, BASE.override({"optimizer.lr": lr}), {}) for t, v, lr in ((7, 0.9, 0.1), (3, 0.8, 0.2))]
+    items, places = grid("s", chosen, corpus, 2, "all")
+    assert len(items) == 2 * 5 * 2
+    assert len({item.key for item in items}) == len(items)
+    worth = {0: 0.6, 1: 0.7}
+    states = [RunState(state="COMPLETE", metrics={"macro_f1": worth[p] + 0.01 * (s % 7)}) for p, (s, _) in places]
+    ranked = confirm(chosen, places, states, corpus, "val/macro_f1")
+    assert [(c.candidate.trial, c.rank) for c in ranked] == [(3, 1), (7, 2)]
+    assert ranked[1].mean.mean < 0.9
+    half = confirm(chosen, places, [s if p == 0 else RunState() for s, (p, _) in zip(states, places, strict=True)], corpus, "val/macro_f1")  # fmt: skip
+    assert [c.candidate.trial for c in half] == [7, 3]
+    items, places = grid("s", chosen[:1], corpus, 3, None)
+    states = [RunState(state="COMPLETE", metrics={"macro_f1": 0.6 + 0.1 * i}) for i in range(3)]
+    [alone] = confirm(chosen[:1], places, states, corpus, "val/macro_f1")
+    assert (alone.rank, alone.mean.n, alone.comparison) == (1, 3, None)
+    assert alone.mean.mean == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("words", [("ablate", "run"), ("study", "confirm"), ("study", "run"), ("train",)], ids=" ".join)
+def test_what_trains_takes_the_same_options(words: tuple[str, ...]) -> None:
+    from audio_cls.cli.app import cli
+
+    found: Any = cli
+    for word in words:
+        found = found.commands[word]
+    options = {option for parameter in found.params for option in parameter.opts}
+    assert {"--grace", "--tracking", "--device"} <= options
+    assert "--set" in options or words == ("study", "confirm")
+
+
+def test_the_options_of_a_suite_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--set` changes the base before the suite is opened."""
+    from audio_cls.ablation import running
+    from audio_cls.cli import ablation_commands
+    from audio_cls.core.workspace import Workspace
+
+    file = Path(__file__).parents[2] / "experiments" / "demo_imbalance.py"
+    seen: dict[str, Any] = {}
+
+    class Opened(Exception):
+        pass
+
+    def opening(ablation: Ablation, *words: Any) -> Any:
+        seen["base"] = ablation.base
+        raise Opened
+
+    monkeypatch.setattr(running, "open_suite", opening)
+    with pytest.raises(Opened):
+        ablation_commands.run_command(
+            Workspace(tmp_path), file, workers=1, seeds=None, retry=False, device="cpu",
+            assignments=("optimizer.lr=0.125",),
+        )  # fmt: skip
+    assert seen["base"].optimizer.lr == 0.125
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "experiments").glob("*.py")), ids=lambda f: f.stem)
+def test_the_experiments_of_this_repository_keep_the_contract(file: Path) -> None:
+    from audio_cls.ablation.declaration import load_ablation
+
+    declared = load_ablation(file)
+    contract.check_declaration(declared)
+    assert f"audio-cls ablate run experiments/{file.name}" in file.read_text(encoding="utf-8")

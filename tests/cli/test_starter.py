@@ -1,0 +1,181 @@
+"""A newcomer's path: the README's own commands and files, and those that `audio-cls init` writes, on data of each layout."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from audio_cls.ablation.declaration import load_ablation
+from audio_cls.ablation.record import grid_items
+from audio_cls.ablation.running import Suite, open_suite
+from audio_cls.cli.starter import ablation_text, fit, study_text
+from audio_cls.cli.study_commands import open_parts
+from audio_cls.core.workspace import Workspace
+from audio_cls.data.corpus import Corpus
+from audio_cls.queue.worker import run_worker
+from audio_cls.runs.grid import run_item
+from audio_cls.runs.preparation import Runtime, check_fits
+from audio_cls.study.launches import Launch
+from audio_cls.study.search import study_identity, trial_objective
+from audio_cls.tracking import Tracker
+from tests.commands import call, run
+from tests.runs.test_resolve import make_corpus
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+LAYOUTS = ("folder", "groups", "splits", "folds")
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus of each layout, and an imbalanced one of several labels a clip."""
+    root = tmp_path_factory.mktemp("starter")
+    for layout in LAYOUTS:
+        make_corpus(root, layout=layout)
+        shutil.rmtree(root / "source")
+    make_several(root)
+    return root / "corpora"
+
+
+def make_several(root: Path) -> None:
+    from audio_cls.data import sources
+    from audio_cls.data.packing import prepare
+    from audio_cls.data.sources.synthetic import Synthetic, generate
+
+    settings = Synthetic(n_clips=40, clip_seconds=0.5, sample_rate=8000, task="multilabel", imbalance=6.0)
+    generate(settings, root / "several", workers=1)
+    prepare(sources.read(root / "several"), root / "corpora" / "several", sample_rate=8000, workers=1)
+
+
+def readme_file(start: str) -> str:
+    """The Python file in the README that begins with this comment."""
+    block = re.search(rf"(?m)^    {re.escape(start)}\n((?:    .*\n|\n)+)", README.read_text(encoding="utf-8"))
+    assert block, start
+    return "\n".join(line[4:] for line in block[1].splitlines())
+
+
+def readme_commands() -> list[list[str]]:
+    """The commands of "Your own data", each as its words after `audio-cls`."""
+    section = README.read_text(encoding="utf-8").split("## Your own data")[1].split("\n## ")[0]
+    return [shlex.split(line, comments=True)[1:] for line in section.splitlines() if line.startswith("    audio-cls ")]
+
+
+def place(corpora: Path, root: Path, layout: str) -> Workspace:
+    """A workspace with one of the corpora under the name `mine`."""
+    shutil.copytree(corpora / layout, root / "corpora" / "mine")
+    return Workspace(root)
+
+
+def suite_of(workspace: Workspace, file: Path) -> Suite:
+    return open_suite(load_ablation(file), workspace, Tracker(workspace), file, "cpu")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_files_of_the_readme_fit_every_layout(layout: str, corpora: Path, tmp_path: Path) -> None:
+    workspace = place(corpora, tmp_path, layout)
+    for name in ("studies/mine_cnn4.py", "experiments/mine_mixup.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(readme_file(f"# {name}"))
+    study, corpus, opened = open_parts(workspace, Launch(tmp_path / "studies" / "mine_cnn4.py"), None)
+    trial = opened.ask()
+    check_fits(study.experiment(study.overrides(trial)), corpus)  # type: ignore[arg-type]
+    suite = suite_of(workspace, tmp_path / "experiments" / "mine_mixup.py")
+    assert len(suite.plan.cells) == 3 * 3 * (1 if layout == "splits" else 5)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_readme_run_as_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+    import soundfile as sf
+
+    rng = np.random.default_rng(0)
+    rows = ["path,label,group"]
+    for label in ("low", "high"):
+        for i in range(12):
+            path = tmp_path / "sounds" / f"{label}{i}.wav"
+            path.parent.mkdir(exist_ok=True)
+            sf.write(path, 0.1 * rng.standard_normal(3000) * (1 if label == "low" else 3), 8000)
+            rows.append(f"{path.name},{label},speaker{i % 6}")
+    (tmp_path / "sounds" / "clips.csv").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    printed, seen = readme_commands(), []
+    small = ["--set", "training.epochs=1", "--set", "model.widths=[4]"]
+    runs = {"train": small, "study run": [*small, "--trials", "1", "--workers", "1"]}
+    for words in printed:
+        words = [str(tmp_path / "sounds" / "clips.csv") if word.startswith("PATH/TO") else word for word in words]
+        name = next((known for known in (*runs, "data prepare", "init") if " ".join(words).startswith(known)), None)
+        if name in runs:
+            fewer = ["--folds", "1"] if "--folds" in words else []
+            run(tmp_path, *words, *runs[name], *fewer)
+        elif name is not None:
+            call(capsys, tmp_path, *words)
+        seen += [name] if name else []
+    assert seen == ["data prepare", "train", "init", "study run", "train", "train"]
+    assert len(suite_of(Workspace(tmp_path), tmp_path / "experiments" / "mine.py").plan.cells) > 10
+
+
+def test_init_writes_both_files_or_none_and_overwrites_nothing(
+    corpora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(corpora, tmp_path, "folder")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    mine = tmp_path / "experiments" / "mine.py"
+    mine.write_text("# my own work\n")
+    assert "experiments/mine.py: there already" in call(capsys, tmp_path, "init", "mine", code=2)
+    assert mine.read_text() == "# my own work\n"
+    assert not (tmp_path / "studies").exists()
+    said = call(capsys, tmp_path, "init", "mine", "--force")
+    assert "audio-cls study run studies/mine.py" in said
+    assert "ABLATION" in mine.read_text()
+    assert "Did you mean 'mine'?" in call(capsys, tmp_path, "init", "mime", code=2)
+
+
+def test_a_corpus_named_like_a_module_does_not_hide_it(corpora: Path) -> None:
+    corpus = Corpus.open(corpora / "folder")
+    assert fit(corpus, "json").stem == "json-corpus"
+    assert fit(corpus, "torch").stem == "torch-corpus"
+    assert fit(corpus, "digits").stem == "digits"
+
+
+def test_the_files_are_fitted_to_the_data(corpora: Path) -> None:
+    plain, several = (fit(Corpus.open(corpora / name), "mine") for name in ("groups", "several"))
+    assert "class_weights" not in study_text(plain)
+    assert '"class-weights"' in ablation_text(several)
+    assert several.base["loss"] == {"kind": "bce"}
+    assert several.base["training"]["metric"] == "val/map"
+    assert plain.base["data"]["clip_seconds"] < 1
+    assert "A guess at the cost" in study_text(plain)
+    for text in (study_text(plain), ablation_text(several)):
+        compile(text, "mine.py", "exec")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["folder", "splits", "several"])
+def test_a_trial_and_a_cell_of_the_files_that_init_writes_are_trained(
+    layout: str, corpora: Path, tmp_path: Path
+) -> None:
+    workspace = place(corpora, tmp_path, layout)
+    fitted = fit(Corpus.open(tmp_path / "corpora" / "mine"), "mine")
+    study_file, suite_file = tmp_path / "study.py", tmp_path / "suite.py"
+    study_file.write_text(study_text(fitted))
+    suite_file.write_text(ablation_text(fitted))
+    runtime = Runtime(workspace, Tracker(workspace), torch.device("cpu"))
+    launch = Launch(study_file, ("training.epochs=1",))
+    study, corpus, _ = open_parts(workspace, launch, None)
+    objective = trial_objective(runtime, study, None, study_file)
+    report = run_worker(study, workspace.root, 1, objective, identity=study_identity(corpus))
+    assert report.ended == {"COMPLETE": 1}
+    suite = suite_of(workspace, suite_file)
+    item = grid_items(suite.ablation, suite.plan, suite.corpus, {})[-1]
+    item.experiment["training"]["epochs"] = 1
+    state = run_item(item, runtime, parent=None, kind="cell")
+    assert state is not None
+    assert state.state == "COMPLETE"

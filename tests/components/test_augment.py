@@ -1,0 +1,254 @@
+"""One contract for every registered augmentation, and what each of them promises beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from audio_cls.components.augment import Augment, Augmentation, Gain, Mixup, Noise, SpecAugment, TimeRoll, TimeShift
+from audio_cls.core.config import ConfigError
+
+RATE, HOP = 16000, 256
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+KINDS = sorted(Augmentation.members())
+SHAPES = {"waveform": (3000,), "spectrogram": (1, 64, 100), "mix": (1, 64, 100)}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_for(config: Augmentation, batch: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(batch, *SHAPES[config.domain], generator=generator(seed)).to(dtype)
+
+
+def apply(config: Augmentation, x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    op = config.build(RATE, HOP)
+    if config.domain != "mix":
+        return op(x, random)
+    y = torch.nn.functional.one_hot(torch.arange(len(x)) % 5, 5).float().to(x.device)
+    before = y.clone()
+    mixed, soft = op(x, y, random)
+    assert torch.equal(y, before)
+    assert soft.shape == y.shape
+    assert soft.dtype == y.dtype
+    torch.testing.assert_close(soft.sum(1), torch.ones(len(x), device=x.device))
+    return mixed
+
+
+def make(kind: str, **fields: Any) -> Augmentation:
+    config = Augmentation.members()[kind].parse(fields)
+    assert isinstance(config, Augmentation)
+    return config
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_shape_dtype_device_and_input_are_kept(kind: str, batch: int, device: str) -> None:
+    config = make(kind, p=1.0)
+    for dtype in (torch.float32, torch.float16):
+        x = batch_for(config, batch, dtype=dtype).to(device)
+        before = x.clone()
+        out = apply(config, x, generator())
+        assert (out.shape, out.dtype, out.device) == (x.shape, x.dtype, x.device)
+        assert torch.equal(x, before)
+        assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_generator_and_nothing_else_decides(kind: str) -> None:
+    config = make(kind, p=1.0)
+    x = batch_for(config, 16)
+    torch.manual_seed(1)
+    first = apply(config, x, generator(3))
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert torch.equal(apply(config, x, generator(3)), first)
+    assert torch.equal(torch.get_rng_state(), state), "drew from the global generator"
+    assert not torch.equal(apply(config, x, generator(4)), first)
+    assert not torch.equal(first, x), "did nothing"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_p_is_the_share_of_clips_changed(kind: str) -> None:
+    untouched = make(kind, p=0.0)
+    x = batch_for(untouched, 16)
+    assert torch.equal(apply(untouched, x, generator()), x)
+    config = make(kind, p=0.25)
+    x = batch_for(config, 400)
+    changed = float((apply(config, x, generator()) != x).flatten(1).any(1).float().mean())
+    assert 0.15 < changed < 0.35
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_clip_draws_for_itself(kind: str) -> None:
+    config = make(kind, p=1.0)
+    one = batch_for(config, 1)
+    x = one.repeat(16, *[1] * (one.dim() - 1))
+    if config.domain == "mix":
+        x = x * torch.arange(1, 17).view(-1, *[1] * (x.dim() - 1))
+    out = apply(config, x, generator()).flatten(1)
+    assert len(torch.unique(out, dim=0)) > 8
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if make(k).domain != "waveform"])
+def test_memory_layout_does_not_matter(kind: str) -> None:
+    config = make(kind, p=1.0)
+    x = batch_for(config, 8)
+    expected = apply(config, x, generator())
+    frames_first = x.transpose(2, 3).contiguous().transpose(2, 3)
+    for other in (x.contiguous(memory_format=torch.channels_last), frames_first):
+        assert torch.equal(apply(config, other, generator()), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cuda_draws_as_the_cpu_does(kind: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA")
+    if kind == "noise":
+        pytest.skip("bulk noise comes from the device's own generator")
+    config = make(kind, p=0.7)
+    x = batch_for(config, 16)
+    torch.testing.assert_close(apply(config, x.cuda(), generator()).cpu(), apply(config, x, generator()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_domain_is_declared(kind: str) -> None:
+    assert make(kind).domain in SHAPES
+
+
+def test_the_set_has_a_canonical_order_and_one_row_of_keys() -> None:
+    both = Augment.parse({"noise": {}, "time_shift": {"p": 0.5}, "mixup": "on"})
+    assert [item.kind for item in both.items] == ["time_shift", "noise", "mixup"]
+    assert both == Augment.parse({"mixup": {}, "time_shift": {"p": 0.5}, "noise": "on"})
+    assert both.flatten().keys() == Augment().flatten().keys()
+    with pytest.raises(ConfigError, match="specaugment"):
+        Augment.parse({"spec_augment": {}})
+
+
+# -- each of them -------------------------------------------------------------------------------------------------
+
+
+def test_circular_shift_is_a_roll_and_zero_shift_leaves_silence() -> None:
+    x = torch.arange(1, 2001).float().repeat(32, 1)
+    circular = TimeShift(max_seconds=0.05).build(RATE, HOP)(x, generator())
+    silent = TimeShift(max_seconds=0.05, fill="zero").build(RATE, HOP)(x, generator())
+    seen = set()
+    for rolled, zeroed in zip(circular, silent, strict=True):
+        by = int((rolled == 1).nonzero())
+        by = by - 2000 if by > 1000 else by
+        seen.add(by)
+        assert abs(by) <= 800
+        assert torch.equal(rolled, x[0].roll(by))
+        expected = x[0].roll(by)
+        expected[: max(by, 0)] = 0
+        if by < 0:
+            expected[by:] = 0
+        assert torch.equal(zeroed, expected)
+    assert min(seen) < -300
+    assert max(seen) > 300
+
+
+def test_gain_stays_in_its_range() -> None:
+    x = torch.ones(500, 4)
+    db = 20 * torch.log10(Gain(db=(-12.0, 3.0)).build(RATE, HOP)(x, generator())[:, 0])
+    assert -12.001 <= float(db.min()) < -11
+    assert 2.5 < float(db.max()) <= 3.001
+
+
+def test_noise_has_the_asked_ratio_or_amplitude() -> None:
+    x = torch.sin(torch.arange(40000) * 0.05).repeat(6, 1) * torch.tensor([1, 0.1, 0.5, 0.01, 1, 0.0])[:, None]
+    added = Noise(snr_db=(20.0, 20.0), p=1.0).build(RATE, HOP)(x, generator()) - x
+    snr = 10 * torch.log10(x[:5].square().mean(1) / added[:5].square().mean(1))
+    torch.testing.assert_close(snr, torch.full((5,), 20.0), atol=0.15, rtol=0)
+    assert (added[5] == 0).all()
+    assert added.mean(1).abs().max() < 2e-3
+    amplitude = Noise(amplitude=(0.005, 0.005), p=1.0).build(RATE, HOP)(x, generator()) - x
+    torch.testing.assert_close(amplitude.std(1), torch.full((6,), 0.005), atol=2e-4, rtol=0)
+
+
+def test_time_roll_is_a_roll_within_its_reach() -> None:
+    x = torch.arange(200).float().expand(64, 1, 3, 200)
+    for seconds, most in ((0.16, 10), (None, 100)):
+        out = TimeRoll(max_seconds=seconds).build(RATE, HOP)(x, generator())
+        shifts = (out == 0).float().argmax(-1)
+        assert (shifts == shifts[:, :, :1]).all(), "all bands of a clip move together"
+        by = [n - 200 if n > 100 else n for n in shifts[:, 0, 0].tolist()]
+        assert max(abs(n) for n in by) <= most
+        assert max(abs(n) for n in by) > most * 0.8
+        for row, n in zip(out, by, strict=True):
+            assert torch.equal(row, x[0].roll(n, -1))
+
+
+def test_masks_have_the_asked_number_and_widths_uniformly() -> None:
+    x = torch.ones(4000, 1, 40, 120)
+    out = SpecAugment(n_time_masks=1, time_mask_frames=10, n_freq_masks=0).build(RATE, HOP)(x, generator())
+    assert (out == out[:, :, :1]).all(), "a time mask spans all bins"
+    masked = (out[:, 0, 0] == 0).int()
+    width = masked.sum(1)
+    counts = torch.bincount(width, minlength=11)
+    assert len(counts) == 11
+    assert counts.min() > 4000 / 11 * 0.75
+    edges = (masked.diff(dim=1, prepend=torch.zeros(4000, 1, dtype=torch.int32)) == 1).sum(1)
+    assert edges.max() == 1, "one mask, in one piece"
+    assert (masked.float().mean(0)[20:100] - 5 / 115).abs().max() < 0.02
+    both = SpecAugment(n_time_masks=3, time_mask_frames=7, n_freq_masks=2, freq_mask_bins=5).build(RATE, HOP)(
+        x, generator()
+    )[:, 0]
+    assert (both == 0).all(1).sum(1).max() <= 21
+    assert (both == 0).all(2).sum(1).max() <= 10
+    assert (both == 0).all(1).sum(1).max() > 14
+
+
+def test_masks_wider_than_the_clip_leave_half_of_it_and_none_changes_nothing() -> None:
+    x = torch.ones(50, 1, 8, 6)
+    out = SpecAugment(n_time_masks=1, time_mask_frames=500, n_freq_masks=1, freq_mask_bins=500).build(RATE, HOP)(
+        x, generator()
+    )
+    assert out.sum((1, 2, 3)).min() >= 12
+    assert torch.equal(SpecAugment(n_time_masks=0, n_freq_masks=0).build(RATE, HOP)(x, generator()), x)
+
+
+def test_masks_can_be_filled_with_the_mean_of_the_clip() -> None:
+    x = torch.randn(8, 1, 40, 120) + torch.arange(8).view(-1, 1, 1, 1)
+    out = SpecAugment(fill="mean").build(RATE, HOP)(x, generator())
+    zero = SpecAugment(fill="zero").build(RATE, HOP)(x, generator())
+    for clip in range(8):
+        changed = out[clip] != x[clip]
+        assert torch.equal(changed, zero[clip] == 0)
+        torch.testing.assert_close(out[clip][changed], x[clip].mean().expand(int(changed.sum())))
+
+
+def test_mixup_mixes_inputs_and_targets_by_the_same_share() -> None:
+    y = torch.eye(64)
+    x = y[:, None, None, :] * 10
+    mixed, soft = Mixup(alpha=0.4).build(RATE, HOP)(x, y, generator())
+    torch.testing.assert_close(mixed[:, 0, 0] / 10, soft)
+    assert ((soft > 0).sum(1) <= 2).all()
+    own = soft.diagonal()
+    assert own.min() < 0.2
+    assert own.max() > 0.8
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_mixup_draws_from_the_beta_distribution(alpha: float) -> None:
+    n = 4000
+    x, y = torch.zeros(n, 1), torch.zeros(n, 2)
+    x[: n // 2], y[: n // 2, 0], y[n // 2 :, 1] = 1, 1, 1
+    op = Mixup(alpha=alpha).build(RATE, HOP)
+    shares = op(torch.eye(500), torch.eye(500), generator())[0].diagonal().numpy()
+    assert abs(shares.mean() - 0.5) < 0.06
+    assert shares.var() == pytest.approx(0.25 / (2 * alpha + 1), rel=0.2)
+    mixed, soft = op(x, y, generator())
+    np.testing.assert_allclose(mixed[:, 0], soft[:, 0], atol=1e-6)
+
+
+def test_a_range_upside_down_is_refused() -> None:
+    with pytest.raises(ConfigError, match="low to high"):
+        Gain.parse({"db": (6.0, -6.0)})
+    with pytest.raises(ConfigError, match=r"mixup.alpha"):
+        Augment.parse({"mixup": {"alpha": 0.0}})

@@ -1,0 +1,96 @@
+"""Schedules against torch's own, and optimisers whose state survives a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from audio_cls.components.optim import Constant, Cosine, OneCycle, Optimizer, Plateau, Schedule, Step
+from audio_cls.training.checkpoint import load_optimizer_state, optimizer_state
+
+EPOCHS = 20
+
+
+def torch_curve(make: Any, lr: float = 1.0, steps: int = EPOCHS) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    schedule = make(optimizer)
+    out = []
+    for _ in range(steps):
+        out.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (Cosine(), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, EPOCHS)),
+        (Cosine(final=0.1), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, EPOCHS, eta_min=0.1)),
+        (Step(step_epochs=7, gamma=0.3), lambda o: torch.optim.lr_scheduler.StepLR(o, 7, 0.3)),
+        (Constant(), lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.0)),
+    ],
+)
+def test_parity_with_torch(ours: Schedule, theirs: Any) -> None:
+    assert [ours.factor(e, EPOCHS) for e in range(EPOCHS)] == pytest.approx(torch_curve(theirs), abs=1e-9)
+
+
+def test_one_cycle_parity() -> None:
+    """torch places its peak at step pct_start * total_steps - 1, ours at the share `rise` of all epochs."""
+    ours = OneCycle(rise=0.25)
+    theirs = torch_curve(
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1.0, total_steps=101, pct_start=26 / 101), steps=101
+    )
+    assert [ours.factor(e, 100) for e in range(101)] == pytest.approx(theirs, abs=1e-9)
+
+
+def test_plateau_parity() -> None:
+    losses = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.4, 0.4, 0.4, 0.4]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2)
+    ours = Plateau(gamma=0.5, patience=2)
+    history: list[dict[str, Any]] = []
+    for epoch, loss in enumerate(losses):
+        assert ours.factor(epoch, EPOCHS, history) == optimizer.param_groups[0]["lr"]
+        history.append({"val/loss": loss})
+        schedule.step(loss)
+
+
+@pytest.mark.parametrize("kind", sorted(Schedule.members()))
+def test_every_schedule_is_positive_and_warms_up(kind: str) -> None:
+    schedule = Schedule.members()[kind].parse({"warmup_epochs": 2.0})
+    history = [{"val/loss": 1.0, "train/loss": 1.0}] * EPOCHS
+    factors = [schedule.factor(e / 4, EPOCHS, history) for e in range(4 * EPOCHS)]
+    assert all(0 <= f <= 1 for f in factors)
+    assert factors[0] < 1e-6 < factors[1] < factors[4]
+
+
+@pytest.mark.parametrize("kind", sorted(Optimizer.members()))
+def test_optimiser_state_goes_through_a_checkpoint(kind: str) -> None:
+    def steps(model: torch.nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
+        for seed in seeds:
+            x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+
+    def fresh() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Flatten(), torch.nn.Linear(180, 2))
+        model = model.to(memory_format=torch.channels_last)
+        return model, Optimizer.members()[kind].parse({"lr": 0.01}).build(model.parameters())
+
+    whole, optimizer = fresh()
+    steps(whole, optimizer, range(6))
+    first, optimizer = fresh()
+    steps(first, optimizer, range(3))
+    tensors, plain = optimizer_state(optimizer)
+    saved = {k: v.clone().contiguous() for k, v in tensors.items()}
+    second, optimizer = fresh()
+    second.load_state_dict(first.state_dict())
+    load_optimizer_state(optimizer, saved, plain)
+    steps(second, optimizer, range(3, 6))
+    for a, b in zip(whole.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -1,0 +1,180 @@
+"""`predict`: faulty files beside good ones, damaged runs, weights that are not finite. One clear error each, never a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from audio_cls.cli import main
+from audio_cls.core.errors import UserError
+from audio_cls.core.workspace import Workspace
+from audio_cls.experiment import Experiment
+from audio_cls.inference.labeller import Labeller
+from audio_cls.runs.own_parts import read_recorded
+from audio_cls.tracking import RunInfo, Tracker
+from audio_cls.training import checkpoint
+from tests.commands import call
+from tests.own_parts import WORDS, as_new
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def workspace(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("predict")
+    (root / "corpora").mkdir()
+    (root / "corpora" / "tones").symlink_to(tones_corpus)
+    with as_new(), contextlib.redirect_stdout(io.StringIO()):
+        assert main(["--workspace", str(root), "train", *WORDS, "--name", "first"]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def info(workspace: Path) -> RunInfo:
+    return Tracker(Workspace(workspace)).resolve("first")
+
+
+@pytest.fixture(scope="module")
+def artifacts(workspace: Path, info: RunInfo) -> Path:
+    return Tracker(Workspace(workspace)).download(info.run_id, "experiment.json").parent
+
+
+@pytest.fixture
+def damaged(workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace, to be damaged."""
+    shutil.copytree(workspace, tmp_path / "w", symlinks=True)
+    return tmp_path / "w"
+
+
+@pytest.fixture
+def clips(tones_corpus: Path) -> Path:
+    return tones_corpus.parents[1] / "source" / "audio"
+
+
+def test_a_faulty_file_does_not_keep_the_others_from_their_labels(
+    workspace: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    words = [str(tmp_path / "missing.wav"), str(clips / "hum0.wav"), str(tmp_path / "broken.wav"), "x" * 5000, "a\0b"]
+    shown = call(capsys, workspace, "predict", "first", *words, code=1)
+    assert re.search(r"hum0\.wav: \w+ 0\.\d+", shown)
+    assert re.search(r"missing\.wav: .*missing", shown)
+    assert "broken.wav: " in shown
+    assert "4 of 5 files could not be labelled" in shown
+    shown = call(capsys, workspace, "predict", "first", "--json", *words[:2], code=1)
+    rows = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+    assert [set(row) for row in rows] == [{"path", "error"}, {"path", "labels"}]
+    assert "none of 1 file(s) could be read" in call(capsys, workspace, "predict", "first", words[0], code=2)
+
+
+def test_an_empty_path_is_not_the_current_folder(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "an empty path ('')" in call(capsys, workspace, "predict", "first", "", code=2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(
+    damaged: Path, clips: Path, value: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = damaged.glob("mlruns/**/weights/best.safetensors")
+    stored = checkpoint.read(path)
+    name = next(k for k, v in stored.tensors.items() if v.ndim == 4)
+    stored.tensors[name][0, 0, 0, 0] = value
+    checkpoint.write(path, stored.tensors, stored.state)
+    shown = call(capsys, damaged, "predict", "first", str(clips / "hum0.wav"), code=2)
+    assert f"best.safetensors: damaged: the weights {name} are not all finite numbers" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("experiment.json", "", "not an experiment in JSON"),
+        ("experiment.json", "[1", "not an experiment in JSON"),
+        ("experiment.json", '{"seed": 1}', "its digest is"),
+        ("experiment.json", "\0\0", "not an experiment in JSON"),
+        ("classes.json", "", "classes.json: damaged"),
+        ("classes.json", "{}", "classes.json: damaged: classes: Field required"),
+        ("classes.json", '{"classes": [], "task": "multiclass"}', "classes.json: damaged: classes"),
+        ("classes.json", '{"classes": ["a", "a", "b"], "task": "multiclass"}', "a class is named twice"),
+        ("classes.json", '{"classes": ["a", "b"], "task": "multiclass"}', "do not fit each other"),
+        ("classes.json", '{"classes": ["a", "b", "c"], "task": "ranking"}', "classes.json: damaged: task"),
+    ],
+)
+def test_a_damaged_run_is_one_message(
+    damaged: Path, clips: Path, name: str, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = damaged.glob(f"mlruns/**/{name}")
+    path.write_text(text, encoding="utf-8")
+    shown = call(capsys, damaged, "predict", "first", str(clips / "hum0.wav"), code=2)
+    assert said in shown
+    assert shown.count("\n") == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@st.composite
+def damage(draw: st.DrawFn, text: str) -> bytes:
+    """A JSON file with bytes flipped, cut short, or one of its values replaced or left out."""
+    how = draw(st.sampled_from(("flip", "cut", "replace", "remove")))
+    if how in ("flip", "cut"):
+        data = bytearray(text.encode())
+        place = draw(st.integers(0, len(data) - 1))
+        if how == "cut":
+            return bytes(data[:place])
+        data[place] ^= 1 << draw(st.integers(0, 7))
+        return bytes(data)
+    value = json.loads(text)
+    node, key = value, draw(st.sampled_from(sorted(value)))
+    while isinstance(node[key], dict) and node[key] and draw(st.booleans()):
+        node, key = node[key], draw(st.sampled_from(sorted(node[key])))
+    if how == "remove":
+        del node[key]
+    else:
+        node[key] = draw(JSON)
+    return json.dumps(value).encode()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["experiment.json", "classes.json"])
+def test_no_damage_ends_in_a_traceback(
+    data: st.DataObject, name: str, artifacts: Path, info: RunInfo, tmp_path: Path
+) -> None:
+    """A damaged file is refused, or (classes renamed, JSON laid out otherwise) means what it says."""
+    folder = tmp_path / "run"
+    if not folder.exists():
+        shutil.copytree(artifacts, folder)
+    original = (artifacts / name).read_bytes()
+    (folder / name).write_bytes(data.draw(damage(original.decode())))
+    try:
+        experiment = Experiment.from_json(read_recorded(folder / "experiment.json", info.tags["experiment.digest"]))
+        labeller = Labeller(folder, CPU, experiment)
+    except UserError:
+        return
+    finally:
+        (folder / name).write_bytes(original)
+    assert len(set(labeller.classes)) == 3
+    assert experiment.digest() == info.tags["experiment.digest"]
+    assert np.isfinite(labeller.scores(np.zeros(8000, dtype=np.float32))).all()
+
+
+def test_a_labeller_reads_its_own_experiment(artifacts: Path, clips: Path) -> None:
+    found: list[Any] = list(Labeller(artifacts, CPU).label([clips / "hum0.wav", clips / "nowhere.wav"]))
+    assert abs(found[0].scores.sum() - 1) < 1e-6
+    assert found[1].scores is None
+    assert "missing" in found[1].error or "no such file" in found[1].error
