@@ -53,7 +53,7 @@ def test_importing_costs_nothing_heavy() -> None:
 
 HOLDER = """
 import sys, time
-from audio_cls.workspace import Workspace
+from audio_cls.core.workspace import Workspace
 with Workspace(sys.argv[1]).lock("x"):
     print("held", flush=True)
     time.sleep(60)

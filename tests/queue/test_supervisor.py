@@ -31,8 +31,8 @@ ROOT = str(Path(__file__).resolve().parents[2])
 WORKER = f"import sys; sys.path.insert(0, {ROOT!r}); from tests.study_fakes import main; sys.exit(main(*sys.argv[1:]))"
 SUPERVISOR = f"""
 import sys; sys.path.insert(0, {ROOT!r})
-from tests.test_study_supervisor import command
-from audio_cls.study.supervisor import run_study
+from tests.queue.test_supervisor import command
+from audio_cls.queue.supervisor import run_study
 from pathlib import Path
 folder, trials, workers, seconds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 run_study(folder / "toy.py", folder, trials, workers, command(folder, trials, seconds), poll_seconds=0.1, grace_seconds=20)

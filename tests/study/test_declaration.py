@@ -84,7 +84,7 @@ def test_what_a_space_returns_is_checked() -> None:
         declare(space=lambda trial: ["x"]).overrides(None)
     with pytest.raises(UserError, match="key 3"):
         declare(space=lambda trial: {3: 1}).overrides(None)
-    with pytest.raises(UserError, match=r"study_declaration.py, line \d+\) failed: KeyError"):
+    with pytest.raises(UserError, match=r"test_declaration.py, line \d+\) failed: KeyError"):
         declare(space=lambda trial: {}["lr"]).overrides(None)
     with pytest.raises(ConfigError, match=r"model\.widht.*Did you mean 'model\.width'"):
         declare().experiment({"model.widht": 3})

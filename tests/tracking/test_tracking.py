@@ -719,7 +719,7 @@ def test_an_axis_that_would_hide_runs_is_left_out(workspace: Workspace) -> None:
 CREATE = """
 import sys, time
 from audio_cls.tracking import Tracker
-from audio_cls.workspace import Workspace
+from audio_cls.core.workspace import Workspace
 tracker = Tracker(Workspace(sys.argv[1]))
 run = tracker.start("e", sys.argv[2], kind="trial")
 run.epoch(0, {"loss": 1.0})
