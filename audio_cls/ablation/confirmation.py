@@ -17,8 +17,9 @@ import numpy as np
 
 from audio_cls.ablation.declaration import Cell
 from audio_cls.cli.study_commands import PARENT, open_by_name
-from audio_cls.core.console import count, progress, say, table
 from audio_cls.core.errors import UserError
+from audio_cls.core.formatting import count
+from audio_cls.core.notices import progress, say, table
 from audio_cls.core.stopping import GRACE_SECONDS
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus

@@ -11,8 +11,8 @@ from audio_cls.ablation.contract import check_plan
 from audio_cls.ablation.record import write_suite
 from audio_cls.ablation.running import Suite, tuned
 from audio_cls.core.config import Component
-from audio_cls.core.console import progress, say
 from audio_cls.core.errors import UserError
+from audio_cls.core.notices import progress, say
 from audio_cls.core.stopping import GRACE_SECONDS, StopRequest, Watch
 from audio_cls.experiment import Experiment
 

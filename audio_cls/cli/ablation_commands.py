@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from audio_cls.cli.commands import say_resolved
+from audio_cls.cli.console import progress, say, table
 from audio_cls.core.config import parse_assignment
-from audio_cls.core.console import progress, say, table
 from audio_cls.core.errors import UserError
 from audio_cls.core.stopping import GRACE_SECONDS
 from audio_cls.core.workspace import Workspace

@@ -15,13 +15,15 @@ import click
 
 from audio_cls import __version__
 from audio_cls.cli import ablations, data, experiments, studies
+from audio_cls.cli.console import ConsoleDisplay, say
 from audio_cls.cli.init import init
 from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
-from audio_cls.core.console import PrintableFormatter, say
 from audio_cls.core.disk import is_disk_full
 from audio_cls.core.errors import UserError
+from audio_cls.core.formatting import PrintableFormatter
 from audio_cls.core.interpreter import safe_environment
 from audio_cls.core.masking import hide_addresses
+from audio_cls.core.notices import install
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -76,6 +78,7 @@ for command in (
 def main(argv: list[str] | None = None) -> int:
     """Entry point: a user's error is one message and exit code 2, an interrupt exit code 130."""
     run: Callable[..., Any] = cli.main
+    install(ConsoleDisplay())
     if argv is None:
         _hide_passwords()
     # OpenMP's threads wait for each other in a busy loop by default: on cores that others use too, a run took twenty times as

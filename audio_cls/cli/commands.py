@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 
+from audio_cls.cli.console import say, table
 from audio_cls.core.config import parse_assignment
-from audio_cls.core.console import count, say, table
 from audio_cls.core.disk import DiskFull
 from audio_cls.core.errors import UserError
+from audio_cls.core.formatting import count
 from audio_cls.core.stopping import GRACE_SECONDS, StopRequest, Watch
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
@@ -130,7 +131,7 @@ def _train_one(workspace: Workspace, item: GridItem, file: Path | None, device: 
     metric = item.experiment["training"]["metric"]
     epochs = item.experiment["training"]["epochs"]
 
-    from audio_cls.core.console import progress
+    from audio_cls.cli.console import progress
 
     with StopRequest(grace=grace) as stop, progress(item.name) as tell:
         runtime = Runtime(workspace, Tracker(workspace), choose_device(device), watch=Watch(stop, tell.phase))
@@ -181,7 +182,7 @@ def _train_grid(
     device: str,
     grace: float,
 ) -> None:
-    from audio_cls.core.console import progress
+    from audio_cls.cli.console import progress
     from audio_cls.runs.preparation import mlflow_experiment
     from audio_cls.tracking import DatasetInfo, Tracker
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import click
 
+from audio_cls.cli.console import say
 from audio_cls.cli.options import Commands, workspace_of
-from audio_cls.core.console import say
 
 
 @click.group(cls=Commands)
@@ -28,8 +28,8 @@ def data() -> None:
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
 def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | None) -> None:
     """Make a data set of procedurally generated sounds in DIRECTORY (WAV files and a CSV)."""
+    from audio_cls.cli.console import progress
     from audio_cls.core.config import parse_assignment
-    from audio_cls.core.console import progress
     from audio_cls.data.sources.synthetic import Synthetic, generate
 
     config = Synthetic().override(dict(parse_assignment(a) for a in assignments))
@@ -96,7 +96,7 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
     """Decode, mix to mono, resample and pack SOURCE once. Interrupted, it goes on."""
     from dataclasses import replace
 
-    from audio_cls.core.console import progress, table
+    from audio_cls.cli.console import progress, table
     from audio_cls.core.names import check_name
     from audio_cls.data import sources
     from audio_cls.data.describe import shared_groups_notes
@@ -142,7 +142,7 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
 @click.pass_context
 def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
     """Class and fold counts, durations, sample rates, baselines."""
-    from audio_cls.core.console import table
+    from audio_cls.cli.console import table
     from audio_cls.data.describe import describe, shared_groups_notes
     from audio_cls.runs.preparation import open_corpus
 
@@ -164,7 +164,7 @@ def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
 @click.pass_context
 def data_verify(ctx: click.Context, name: str) -> None:
     """Check a corpus against its checksums."""
-    from audio_cls.core.console import progress
+    from audio_cls.cli.console import progress
     from audio_cls.runs.preparation import open_corpus
 
     corpus = open_corpus(workspace_of(ctx), name)

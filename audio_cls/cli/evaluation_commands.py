@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audio_cls.core.console import progress, say, table
+from audio_cls.cli.console import progress, say, table
 from audio_cls.core.errors import UserError
 from audio_cls.core.stopping import Watch
 from audio_cls.core.workspace import Workspace

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from audio_cls.cli.console import say
 from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, WITH, workspace_of
-from audio_cls.core.console import say
 from audio_cls.core.errors import UserError, did_you_mean
 
 
@@ -18,8 +18,8 @@ def keys(prefix: str) -> None:
     """The keys of an experiment: default, what each takes, what it is. PREFIX narrows them (optimizer, augment.mixup, ...).
 
     In a pipe a line for each key, with tabs between key, kinds, default, what it takes, and what it is."""
+    from audio_cls.cli.console import console
     from audio_cls.core.config_keys import merged
-    from audio_cls.core.console import console
     from audio_cls.experiment import Experiment
 
     everything = merged(Experiment.catalogue())

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audio_cls.cli.console import say
 from audio_cls.cli.study_commands import PARENT
-from audio_cls.core.console import say
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace, atomic_write
 

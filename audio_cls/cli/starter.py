@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from audio_cls.core.console import say
+from audio_cls.cli.console import say
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace, atomic_write
 from audio_cls.data.corpus import Corpus

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from audio_cls.cli.console import say
 from audio_cls.cli.options import (
     DEVICE,
     GRACE,
@@ -19,6 +20,8 @@ from audio_cls.cli.options import (
     Commands,
     workspace_of,
 )
+from audio_cls.core.errors import UserError
+from audio_cls.core.notices import is_interactive
 
 
 @click.group(cls=Commands)
@@ -102,9 +105,10 @@ def study_revive(ctx: click.Context, study_ref: str, **options: Any) -> None:
 @click.pass_context
 def study_export(ctx: click.Context, name: str, file: Path, with_data: bool, storage: str | None) -> None:
     """Write a study with its checkpoints and MLflow runs to one FILE; workers may go on meanwhile."""
-    from audio_cls.study.transfer.exporting import export_command
+    from audio_cls.study.transfer.exporting import export_study
 
-    export_command(workspace_of(ctx), name, file, storage=storage, with_data=with_data)
+    for line in export_study(workspace_of(ctx), name, file, storage=storage, with_data=with_data):
+        say(line)
 
 
 @study.command("import")
@@ -120,9 +124,10 @@ def study_import(
     """Take in a study that `study export` wrote, here or on another machine; then `study run` goes on.
 
     Its Python files are written to imported/NAME and listed; they are not run before you agree (--trust, here or later)."""
-    from audio_cls.study.transfer.importing import import_command
+    from audio_cls.study.transfer.importing import import_study
 
-    import_command(workspace_of(ctx), file, name=name, merge=merge, storage=storage, trust=trust)
+    for line in import_study(workspace_of(ctx), file, name=name, merge=merge, storage=storage, trust=trust):
+        say(line)
 
 
 @study.command("remove")
@@ -134,9 +139,21 @@ def study_import(
 @click.pass_context
 def study_remove(ctx: click.Context, name: str, yes: bool, with_runs: bool, storage: str | None) -> None:
     """Take a study out of the database; its MLflow runs and checkpoints stay. Refused while workers run it."""
-    from audio_cls.study.transfer.removal import remove_command
+    from audio_cls.queue.storage import open_storage
+    from audio_cls.study.transfer.removal import refuse_unknown, remove_study
 
-    remove_command(workspace_of(ctx), name, yes=yes, with_runs=with_runs, storage=storage)
+    workspace = workspace_of(ctx)
+    where = open_storage(storage or workspace.optuna_db, must_exist=True)
+    refuse_unknown(where, name)
+    if not yes:
+        kept = "its MLflow runs and checkpoints go with it" if with_runs else "its MLflow runs and checkpoints stay"
+        if not is_interactive():
+            raise UserError(f"study remove {name}: nobody is here to be asked; add --yes ({kept})")
+        if not click.confirm(f"Remove the study {name!r} from {where.shown}? {kept[0].upper()}{kept[1:]}."):
+            say("nothing was removed")
+            return
+    for line in remove_study(workspace, name, where, with_runs=with_runs):
+        say(line)
 
 
 @study.command("worker", hidden=True)

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audio_cls.cli.console import console, say, table
 from audio_cls.core.config import parse_assignment
-from audio_cls.core.console import console, count, say, table
 from audio_cls.core.errors import UserError
+from audio_cls.core.formatting import count
 from audio_cls.core.interpreter import python_command
 from audio_cls.core.workspace import Workspace, atomic_write
 from audio_cls.runs.own_parts import load_with

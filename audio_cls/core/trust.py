@@ -14,10 +14,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
-
-from audio_cls.core.console import is_interactive
 from audio_cls.core.errors import UserError
+from audio_cls.core.notices import confirm
 from audio_cls.core.workspace import Workspace, atomic_write
 
 __all__ = ["ensure_trusted", "imported_folder", "remove_imported", "write_imported"]
@@ -75,7 +73,7 @@ def ensure_trusted(file: Path, *, trust: bool = False) -> None:
     changed = " and have changed since you last agreed to run them" if folder.name in trusted else ""
     what = f"these Python files came with the archive of the study {folder.name!r}{changed}:\n{listed}\n"
     if not trust:
-        trust = is_interactive() and click.confirm(f"{what}Run them?", default=False, err=True)
+        trust = confirm(f"{what}Run them?")
     if not trust:
         raise UserError(
             f"{what}They are not run before you agree. Read them, then add --trust to `audio-cls study run {folder.name}`: it "

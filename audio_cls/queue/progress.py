@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from audio_cls.core.console import duration, printable
+from audio_cls.core.formatting import duration, printable
 from audio_cls.queue.status import Row, StudyStatus
 
 __all__ = ["Progress"]

@@ -12,7 +12,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from audio_cls.core.console import NARROWEST, count, duration, printable
+from audio_cls.core.formatting import count, duration, printable
 from audio_cls.queue.queue import Tally, is_finished
 from audio_cls.queue.storage import IDENTITY, StudyStorage, damage_told, load_study
 from audio_cls.queue.worker import TOTAL, reason_kind
@@ -20,6 +20,8 @@ from audio_cls.study.samplers import root_of
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+NARROWEST = 12  # columns that a text is cut down to, not further
 
 __all__ = [
     "Row",

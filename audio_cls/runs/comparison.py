@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isnan
 
 from audio_cls.ablation.predictions import CellScores, read_cell_scores
-from audio_cls.core.console import say, table
 from audio_cls.core.errors import UserError
+from audio_cls.core.notices import say, table
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, metric_function

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.core.console import progress, say, table
 from audio_cls.core.errors import UserError
+from audio_cls.core.notices import progress, say, table
 from audio_cls.core.stopping import Watch
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text

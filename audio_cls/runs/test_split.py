@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from audio_cls.core.console import say, table
 from audio_cls.core.errors import UserError
+from audio_cls.core.notices import say, table
 from audio_cls.metrics.baselines import baseline_name
 from audio_cls.metrics.bootstrap import Interval, figure_intervals
 from audio_cls.runs.evaluation import Scored, print_figures, print_findings, score_with_progress

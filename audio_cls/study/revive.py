@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audio_cls.core.console import say
 from audio_cls.core.errors import UserError
+from audio_cls.core.notices import say
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
 from audio_cls.study.pruned import Pruned, choose, queue_revival

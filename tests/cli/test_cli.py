@@ -196,7 +196,7 @@ def test_keys_are_a_line_each_in_a_pipe_and_folded_on_a_terminal(
     assert "model.widths\tsmall_cnn\t16,32,64\tint > 0, ...\tChannels of each block." in piped
     assert all(line.startswith("optimizer.") for line in call(capsys, tmp_path, "keys", "optimizer").splitlines())
 
-    monkeypatch.setattr("audio_cls.core.console.console", lambda: Console(force_terminal=True, width=80))
+    monkeypatch.setattr("audio_cls.cli.console.console", lambda: Console(force_terminal=True, width=80))
     shown = call(capsys, tmp_path, "keys").splitlines()
     assert max(map(len, shown)) <= 80
     assert {line.split("\t")[0] for line in piped} == {line.partition("=")[0] for line in shown if line[0] != " "}

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from audio_cls.core import console
-from audio_cls.core.console import Display, PrintableFormatter, count, printable, progress, say, table
+from audio_cls.cli import console
+from audio_cls.cli.console import Bars, progress, say, table
+from audio_cls.core.formatting import PrintableFormatter, count, printable
 from tests.commands import call
 
 
@@ -96,7 +97,7 @@ class Clock:
 
 def test_progress_in_a_pipe_says_what_is_done_and_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    display = Display("run", clock=clock)
+    display = Bars("run", clock=clock)
     for done in range(0, 1000, 10):
         display.phase("computing features", done, 1000)
         clock.now += 0.5
@@ -113,7 +114,7 @@ def test_progress_in_a_pipe_says_what_is_done_and_how_long_it_takes(capsys: pyte
 
 def test_an_estimate_counts_what_was_done_here(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    display = Display("run", clock=clock)
+    display = Bars("run", clock=clock)
     display(18, 40, "epochs")
     clock.now += 20
     display(20, 40, "epochs")

@@ -18,8 +18,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
-from audio_cls.core.console import duration
 from audio_cls.core.errors import UserError
+from audio_cls.core.formatting import duration
 from audio_cls.queue.progress import Progress
 from audio_cls.queue.status import StudyStatus, leaderboard, study_status, summary
 from audio_cls.queue.storage import Heartbeat, load_study, open_storage, open_study

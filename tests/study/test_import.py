@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio_cls.core import trust
+from audio_cls.cli import console
+from audio_cls.core import notices, trust
 from audio_cls.core.errors import UserError
 from audio_cls.core.loading import load_file
 from audio_cls.core.workspace import Workspace
@@ -152,8 +153,9 @@ def test_a_terminal_is_asked(fresh: Workspace, archive: Path, monkeypatch: pytes
         asked.append(text)
         return len(asked) > 1
 
-    monkeypatch.setattr(trust, "is_interactive", lambda: True)
-    monkeypatch.setattr(trust.click, "confirm", answer)
+    monkeypatch.setattr(console, "is_interactive", lambda: True)
+    monkeypatch.setattr(console.click, "confirm", answer)
+    monkeypatch.setattr(notices, "_installed", console.ConsoleDisplay())
     with pytest.raises(UserError, match="--trust"):
         trust.ensure_trusted(file)
     trust.ensure_trusted(file)

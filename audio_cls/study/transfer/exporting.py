@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from audio_cls.core.console import say
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.queue.storage import IDENTITY, load_study, open_storage
@@ -23,16 +22,10 @@ from audio_cls.tracking import Tracker
 from audio_cls.tracking.copy import run_artifacts, run_record
 from audio_cls.training.checkpoint import read_state
 
-__all__ = ["PLAIN_NAME", "RUN", "export_command", "export_study", "runs_of"]
+__all__ = ["PLAIN_NAME", "RUN", "export_study", "runs_of"]
 
 RUN = "mlflow_run_id"  # attribute of a trial and of a study
 PLAIN_NAME = r"[\w][\w .-]*"  # of a corpus in the workspace: no path
-
-
-def export_command(workspace: Workspace, name: str, file: Path, *, storage: str | None, with_data: bool) -> None:
-    """Export, and say what was written."""
-    for line in export_study(workspace, name, file, storage=storage, with_data=with_data):
-        say(line)
 
 
 def export_study(

@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from audio_cls.core.console import say
 from audio_cls.core.errors import UserError
 from audio_cls.core.names import check_name
 from audio_cls.core.trust import ensure_trusted, imported_folder, write_imported
@@ -26,15 +25,7 @@ from audio_cls.study.versions import VERSION
 from audio_cls.tracking import Tracker
 from audio_cls.tracking.copy import discard, make_run, purge, settle, supersede
 
-__all__ = ["import_command", "import_study"]
-
-
-def import_command(
-    workspace: Workspace, file: Path, *, name: str | None, merge: bool, storage: str | None, trust: bool = False
-) -> None:
-    """Import, and say what was done."""
-    for line in import_study(workspace, file, name=name, merge=merge, storage=storage, trust=trust):
-        say(line)
+__all__ = ["import_study"]
 
 
 def import_study(

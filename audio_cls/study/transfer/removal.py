@@ -8,36 +8,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import sqlalchemy as sa
 
-from audio_cls.core.console import is_interactive, say
 from audio_cls.core.errors import UserError, choices
 from audio_cls.core.trust import remove_imported
 from audio_cls.core.workspace import Workspace
 from audio_cls.queue.lease import is_dead
-from audio_cls.queue.storage import StudyStorage, open_storage, study_ids, study_names
+from audio_cls.queue.storage import StudyStorage, study_ids, study_names
 from audio_cls.study.search import trial_folder
 from audio_cls.study.transfer.exporting import RUN
 from audio_cls.tracking import Tracker
 from audio_cls.tracking.copy import discard
 
-__all__ = ["remove_command", "remove_study"]
-
-
-def remove_command(workspace: Workspace, name: str, *, yes: bool, with_runs: bool, storage: str | None) -> None:
-    """Ask, remove, and say what was done."""
-    where = open_storage(storage or workspace.optuna_db, must_exist=True)
-    refuse_unknown(where, name)
-    if not yes:
-        kept = "its MLflow runs and checkpoints go with it" if with_runs else "its MLflow runs and checkpoints stay"
-        if not is_interactive():
-            raise UserError(f"study remove {name}: nobody is here to be asked; add --yes ({kept})")
-        if not click.confirm(f"Remove the study {name!r} from {where.shown}? {kept[0].upper()}{kept[1:]}."):
-            say("nothing was removed")
-            return
-    for line in remove_study(workspace, name, where, with_runs=with_runs):
-        say(line)
+__all__ = ["refuse_unknown", "remove_study"]
 
 
 def refuse_unknown(where: StudyStorage, name: str) -> None:

@@ -1,85 +1,27 @@
-"""Tables and progress: rich where there is a terminal, plain lines where there is none."""
+"""The command line's display: tables, progress and questions, with rich on a terminal and as plain lines elsewhere."""
 
 from __future__ import annotations
 
-import logging
-import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-__all__ = [
-    "Display",
-    "PrintableFormatter",
-    "console",
-    "count",
-    "duration",
-    "is_interactive",
-    "printable",
-    "progress",
-    "say",
-    "table",
-]
+import click
+
+from audio_cls.core.formatting import duration, printable
+from audio_cls.core.notices import Display, Progress, QueueProgress, is_interactive
+
+__all__ = ["Bars", "ConsoleDisplay", "console", "progress", "say", "table"]
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 PIPE_WIDTH = 100_000  # columns: what goes to a file or a program is never broken
 NARROWEST = 12  # columns that a text is cut down to, not further
-_BIDI = "\u202a-\u202e\u2066-\u2069"
-_CONTROL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """Text as it may go to a terminal: control characters are shown escaped, as in `\\x1b`, except line breaks and tabs.
-
-    File names, labels and archives come from elsewhere; their escape sequences could rewrite what stands on the screen. Bytes of
-    names that are not UTF-8 (surrogates in Python) are shown as `\\xe9`.
-    """
-
-    def escape(match: re.Match[str]) -> str:
-        code = ord(match.group())
-        if 0xDC80 <= code <= 0xDCFF:
-            return f"\\x{code - 0xDC00:02x}"
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-    return _CONTROL.sub(escape, text)
 
 
 def say(text: object = "", *, err: bool = False) -> None:
     """Print a line, its control characters escaped."""
-    import click
-
     click.echo(printable(str(text)), err=err)
-
-
-class PrintableFormatter(logging.Formatter):
-    """Formats log records with their control characters escaped."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
-def duration(seconds: float | None) -> str:
-    """`42 s`, `3 min 20 s`, `2 h 05 min`."""
-    if seconds is None:
-        return ""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def count(n: int, noun: str, plural: str = "") -> str:
-    """`1 interruption`, `2 interruptions`."""
-    return f"{n} {noun if n == 1 else plural or noun + 's'}"
-
-
-def is_interactive() -> bool:
-    """Whether somebody can be asked: standard input and error are a terminal."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def console() -> Any:
@@ -166,8 +108,8 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-class Display:
-    """How far a command is: called with `(done, total, text)` for the whole, `phase(name, done, total)` for a part of it.
+class Bars:
+    """Shows how far a command is: called with `(done, total, text)` for the whole, `phase(name, done, total)` for a part of it.
 
     On a terminal these are two bars, the lower one while a part is under way; elsewhere plain lines, one every
     `PLAIN_EVERY` seconds at most, with an estimate of what is left.
@@ -231,11 +173,11 @@ class Display:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Display]:
-    """A `Display` of what is under way: bars on a terminal, else a line now and then."""
+def progress(what: str) -> Iterator[Bars]:
+    """Return the `Bars` of what is under way: bars on a terminal, else a line now and then."""
     out = console()
     if not out.is_terminal:
-        yield Display(what)
+        yield Bars(what)
         return
     from rich.progress import (
         BarColumn,
@@ -254,4 +196,27 @@ def progress(what: str) -> Iterator[Display]:
         TimeRemainingColumn(),
         console=out,
     ) as bar:
-        yield Display(what, bar)
+        yield Bars(what, bar)
+
+
+class ConsoleDisplay(Display):
+    """Prints what rooms tell, and asks on a terminal. `app.main` installs it."""
+
+    def say(self, text: str, *, err: bool = False) -> None:
+        say(text, err=err)
+
+    def progress(self, what: str) -> AbstractContextManager[Progress]:
+        return progress(what)
+
+    def follow_queue(self) -> AbstractContextManager[QueueProgress]:
+        from audio_cls.queue.progress import Progress as Searching
+
+        return Searching()
+
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()
+    ) -> None:
+        table(title, columns, rows, right)
+
+    def confirm(self, question: str) -> bool:
+        return is_interactive() and click.confirm(question, default=False, err=True)

@@ -1,0 +1,134 @@
+"""What rooms tell while they work: lines, progress, questions. Where these are shown is decided by whoever installs a display.
+
+The command line installs one that prints. Without one (the package used from a program of your own) lines go to the logger
+`audio_cls`, progress is not shown, and questions are answered with no.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+from audio_cls.core.formatting import printable
+
+__all__ = ["Display", "Progress", "QueueProgress", "confirm", "display", "follow_queue", "install", "is_interactive", "progress", "say", "table"]  # fmt: skip
+
+_logger = logging.getLogger("audio_cls")
+
+
+class Progress(Protocol):
+    """Shows the progress of a piece of work: called with `(done, total, text)` for the whole, `phase` for a part of it."""
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        """Show that `done` of `total` are finished."""
+
+    def phase(self, name: str, done: int, total: int) -> None:
+        """Show the progress of one phase of the work; it is forgotten when it is complete."""
+
+
+class QueueProgress(Protocol):
+    """Shows the progress of a queue of runs, from its status."""
+
+    def say(self, text: str) -> None:
+        """Show one line."""
+
+    def update(self, status: Any, phases: str = "") -> None:
+        """Show a status (`queue.status.StudyStatus`); `phases` says what the workers do besides training."""
+
+
+class _Silent:
+    """Progress that is not shown."""
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        pass
+
+    def phase(self, name: str, done: int, total: int) -> None:
+        pass
+
+
+class _Logged:
+    """A queue's progress of which only the lines are kept, in the log."""
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def update(self, status: Any, phases: str = "") -> None:
+        pass
+
+
+class Display:
+    """Receives what rooms tell. This one logs lines, shows no progress and answers questions with no."""
+
+    def say(self, text: str, *, err: bool = False) -> None:
+        """Show one line; `err` marks what is not the command's result."""
+        _logger.info("%s", printable(text))
+
+    def progress(self, what: str) -> AbstractContextManager[Progress]:
+        """Return the progress of a piece of work named `what`."""
+        return _yield(_Silent())
+
+    def follow_queue(self) -> AbstractContextManager[QueueProgress]:
+        """Return the progress of a queue of runs."""
+        return _yield(_Logged())
+
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()
+    ) -> None:
+        """Show a table."""
+
+    def confirm(self, question: str) -> bool:
+        """Ask whether to go on; no where nobody can be asked."""
+        return False
+
+
+@contextmanager
+def _yield(value: Any) -> Iterator[Any]:
+    yield value
+
+
+_installed = Display()
+
+
+def display() -> Display:
+    """Return the display that is installed."""
+    return _installed
+
+
+def install(shown: Display) -> Display:
+    """Install a display for this process. Returns the one that it replaces."""
+    global _installed
+    before, _installed = _installed, shown
+    return before
+
+
+def say(text: object = "", *, err: bool = False) -> None:
+    """Tell one line to the installed display."""
+    _installed.say(str(text), err=err)
+
+
+def progress(what: str) -> AbstractContextManager[Progress]:
+    """Return the progress of a piece of work, shown by the installed display: `with progress("packing") as show: show(1, 10)`."""
+    return _installed.progress(what)
+
+
+def follow_queue() -> AbstractContextManager[QueueProgress]:
+    """Return the progress of a queue of runs, shown by the installed display."""
+    return _installed.follow_queue()
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
+    """Show a table. Only until the rooms return their tables: new code returns rows, and `cli` prints them."""
+    _installed.table(title, columns, rows, right)
+
+
+def confirm(question: str) -> bool:
+    """Ask whether to go on. False where nobody can be asked."""
+    return _installed.confirm(question)
+
+
+def is_interactive() -> bool:
+    """Return whether somebody can be asked: standard input and error are a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
