@@ -23,8 +23,9 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.baselines import BASELINE
 from audio_cls.runs.folds import FOLDS_CSV, asked_folds, fold_csv, fold_figures, fold_label, fold_table, grid_text
-from audio_cls.runs.grid import GridItem, RunState, item_folder, read_state, run_grid, run_item, run_key, write_state
+from audio_cls.runs.grid import GridItem, RunState, item_folder, read_state, run_grid, run_key, write_state
 from audio_cls.runs.resolve import TAG, Resolved, hand_set_faults, resolve
+from audio_cls.runs.single import SingleRun, continue_run, run_folder
 
 
 def load_experiment(workspace: Workspace, file: Path | None, assignments: Sequence[str]) -> Experiment:
@@ -75,11 +76,13 @@ def train_command(
         cell.data.split.assign(corpus)
     say_resolved(resolved, corpus)
     items = [GridItem(n, e.to_dict(), run_key(e.digest(), corpus.digest), tags | resolved.tags) for n, e, tags in cells]
-    if again:
-        _forget(workspace, items)
     if len(items) == 1:
-        _train_one(workspace, items[0], file, device, grace)
+        sources = (file,) if file and file.suffix == ".py" else ()
+        run = SingleRun(items[0].name, cells[0][1], items[0].key, items[0].tags, sources)
+        _train_one(workspace, run, again, device, grace)
     else:
+        if again:
+            _forget(workspace, items)
         _train_grid(workspace, items, name, experiment, corpus, workers, file, device, grace)
 
 
@@ -118,46 +121,39 @@ def _forget(workspace: Workspace, items: Sequence[GridItem]) -> None:
             folder.rename(folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
 
 
-def _train_one(workspace: Workspace, item: GridItem, file: Path | None, device: str, grace: float) -> None:
+def _train_one(workspace: Workspace, run: SingleRun, again: bool, device: str, grace: float) -> None:
+    from audio_cls.cli.console import progress
     from audio_cls.core.device import choose_device, tune_process
     from audio_cls.runs.preparation import Runtime
     from audio_cls.tracking import Tracker
 
     tune_process()
-    before = read_state(item_folder(workspace, item.key))
-    if before.done:
-        _say_outcome(item, before, again=True)
+    before = read_state(run_folder(workspace, run.key))
+    if before.done and not again:
+        _say_outcome(run.name, before, again=True)
         return
-    metric = item.experiment["training"]["metric"]
-    epochs = item.experiment["training"]["epochs"]
-
-    from audio_cls.cli.console import progress
-
-    with StopRequest(grace=grace) as stop, progress(item.name) as tell:
+    training = run.experiment.training
+    with StopRequest(grace=grace) as stop, progress(run.name) as tell:
         runtime = Runtime(workspace, Tracker(workspace), choose_device(device), watch=Watch(stop, tell.phase))
-        state = run_item(
-            item,
+        state = continue_run(
+            run,
             runtime,
-            parent=None,
-            kind="run",
-            sources=(file,) if file and file.suffix == ".py" else (),
+            again,
             on_begin=lambda done: say(f"going on after epoch {done}") if done else None,
-            on_epoch=lambda epoch, value: tell(epoch + 1, epochs, f"epochs, {metric} {value:.3f}"),
+            on_epoch=lambda epoch, value: tell(epoch + 1, training.epochs, f"epochs, {training.metric} {value:.3f}"),
         )
     runtime.tracker.flush()
-    if state is None:
-        raise UserError(f"{item.name}: another process is training this very run (checkpoints/runs/{item.key})")
-    _say_outcome(item, state)
+    _say_outcome(run.name, state)
 
 
-def _say_outcome(item: GridItem, state: RunState, again: bool = False) -> None:
+def _say_outcome(name: str, state: RunState, again: bool = False) -> None:
     if state.state == "COMPLETE":
         for line in state.findings:
             say(line)
         figures = (state.metrics, state.last, state.baseline) if state.baseline else (state.metrics, state.last)
         row = [[k, *(round(v[k], 4) if k in v else None for v in figures)] for k in state.metrics]
         columns = ["metric", "best epoch", "last epoch", "baseline"][: len(figures) + 1]
-        table(f"{item.name}: validation", columns, row, right=range(1, len(columns)))
+        table(f"{name}: validation", columns, row, right=range(1, len(columns)))
         _say_remarks([state])
         tail = " It was trained before; --again trains it anew." if again else ""
         say(f"run {state.run_id}.{tail} Next: audio-cls evaluate {str(state.run_id)[:8]}")
@@ -168,7 +164,7 @@ def _say_outcome(item: GridItem, state: RunState, again: bool = False) -> None:
         say(f"{state.reason} {after}; the same command goes on")
         raise SystemExit(130)
     else:
-        raise UserError(f"{item.name}: {state.state}: {state.why}")
+        raise UserError(f"{name}: {state.state}: {state.why}")
 
 
 def _train_grid(

@@ -27,40 +27,24 @@ from audio_cls.core.interpreter import python_command, safe_environment
 from audio_cls.core.phases import PHASE_FILE, read_phases, write_phase
 from audio_cls.core.stopping import GRACE_SECONDS, StopRequest, Watch
 from audio_cls.core.workspace import Workspace, atomic_write
+from audio_cls.runs.single import RunState, read_state, run_key, write_state
+from audio_cls.runs.single import run_folder as item_folder
 
-__all__ = ["GridItem", "RunState", "item_folder", "read_state", "run_grid", "run_item", "worker_main"]
+__all__ = [
+    "GridItem",
+    "RunState",
+    "item_folder",
+    "read_state",
+    "run_grid",
+    "run_item",
+    "run_key",
+    "worker_main",
+    "write_state",
+]
 
 log = logging.getLogger(__name__)
 LEAVE_SECONDS = 15.0  # for a worker to record that it leaves, once the grace is over
 DISK_FULL = 3  # the exit code of a worker that left for want of room
-
-
-@dataclass
-class RunState:
-    """What `run.json` says of a run: besides its state, the experiment it runs and the facts that a comparison rests on."""
-
-    run_id: str | None = None
-    state: str = "NEW"
-    value: float | None = None
-    reason: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
-    epoch: int = -1
-    experiment: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, str] = field(default_factory=dict)
-    cost: dict[str, float] = field(default_factory=dict)
-    failure: str = ""  # the file with the whole traceback of a run that failed
-    baseline: dict[str, float] = field(default_factory=dict)  # figures of a model that learned nothing, see `judgement`
-    findings: list[str] = field(default_factory=list)  # what is wrong with its predictions, in sentences
-
-    @property
-    def done(self) -> bool:
-        return self.state in ("COMPLETE", "FAILED")
-
-    @property
-    def why(self) -> str:
-        """The reason, and where more of it is kept."""
-        return f"{self.reason}; the whole traceback is in {self.failure}" if self.failure else self.reason
 
 
 @dataclass
@@ -74,28 +58,6 @@ class GridItem:
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     parent: str | None = None
-
-
-def run_key(experiment_digest: str, data_digest: str) -> str:
-    """The name of a run's folder: the same experiment on the same data is the same run."""
-    return f"{experiment_digest[:16]}-{data_digest[:8]}"
-
-
-def item_folder(workspace: Workspace, key: str) -> Path:
-    return workspace.checkpoints / "runs" / key
-
-
-def read_state(folder: Path) -> RunState:
-    """The state of a run's folder; a fresh one where there is none."""
-    path = folder / "run.json"
-    if not path.exists():
-        return RunState()
-    return RunState(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def write_state(folder: Path, state: RunState) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "run.json", json.dumps(asdict(state), indent=2))
 
 
 @contextmanager
