@@ -99,7 +99,7 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
     from audio_cls.cli.console import progress, table
     from audio_cls.core.names import check_name
     from audio_cls.data import sources
-    from audio_cls.data.describe import shared_groups_notes
+    from audio_cls.data.groups import shared_groups_notes
     from audio_cls.data.packing import prepare
 
     check_name(name, "a corpus")
@@ -143,7 +143,8 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
 def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
     """Class and fold counts, durations, sample rates, baselines."""
     from audio_cls.cli.console import table
-    from audio_cls.data.describe import describe, shared_groups_notes
+    from audio_cls.data.groups import shared_groups_notes
+    from audio_cls.report.description import describe
     from audio_cls.runs.preparation import open_corpus
 
     corpus = open_corpus(workspace_of(ctx), name)

@@ -11,165 +11,25 @@ whose members are told apart by their `kind`; a user's own file adds a member by
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
-import re
-import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from audio_cls.core.config_text import NONE, parse_assignment, shorten
+from audio_cls.core import config_keys
+from audio_cls.core.config_keys import Key
+from audio_cls.core.config_node import Node, plain
+from audio_cls.core.config_text import NONE, parse_assignment
 from audio_cls.core.errors import ConfigError, choices
-
-if TYPE_CHECKING:
-    from audio_cls.core.config_keys import Key
-
-UNION_TAG = re.compile(r"(constrained-)?(int|float|str|bool|none)$|(tuple|function|literal|nullable)\\b")
-"""How pydantic marks the alternatives of a union at the end of a place."""
 
 __all__ = ["NONE", "Component", "ComponentSet", "ConfigError", "parse_assignment"]
 
 
-class Component(BaseModel):
-    """A frozen piece of configuration. Unknown keys and values of a wrong type are refused."""
+class Component(Node):
+    """A frozen piece of configuration, changed, compared and listed by dotted keys."""
 
-    model_config = ConfigDict(
-        strict=True,
-        frozen=True,
-        extra="forbid",
-        validate_default=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-    kind: ClassVar[str] = ""
-    added_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that joined a class after experiments had been recorded. `to_dict` leaves them out at their defaults, so that the
-    digests of those experiments stay as they were."""
     _family: ClassVar[type[Component] | None] = None
-    _members: ClassVar[dict[str, type[Component]]] = {}
-
-    def __init_subclass__(cls, *, family: bool = False, kind: str = "", **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, *, family: bool = False, kind: str = "", **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        if family:
-            cls._family, cls._members = cls, {}
-        elif kind:
-            if cls._family is None:
-                raise TypeError(f"{cls.__name__} gives the kind {kind!r} but is in no family")
-            _check_complete(cls)
-            known = cls._members.get(kind)
-            if known is not None and not _same_class(known, cls):
-                raise ConfigError(
-                    f"the kind {kind!r} is taken: {known.__module__}.{known.__qualname__} and "
-                    f"{cls.__module__}.{cls.__qualname__} both claim it in {cls._family.__name__}"
-                )
-            cls.kind = kind
-            cls._members[kind] = cls
-
-    # -- families -----------------------------------------------------------------------------------------------
-
-    @classmethod
-    def members(cls) -> dict[str, type[Component]]:
-        """The kinds of this family, by name, in order of their names."""
-        return dict(sorted(cls._members.items())) if cls._family is not None else {}
-
-    @classmethod
-    def is_family(cls) -> bool:
-        return cls._family is cls
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _by_kind(cls, value: Any, handler: Any) -> Any:
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, str) and cls._family is not None:
-            value = {"kind": value}
-        if not isinstance(value, Mapping):
-            return handler(value)
-        value = {str(k): _tuples(v) for k, v in value.items()}
-        for key, text in value.items():
-            if isinstance(text, str) and not _encodable(text):
-                raise PydanticCustomError(
-                    "not_text", "{key} is no UTF-8 text: {text}", {"key": key, "text": repr(text)[:80]}
-                )
-        if cls.is_family():
-            kind = value.get("kind")
-            if kind is None:
-                raise PydanticCustomError(
-                    "unknown_kind",
-                    "the key 'kind' is missing. Allowed: {allowed}",
-                    {"allowed": ", ".join(cls.members())},
-                )
-            if not isinstance(kind, str) or kind not in cls._members:
-                raise PydanticCustomError(
-                    "unknown_kind",
-                    "{kind} is no {family}. {allowed}",
-                    {
-                        "kind": repr(kind),
-                        "family": cls.__name__.lower(),
-                        "allowed": choices(str(kind), cls._members),
-                        "name": str(kind),
-                    },
-                )
-            return cls._members[kind].model_validate(value)
-        if cls.kind:
-            kind = value.pop("kind", cls.kind)
-            if kind != cls.kind:
-                raise PydanticCustomError(
-                    "wrong_kind", "expected the kind {a}, found {b}", {"a": cls.kind, "b": str(kind)}
-                )
-        for key in value:
-            if key not in cls.model_fields and not issubclass(cls, ComponentSet):
-                raise PydanticCustomError(
-                    "unknown_key",
-                    "{owner} has no key {key}. {allowed}",
-                    {"owner": cls.kind or cls.__name__, "key": repr(key), "allowed": choices(key, cls.model_fields)},
-                )
-        return handler(value)
-
-    # -- a value ------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def parse(cls, data: Any, where: str = "") -> Self:
-        """Build from a plain dictionary (or an instance); raises `ConfigError` that lists every fault with its dotted key."""
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ConfigError(_explain(error, where or cls.__name__.lower()), _unknown_kinds(error)) from None
-
-    @classmethod
-    def from_json(cls, text: str, where: str = "") -> Self:
-        """Build from JSON text as `to_json` writes it."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:  # also a number of 5,000 digits
-            raise ConfigError(f"{where or cls.__name__.lower()}: not JSON: {error}") from None
-        return cls.parse(data, where)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, strings, numbers, booleans and None; `parse` takes it back."""
-        out: dict[str, Any] = {"kind": self.kind} if self.kind else {}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name not in self.added_fields or value != field.default:
-                out[name] = _plain(value)
-        return out
-
-    def to_json(self, indent: int | None = 2) -> str:
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
-
-    def digest(self) -> str:
-        """SHA-256 (hex) of the canonical JSON: equal values have equal digests, on any machine."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with dotted keys changed.
@@ -181,21 +41,17 @@ class Component(BaseModel):
         Raises:
             ConfigError: for an unknown key, kind or value, naming the nearest match.
         """
-        from audio_cls.core.config_keys import assign
-
         data = self.to_dict()
         ordered = sorted(
             changes.items(), key=lambda kv: (kv[0].removesuffix(".kind").count("."), not kv[0].endswith(".kind"))
         )
         for key, value in ordered:
-            assign(type(self), data, key, _plain(value))
+            config_keys.assign(type(self), data, key, plain(value))
         return type(self).parse(data)
 
     def flatten(self) -> dict[str, Any]:
         """One flat row, the same keys for every value of this class: keys that do not apply hold `"none"`."""
-        from audio_cls.core.config_keys import flatten
-
-        return dict(sorted(flatten(type(self), self).items()))
+        return dict(sorted(config_keys.flatten(type(self), self).items()))
 
     def diff(self, other: Component) -> dict[str, tuple[Any, Any]]:
         """The dotted keys in which two values differ, with (ours, theirs)."""
@@ -211,9 +67,7 @@ class Component(BaseModel):
     @classmethod
     def catalogue(cls, prefix: str = "") -> list[Key]:
         """Every key over all kinds, with its default, what it takes and what it is."""
-        from audio_cls.core.config_keys import catalogue
-
-        return catalogue(cls, prefix)
+        return config_keys.catalogue(cls, prefix)
 
 
 class ComponentSet(Component):
@@ -277,9 +131,6 @@ class ComponentSet(Component):
         return any(item.kind == kind for item in self.items)
 
 
-# -- the parts of the above ---------------------------------------------------------------------------------------
-
-
 def _member(cls: type[Component], kind: str, fields: Any) -> Component:
     """Validate a member of a set; its faults are placed below its kind."""
     try:
@@ -294,67 +145,3 @@ def _member(cls: type[Component], kind: str, fields: Any) -> Component:
             for fault in error.errors()
         ]
         raise ValidationError.from_exception_data(cls.__name__, faults) from None
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Component):
-        return value.to_dict()
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, range)):
-        return [_plain(v) for v in value]
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    """A line for each fault: dotted key, what is wrong, what was found. The alternatives of a union are one fault."""
-    lines: dict[str, str] = {}
-    for fault in error.errors():
-        place = [str(part) for part in fault["loc"]]
-        if place and UNION_TAG.match(place[-1]):
-            place.pop()
-        key, found = ".".join(place), fault.get("input")
-        said = fault["type"] in ("not_text", "unknown_key", "unknown_kind", "wrong_kind", "twice") or isinstance(
-            found, Component
-        )
-        message = fault["msg"].removeprefix("Value error, ") + ("" if said else f", found {shorten(found)}")
-        line = f"{where}{'.' if key else ''}{key}: {message}"
-        lines[key] = (
-            f"{lines[key]}\n{line}" if key in lines and len(place) == len(fault["loc"]) else lines.get(key, line)
-        )
-    return "\n".join(lines.values())
-
-
-def _unknown_kinds(error: ValidationError) -> list[tuple[str, str]]:
-    """(family, kind) of each kind that nothing has declared."""
-    found = [fault.get("ctx", {}) for fault in error.errors() if fault["type"] == "unknown_kind"]
-    return [(ctx["family"], ctx["name"]) for ctx in found if "name" in ctx]
-
-
-def _check_complete(cls: type[Component]) -> None:
-    """Refuse a member of a family that lacks one of the methods that its family requires."""
-    for name in sorted(cls.__abstractmethods__):
-        method = getattr(cls, name)
-        words = ", ".join(list(inspect.signature(method).parameters)[1:])
-        family = cls._family.__name__ if cls._family else "its family"
-        raise ConfigError(f"{cls.__name__}.{name}({words}) is missing: every {family} defines it")
-
-
-def _same_class(a: type[Component], b: type[Component]) -> bool:
-    """Whether two classes are the same definition, executed twice: a notebook's cell, or a file imported under two names."""
-    if a.__qualname__ != b.__qualname__:
-        return False
-    files = [getattr(sys.modules.get(c.__module__), "__file__", None) for c in (a, b)]
-    return a.__module__ == b.__module__ or (files[0] is not None and files[0] == files[1])

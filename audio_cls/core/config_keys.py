@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from audio_cls.core.config import Component, ComponentSet
+from audio_cls.core.config_node import Node
 from audio_cls.core.config_text import NONE, Given, plain_value, read_value, shorten, type_text, value_text, words_of
 from audio_cls.core.errors import ConfigError, choices, did_you_mean
 
@@ -23,28 +23,28 @@ class Key(NamedTuple):
     description: str
 
 
-def component_of(cls: type[Component], name: str) -> type[Component] | None:
+def component_of(cls: type[Node], name: str) -> type[Node] | None:
     """The class of a field that holds a component; None for a plain value."""
     annotation = cls.model_fields[name].annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Component) else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Node) else None
 
 
 # -- setting a key ------------------------------------------------------------------------------------------------------
 
 
-def assign(cls: type[Component], data: dict[str, Any], key: str, value: Any) -> None:
+def assign(cls: type[Node], data: dict[str, Any], key: str, value: Any) -> None:
     """Set one dotted key in the plain form of a `cls`, checking each part of the way.
 
     Raises:
         ConfigError: for a key, kind or member that is not there.
     """
-    owner: type[Component] = cls
+    owner: type[Node] = cls
     node = data
     parts = key.split(".")
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
-        if issubclass(owner, ComponentSet):
-            owner_or_none = _assign_member(owner, node, key, part, value, last)
+        if owner.of is not None:
+            owner_or_none = _assign_member(owner.of, node, key, part, value, last)
             if owner_or_none is None:
                 return
             owner, node = owner_or_none, node[part]
@@ -78,12 +78,12 @@ def assign(cls: type[Component], data: dict[str, Any], key: str, value: Any) -> 
         node = node[part]
 
 
-def _no_key(cls: type[Component], owner: type[Component], parts: list[str], depth: int) -> ConfigError:
+def _no_key(cls: type[Node], owner: type[Node], parts: list[str], depth: int) -> ConfigError:
     key, part = ".".join(parts), parts[depth]
     buildable = all(not field.is_required() for field in cls.model_fields.values())
-    allowed = cls.model_validate({}).keys() if buildable else list(owner.model_fields)
+    allowed = sorted(flatten(cls, cls.model_validate({}))) if buildable else list(owner.model_fields)
     fields = sorted(owner.model_fields)
-    family: dict[str, type[Component]] = owner._members if owner._family is not None else {}
+    family: dict[str, type[Node]] = owner._members if owner._family is not None else {}
     elsewhere = sorted(kind for kind, member in family.items() if part in member.model_fields and kind != owner.kind)
     if elsewhere:
         kind = ".".join([*parts[:depth], "kind"])
@@ -97,12 +97,12 @@ def _no_key(cls: type[Component], owner: type[Component], parts: list[str], dept
 
 
 def _assign_member(
-    owner: type[ComponentSet], node: dict[str, Any], key: str, part: str, value: Any, last: bool
-) -> type[Component] | None:
+    of: type[Node], node: dict[str, Any], key: str, part: str, value: Any, last: bool
+) -> type[Node] | None:
     """Put a member into a set or take it out; on the way to one of its keys, its class."""
-    members = owner.of.members()
+    members = of.members()
     if part not in members:
-        family = owner.of.__name__.lower()
+        family = of.__name__.lower()
         raise ConfigError(f"{shorten(key)}: {shorten(part)} is no {family}. {choices(part, members)}", [(family, part)])
     if not last:
         node.setdefault(part, {})
@@ -121,28 +121,27 @@ def _assign_member(
     return None
 
 
-def _first_key(member: type[Component]) -> str:
+def _first_key(member: type[Node]) -> str:
     return next(iter(member.model_fields), "...")
 
 
-def _kind_asked(family: type[Component], rest: list[str], value: Any) -> Any:
+def _kind_asked(family: type[Node], rest: list[str], value: Any) -> Any:
     """The kind that `model=cnn4` or `model.kind=cnn4` asks for; None where something else is set."""
     if rest == ["kind"] or (not rest and isinstance(value, str) and not value.lstrip().startswith("{")):
         return str(value) if isinstance(value, Given) else value
     return None
 
 
-def _component_value(child: type[Component], key: str, value: Any) -> dict[str, Any]:
+def _component_value(child: type[Node], key: str, value: Any) -> dict[str, Any]:
     """The plain form of a whole component, given as a dictionary (or JSON)."""
     value = plain_value(value) if isinstance(value, Given) else value
-    if issubclass(child, ComponentSet) and (value is None or value == NONE):
+    if child.of is not None and (value is None or value == NONE):
         return {}
-    if issubclass(child, ComponentSet) and isinstance(value, list):
+    if child.of is not None and isinstance(value, list):
         return child.parse(value, key).to_dict()
     if not isinstance(value, dict):
         below = ", ".join(
-            f"{key}.{name}"
-            for name in list(child.of.members() if issubclass(child, ComponentSet) else child.model_fields)[:3]
+            f"{key}.{name}" for name in list(child.of.members() if child.of is not None else child.model_fields)[:3]
         )
         raise ConfigError(f"{key}: set the keys below it, such as {below}; found {shorten(value)}")
     return child.parse(value, key).to_dict()
@@ -156,12 +155,12 @@ def _by_type(value: Any, annotation: Any) -> Any:
 # -- flat rows ----------------------------------------------------------------------------------------------------------
 
 
-def flatten(cls: type[Component], value: Component | None, prefix: str = "") -> dict[str, Any]:
+def flatten(cls: type[Node], value: Node | None, prefix: str = "") -> dict[str, Any]:
     """Every key over all kinds -> its value, `"none"` where it does not apply."""
     out: dict[str, Any] = {}
-    if issubclass(cls, ComponentSet):
+    if cls.of is not None:
         for kind, member in cls.of.members().items():
-            item = value[kind] if isinstance(value, ComponentSet) else None
+            item = next((i for i in getattr(value, "items", ()) if i.kind == kind), None)
             out[f"{prefix}{kind}"] = NONE if item is None else "on"
             out.update(
                 {k: v for k, v in flatten(member, item, f"{prefix}{kind}.").items() if k != f"{prefix}{kind}.kind"}
@@ -190,7 +189,7 @@ def flatten(cls: type[Component], value: Component | None, prefix: str = "") -> 
 # -- the list of keys ---------------------------------------------------------------------------------------------------
 
 
-def catalogue(cls: type[Component], prefix: str = "") -> list[Key]:
+def catalogue(cls: type[Node], prefix: str = "") -> list[Key]:
     """Every key over all kinds, with its default, what it takes and what it is."""
     rows: list[Key] = []
     for name, field in cls.model_fields.items():
@@ -199,12 +198,12 @@ def catalogue(cls: type[Component], prefix: str = "") -> list[Key]:
             rows.append(
                 Key(key, cls.kind, value_text(field.default), type_text(field.annotation, field.metadata), text)
             )
-        elif issubclass(child, ComponentSet):
+        elif child.of is not None:
             for kind, member in child.of.members().items():
                 rows.append(Key(f"{key}.{kind}", "", NONE, "on, none", first_sentence(member)))
                 rows += catalogue(member, f"{key}.{kind}.")
         elif child.is_family():
-            default = field.default.kind if isinstance(field.default, Component) else ""
+            default = field.default.kind if isinstance(field.default, Node) else ""
             rows.append(Key(f"{key}.kind", "", default, ", ".join(child.members()), text))
             for member in child.members().values():
                 rows += catalogue(member, f"{key}.")
@@ -221,7 +220,7 @@ def merged(keys: Sequence[Key]) -> list[Key]:
     return [Key(key, ", ".join(k for k in of if k), *rest) for (key, *rest), of in kinds.items()]
 
 
-def description(cls: type[Component], name: str) -> str:
+def description(cls: type[Node], name: str) -> str:
     """What a field is: the docstring below it, here or in the class where it was first declared."""
     for owner in cls.__mro__:
         fields = getattr(owner, "__pydantic_fields__", {})
@@ -230,7 +229,7 @@ def description(cls: type[Component], name: str) -> str:
     return ""
 
 
-def first_sentence(cls: type[Component]) -> str:
+def first_sentence(cls: type[Node]) -> str:
     """The first sentence of a class's docstring."""
     text = " ".join((inspect.getdoc(cls) if cls.__doc__ else "" or "").split())  # type: ignore[union-attr]
     return text.partition(". ")[0].rstrip(".:")

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from audio_cls.data.corpus import Corpus
     from audio_cls.data.splits import Split
 
-__all__ = ["check_leak", "group_names", "natural_key", "shared_groups", "shared_groups_declared", "shared_groups_text"]
+__all__ = [
+    "check_leak",
+    "group_names",
+    "natural_key",
+    "shared_groups",
+    "shared_groups_declared",
+    "shared_groups_notes",
+    "shared_groups_published",
+    "shared_groups_text",
+]
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
@@ -84,3 +93,28 @@ def check_leak(corpus: Corpus, split: Split, allow_shared_groups: bool | None = 
             f"{', '.join(named)}{more}. Clips of one group must stay together: use the split 'grouped' or 'k_fold', mend "
             f"the groups{way_on}"
         )
+
+
+def shared_groups_published(corpus: Corpus) -> dict[str, int]:
+    """How many groups have clips in more than one of the published "splits" or "folds"; what is not shared is left out."""
+    counts = {}
+    for part, names in (("splits", corpus.splits), ("folds", [None if f < 0 else f for f in corpus.folds.tolist()])):
+        where: dict[str, set[object]] = {}
+        for group, name in zip(corpus.groups, names, strict=True):
+            if group is not None and name is not None:
+                where.setdefault(group, set()).add(name)
+        counts[part] = sum(len(found) > 1 for found in where.values())
+    return {part: n for part, n in counts.items() if n}
+
+
+def shared_groups_notes(corpus: Corpus) -> list[str]:
+    """What to say of a corpus whose published splits or folds share groups, and the ways on: a line for each."""
+    notes = []
+    for part, n in shared_groups_published(corpus).items():
+        kinds = "official" if part == "splits" else "folds, cross_validation"
+        notes.append(
+            f"{n} of {len(group_names(corpus))} groups have clips in more than one of the published {part}. Keep groups whole with "
+            f"data.split=grouped, k_fold or leave_one_group_out; data.split={kinds} needs data.split.allow_shared_groups=true, "
+            "which every record and page then says"
+        )
+    return notes

@@ -388,7 +388,7 @@ def _storage(url: str, engine_kwargs: dict[str, Any], heartbeat: Heartbeat) -> R
 
 
 def study_ids(storage: StudyStorage) -> dict[str, int]:
-    """Return the database's id of each study by name, those that are being written (`portable.write_study`) among them.
+    """Return the database's id of each study by name, those that are being written (`study.writing.write_study`) among them.
 
     Nothing that a study holds is read, so that a damaged one hides no other.
     """

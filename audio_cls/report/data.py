@@ -10,8 +10,8 @@ import torch
 
 from audio_cls.components.features import LogMel
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.describe import describe
 from audio_cls.report.data_figures import clip_figure, count_figure, duration_figure
+from audio_cls.report.description import describe
 from audio_cls.report.page import Section, Table, findings, render_page
 
 __all__ = ["data_report"]

@@ -26,7 +26,7 @@ from audio_cls.queue.queue import Tally
 from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, study_ids, study_names
 from audio_cls.study.declaration import Study, identity_changes
 from audio_cls.study.samplers import root_of
-from audio_cls.study.transfer.portable import tidy_leftovers, with_attrs, write_study
+from audio_cls.study.writing import tidy_leftovers, with_attrs, write_study
 
 __all__ = ["VERSION", "NewVersion", "begin_version", "newest_version", "resolve_version", "stored_identity", "versions"]
 

@@ -26,12 +26,12 @@ from audio_cls.data import corpus as corpora
 from audio_cls.data import rates, sources
 from audio_cls.data.audio import load, to_float
 from audio_cls.data.corpus import Corpus, DamagedCorpus
-from audio_cls.data.describe import describe
 from audio_cls.data.manifest import Clip, Manifest
 from audio_cls.data.packing import prepare
 from audio_cls.data.rates import choose_rate
 from audio_cls.data.workers import WorkerDied, ordered_map
 from audio_cls.experiment import Experiment
+from audio_cls.report.description import describe
 from audio_cls.runs.resolve import resolve
 from audio_cls.training.batches import FeatureCache
 

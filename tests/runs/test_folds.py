@@ -18,8 +18,9 @@ from audio_cls.ablation.running import open_suite, reopen_suite, results, start_
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.describe import describe, shared_groups_notes
+from audio_cls.data.groups import shared_groups_notes
 from audio_cls.experiment import Experiment
+from audio_cls.report.description import describe
 from audio_cls.runs.folds import asked_folds, fold_csv, fold_figures, fold_label, fold_table, grid_text
 from audio_cls.runs.grid import GridItem, run_item, run_key
 from audio_cls.runs.preparation import Runtime

@@ -20,8 +20,9 @@ from audio_cls.study.transfer.archive import read_archive
 from audio_cls.study.transfer.contents import read_contents
 from audio_cls.study.transfer.exporting import PLAIN_NAME, RUN, runs_of
 from audio_cls.study.transfer.merge import Joined, identity_difference, join
-from audio_cls.study.transfer.portable import study_to_json, tidy_leftovers, write_study
+from audio_cls.study.transfer.portable import study_to_json
 from audio_cls.study.versions import VERSION
+from audio_cls.study.writing import tidy_leftovers, write_study
 from audio_cls.tracking import Tracker
 from audio_cls.tracking.copy import discard, make_run, purge, settle, supersede
 

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from audio_cls.queue.queue import ABANDONED, LIVE, Tally, is_finished
 from audio_cls.study.samplers import root_of
-from audio_cls.study.transfer.portable import with_attrs
+from audio_cls.study.writing import with_attrs
 
 __all__ = ["Joined", "identity_difference", "join"]
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.groups import group_names
+from audio_cls.data.groups import shared_groups_published
 from audio_cls.data.splits import Split
 from audio_cls.metrics.baselines import accuracy_caveat, baseline_figures, few_clips
 
-__all__ = ["Description", "Table", "describe", "shared_groups_notes"]
+__all__ = ["Description", "describe"]
 
 
 @dataclass(frozen=True)
@@ -161,31 +161,6 @@ def describe(corpus: Corpus, split: Split | None = None) -> Description:
         duplicates=_duplicates(corpus),
         bad=tuple((id_, row, reason) for id_, _, row, reason in corpus.bad),
     )
-
-
-def shared_groups_published(corpus: Corpus) -> dict[str, int]:
-    """How many groups have clips in more than one of the published "splits" or "folds"; what is not shared is left out."""
-    counts = {}
-    for part, names in (("splits", corpus.splits), ("folds", [None if f < 0 else f for f in corpus.folds.tolist()])):
-        where: dict[str, set[object]] = {}
-        for group, name in zip(corpus.groups, names, strict=True):
-            if group is not None and name is not None:
-                where.setdefault(group, set()).add(name)
-        counts[part] = sum(len(found) > 1 for found in where.values())
-    return {part: n for part, n in counts.items() if n}
-
-
-def shared_groups_notes(corpus: Corpus) -> list[str]:
-    """What to say of a corpus whose published splits or folds share groups, and the ways on: a line for each."""
-    notes = []
-    for part, n in shared_groups_published(corpus).items():
-        kinds = "official" if part == "splits" else "folds, cross_validation"
-        notes.append(
-            f"{n} of {len(group_names(corpus))} groups have clips in more than one of the published {part}. Keep groups whole with "
-            f"data.split=grouped, k_fold or leave_one_group_out; data.split={kinds} needs data.split.allow_shared_groups=true, "
-            "which every record and page then says"
-        )
-    return notes
 
 
 def _sides(corpus: Corpus, split: Split | None) -> dict[str, NDArray[np.int64]]:
