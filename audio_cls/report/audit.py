@@ -8,8 +8,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -169,18 +167,16 @@ def encode_audio(waveform: NDArray[np.float32], sample_rate: int) -> str:
 
 
 def png(values: NDArray[Any], low: float, high: float) -> bytes:
-    """A picture of (rows, columns) values between `low` and `high` in `colour_map`; the first row is at the bottom."""
+    """Return a PNG of (rows, columns) values between `low` and `high` in `colour_map`; the first row is at the bottom."""
+    from PIL import Image
+
     scaled = (np.asarray(values, np.float64)[::-1] - low) / max(high - low, 1e-12)
     pixels = np.clip(np.round(scaled * 255), 0, 255).astype(np.uint8)
-    rows, columns = pixels.shape
-    lines = np.concatenate([np.zeros((rows, 1), np.uint8), pixels], axis=1)  # each line begins with its filter: none
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0)  # 8 bits, palette
-    parts = (b"IHDR", header), (b"PLTE", colour_map().tobytes()), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")  # fmt: skip
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
+    image = Image.fromarray(pixels)
+    image.putpalette(colour_map().tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def colour_map() -> NDArray[np.uint8]:
