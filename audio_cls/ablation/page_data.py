@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.page import ArmCurve, ArmSummary, ClassDifferences, Predictions, SuiteReport
 from audio_cls.ablation.page import Cell as ReportCell
-from audio_cls.ablation.predictions import CellScores, listening_audit, pooled_by_seed
+from audio_cls.ablation.predictions import CellScores, pooled_by_seed
 from audio_cls.ablation.results import ArmResult, SuiteResult, fold_rows
 from audio_cls.ablation.test_split import TestResult
 from audio_cls.core.errors import UserError
@@ -21,6 +21,7 @@ from audio_cls.metrics.bootstrap import Interval
 from audio_cls.metrics.classification import check_metric, evaluate, fit_thresholds
 from audio_cls.metrics.paired import compare
 from audio_cls.metrics.verdict import in_points
+from audio_cls.runs.scores import listening_audit
 
 if TYPE_CHECKING:
     from audio_cls.report.page import Section

@@ -290,7 +290,7 @@ def _mean_baseline(states: Sequence[RunState]) -> dict[str, float]:
 def _judge_grid(tracker: Any, items: Sequence[GridItem], states: Sequence[RunState], corpus: Any) -> tuple[str, ...]:
     """What is wrong with the predictions of a grid's runs together, in sentences."""
     from audio_cls.ablation.answers import judge_cells
-    from audio_cls.ablation.predictions import read_cell_scores
+    from audio_cls.runs.scores import read_cell_scores
 
     cells, training, experiment = {}, {}, None
     for item, state in zip(items, states, strict=True):

@@ -153,8 +153,8 @@ def _audit_of_best(
     workspace: Workspace, tracker: Tracker, status: StudyStatus, identity: Mapping[str, Any]
 ) -> list[Section]:
     """The listening audit of a study's best run, from its stored predictions; empty where they or the corpus are not at hand."""
-    from audio_cls.ablation.predictions import listening_audit, read_cell_scores
     from audio_cls.runs.preparation import open_corpus
+    from audio_cls.runs.scores import listening_audit, read_cell_scores
 
     reference = str(status.best.attrs.get("mlflow_run_id", "")) if status.best else ""
     try:

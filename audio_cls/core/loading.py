@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,10 +17,13 @@ from audio_cls.core import former_names
 from audio_cls.core.errors import UserError
 from audio_cls.core.trust import ensure_trusted
 
-__all__ = ["declaration", "ensure_trusted", "load_file", "load_files", "loaded_modules"]
+__all__ = ["declaration", "ensure_trusted", "imported_sources", "load_file", "load_files", "loaded_modules"]
 
 T = TypeVar("T")
 PREFIX = "audio_cls_user_"  # of the names under which the files of users stand in sys.modules
+LARGEST_SOURCE = 200_000  # characters
+MOST_SOURCES = 200  # files
+_NEVER_SOURCES = sys.stdlib_module_names | {"audio_cls", "__main__"}
 
 
 def load_file(path: Path) -> ModuleType:
@@ -67,6 +72,36 @@ def loaded_modules() -> list[ModuleType]:
 
 def load_files(paths: Sequence[Path]) -> list[ModuleType]:
     return [load_file(path) for path in paths]
+
+
+def imported_sources(file: Path) -> dict[str, str]:
+    """The text of a user's file and of the modules that it imported from its own folder, by path relative to that folder.
+
+    A module counts when its name says that it was found there: `helpers` as `helpers.py`, `nets.small` as `nets/small.py`. What
+    merely lies below the folder (a virtual environment, this package) does not. A source that cannot be read is left out.
+    """
+    file = file.resolve()
+    folder = file.parent
+    found = [file]
+    here: dict[str, bool] = {}  # whether the folder has something of that name
+    for name, module in sorted(sys.modules.items()):
+        top, place = name.partition(".")[0], getattr(module, "__file__", None)
+        if top in _NEVER_SOURCES or not isinstance(place, str):
+            continue
+        if top not in here:
+            here[top] = (folder / top).is_dir() or (folder / f"{top}.py").is_file()
+        if here[top] and os.path.isabs(place):  # torch has modules that give a relative place, which says nothing
+            stem = folder.joinpath(*name.split("."))
+            path = Path(os.path.realpath(place))
+            if path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
+                found.append(path)
+    out = {}
+    for path in found[:MOST_SOURCES]:
+        with contextlib.suppress(OSError):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if len(text) <= LARGEST_SOURCE:
+                out[path.relative_to(folder).as_posix()] = text
+    return out
 
 
 def declaration(path: Path, kind: type[T]) -> T:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 
-from audio_cls.ablation.predictions import CellScores, read_cell_scores
 from audio_cls.core.errors import UserError
 from audio_cls.core.notices import say, table
 from audio_cls.core.workspace import Workspace
@@ -15,6 +14,7 @@ from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, metric_functio
 from audio_cls.metrics.verdict import in_points
 from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.runs.preparation import open_corpus
+from audio_cls.runs.scores import CellScores, read_cell_scores
 from audio_cls.tracking import RunInfo, Tracker
 
 __all__ = ["PairedFigure", "compare_command", "differences", "paired"]

@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from audio_cls.core.config import Component, ConfigError
 from audio_cls.core.errors import UserError
-from audio_cls.core.loading import load_file, loaded_modules
+from audio_cls.core.loading import imported_sources, load_file, loaded_modules
 from audio_cls.core.workspace import Workspace, atomic_write
-from audio_cls.study.launches import imported_sources
 
 if TYPE_CHECKING:
     from audio_cls.experiment import Experiment

@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from audio_cls.metrics.baselines import baseline_name
@@ -25,6 +24,9 @@ from audio_cls.metrics.classification import (
 from audio_cls.report.figures import class_bars, confusion_figure, curve_figure, precision_recall_figure, roc_figure
 from audio_cls.report.page import Cards, Section, Table, findings, render_page
 from audio_cls.report.tables import decision_margin
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = ["RunReport", "best_epoch", "run_figures", "run_report"]
 

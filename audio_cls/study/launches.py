@@ -3,23 +3,19 @@ be named instead of its file, and moved to another machine."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from audio_cls.core.errors import UserError
+from audio_cls.core.loading import imported_sources
 from audio_cls.core.trust import ensure_trusted
 from audio_cls.core.workspace import Workspace
 
-__all__ = ["LAUNCH", "Launch", "find_launch", "imported_sources", "record_launch"]
+__all__ = ["LAUNCH", "Launch", "find_launch", "record_launch"]
 
 LAUNCH = "launch"  # user attribute of a study
-LARGEST_SOURCE = 200_000  # characters
-MOST_SOURCES = 200  # files
 
 
 @dataclass(frozen=True)
@@ -77,36 +73,3 @@ def find_launch(
         )
     ensure_trusted(file, trust=trust)
     return Launch(file, tuple(assignments) or tuple(launch["set"]), reference)
-
-
-def imported_sources(file: Path) -> dict[str, str]:
-    """The text of a study's file and of the modules that it imported from its own folder, by path relative to that folder.
-
-    A module counts when its name says that it was found there: `helpers` as `helpers.py`, `nets.small` as `nets/small.py`. What
-    merely lies below the folder (a virtual environment, this package) does not. A source that cannot be read is left out.
-    """
-    file = file.resolve()
-    folder = file.parent
-    found = [file]
-    here: dict[str, bool] = {}  # whether the folder has something of that name
-    for name, module in sorted(sys.modules.items()):
-        top, place = name.partition(".")[0], getattr(module, "__file__", None)
-        if top in _NEVER_SOURCES or not isinstance(place, str):
-            continue
-        if top not in here:
-            here[top] = (folder / top).is_dir() or (folder / f"{top}.py").is_file()
-        if here[top] and os.path.isabs(place):  # torch has modules that give a relative place, which says nothing
-            stem = folder.joinpath(*name.split("."))
-            path = Path(os.path.realpath(place))
-            if path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
-                found.append(path)
-    out = {}
-    for path in found[:MOST_SOURCES]:
-        with contextlib.suppress(OSError):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            if len(text) <= LARGEST_SOURCE:
-                out[path.relative_to(folder).as_posix()] = text
-    return out
-
-
-_NEVER_SOURCES = sys.stdlib_module_names | {"audio_cls", "__main__"}

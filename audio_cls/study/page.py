@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import plotly.graph_objects as go
+from typing import TYPE_CHECKING, Any
 
 from audio_cls.report.page import Cards, Html, Section, Table, findings, render_page
 from audio_cls.report.search_figures import house_style
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 __all__ = ["StudyReport", "TrialRow", "pruning_cost", "study_report"]
 

@@ -17,9 +17,8 @@ from urllib.request import urlopen
 import pytest
 
 from audio_cls.core.interpreter import python_command, safe_environment
-from audio_cls.core.loading import load_file
+from audio_cls.core.loading import imported_sources, load_file
 from audio_cls.core.workspace import Workspace
-from audio_cls.study.launches import imported_sources
 from audio_cls.ui.serving import ui_command
 from tests.conftest import write_tones
 from tests.study_tones import STUDY
