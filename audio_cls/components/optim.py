@@ -121,7 +121,6 @@ class Adagrad(Optimizer, kind="adagrad"):
 class Schedule(Component, family=True):
     """A learning-rate schedule with a linear warm-up over the first `warmup_epochs`."""
 
-    needs_history: ClassVar[bool] = False
     # What a run means that goes on to a larger budget than it began with: "same" (the learning rate does not depend on the
     # budget: the run equals one that had the larger budget from the start), "rescaled" (from there on, the schedule of the
     # larger budget), or "refused".
@@ -175,7 +174,6 @@ class Step(Schedule, kind="step"):
 class Plateau(Schedule, kind="plateau"):
     """Multiplied by `gamma` after each `patience` + 1 epochs in which `monitor` did not improve."""
 
-    needs_history: ClassVar[bool] = True
     longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
     monitor: Literal["val/loss", "train/loss"] = "val/loss"
     """What must improve."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, inf, isnan, lgamma, log, nan, sqrt
+from math import exp, inf, isnan, lgamma, log, nan
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ Direction = Literal["maximize", "minimize"]
 class Pairs:
     """Differences of two arms, arm minus reference, in the metric's units.
 
-    cells: (seed, fold) of each pair, sorted. differences: (n_pairs,). unpaired: cells that one of the two has not run.
+    cells: (seed, fold) of each pair, sorted. differences: (n_pairs,).
     not_finite: cells both have run where a figure is NaN or infinite (a diverged run, d' of perfect scores).
     test_to_train: n_test / n_train of one fold.
     """
@@ -36,7 +36,6 @@ class Pairs:
     differences: NDArray[np.float64]
     test_to_train: float
     direction: Direction
-    unpaired: tuple[Cell, ...] = ()
     not_finite: tuple[Cell, ...] = ()
 
 
@@ -63,8 +62,7 @@ class Comparison:
     mean: difference arm - reference in the metric's units: the mean of the folds' means, in a complete grid the mean
     of all pairs. sd: of the pairs (n - 1). low, high: interval of level 1 - alpha.
     standard_error, t, df, p: corrected for folds, seeds and overlapping training sets, two-sided; what verdicts use.
-    plain_t, plain_p: the paired t test over all pairs as if independent; too optimistic, for information.
-    wilcoxon_p: signed-rank test over all pairs, as if independent too. Differences of zero are ranked with the others and
+    wilcoxon_p: signed-rank test over all pairs as if they were independent, for information. Differences of zero are ranked with the others and
     then left out (`zero_method="pratt"`): figures on few clips tie often, and a tie speaks against a difference.
     d_z: mean of pairs / sd (Cohen's d for pairs); hedges_g: d_z without its small-sample bias.
     wins, losses, ties: pairs in which the arm is better, worse, equal. components: variances by source, if n > 1.
@@ -83,8 +81,6 @@ class Comparison:
     t: float
     df: float
     p: float
-    plain_t: float
-    plain_p: float
     wilcoxon_p: float
     d_z: float
     hedges_g: float
@@ -191,7 +187,6 @@ def compare(
         d,
         test_to_train,
         direction,
-        tuple(sorted(arm_values.keys() ^ reference_values.keys())),
         tuple(sorted(set(both) - set(finite))),
     )
     n, better = len(d), 1 if direction == "maximize" else -1
@@ -210,7 +205,6 @@ def compare(
     t = mean / se
     reach = float(stats.t.isf(alpha / 2, df)) * se if se > 0 else nan
     d_z = float(d.mean()) / sd if sd > 0 else nan
-    plain_t = d_z * sqrt(n)
     return Comparison(
         pairs=pairs,
         alpha=alpha,
@@ -225,8 +219,6 @@ def compare(
         t=t,
         df=df,
         p=float(2 * stats.t.sf(abs(t), df)),
-        plain_t=plain_t,
-        plain_p=float(2 * stats.t.sf(abs(plain_t), n - 1)),
         wilcoxon_p=_wilcoxon(d, noise),
         d_z=d_z,
         hedges_g=d_z * _small_sample(n - 1),

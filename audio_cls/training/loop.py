@@ -55,7 +55,6 @@ class Fit:
     best_epoch: int = -1
     best_value: float = math.nan
     stopped: str | None = None
-    resumed_from: int | None = None  # the epoch whose checkpoint it went on from
 
 
 def fit(
@@ -273,7 +272,6 @@ def _take_up(experiment: Experiment, chain: Chain, store: CheckpointStore, resul
         state["best_epoch"],
         state["best_value"] if state["best_epoch"] >= 0 else math.nan,
     )
-    result.resumed_from = state["epoch"]
     if result.best_epoch >= 0:
         store.adopt(result.best_epoch, folder)
     return checkpoint
@@ -318,7 +316,7 @@ def _fit_closed_form(
     y = batches.targets[torch.as_tensor(train, device=batches.device)]
     solve: Callable[..., Any] = chain.classifier.model.fit_closed_form  # type: ignore[assignment]
     batches.watch.call(
-        "fitting the model", lambda: solve(x.cpu(), y.cpu(), None, experiment.seed, task=batches.corpus.task)
+        "fitting the model", lambda: solve(x.cpu(), y.cpu(), seed=experiment.seed, task=batches.corpus.task)
     )
     seconds = time.perf_counter() - began
     row = _evaluate(chain, batches, train, "train/")

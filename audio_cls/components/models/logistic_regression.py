@@ -1,4 +1,4 @@
-"""Logistic regression: fitted at once by scikit-learn, then a module like any other."""
+"""Logistic regression: fitted by scikit-learn in one call, then used as a torch module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audio_cls.core.config import ConfigError
 
 __all__ = ["LogisticRegression"]
 
-_NEVER = -30.0  # the logit of a class that the training clips do not hold: a probability of about 1e-13
+_NEVER = -30.0  # logit of a class without training clips: a probability of about 1e-13
 
 
 class LogisticRegression(Model, kind="logistic_regression"):
@@ -54,9 +54,7 @@ class _LogisticRegression(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.output((x - self.mean) / self.scale)
 
-    def fit_closed_form(
-        self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None, seed: int = 0, task: str | None = None
-    ) -> dict[str, Any]:
+    def fit_closed_form(self, x: Tensor, y: Tensor, seed: int = 0, task: str | None = None) -> dict[str, Any]:
         """Fit to `x` (n, n_features) and targets `y` (n, n_classes) of zeros and ones.
 
         `task` is "multiclass" or "multilabel"; without it, targets with exactly one label in every row are taken for multiclass.
@@ -73,7 +71,6 @@ class _LogisticRegression(nn.Module):
 
         inputs = x.detach().cpu().double().numpy()
         targets = y.detach().cpu().numpy()
-        weight = None if sample_weight is None else sample_weight.detach().cpu().double().numpy()
         if not np.isin(targets, (0, 1)).all():
             raise ConfigError(
                 "model.kind=logistic_regression is fitted to targets of 0 and 1, and cannot take mixed or soft ones"
@@ -87,13 +84,10 @@ class _LogisticRegression(nn.Module):
                 f"a multiclass task has one label a clip, but training clip {row} has {int(targets[row].sum())}"
             )
 
-        with np.errstate(
-            invalid="ignore"
-        ):  # the weighted variance of a constant feature may round below 0; its scale is 1
-            scaler = StandardScaler().fit(inputs, sample_weight=weight)
+        scaler = StandardScaler().fit(inputs)
         inputs = scaler.transform(inputs)
         fit = self._softmax if task == "multiclass" else self._one_against_rest
-        coefficients, bias, iterations = fit(inputs, targets, weight, seed)
+        coefficients, bias, iterations = fit(inputs, targets, seed)
         with torch.no_grad():
             for parameter, value in (
                 (self.mean, scaler.mean_),
@@ -109,16 +103,14 @@ class _LogisticRegression(nn.Module):
             "task": task,
         }
 
-    def _softmax(
-        self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, seed: int
-    ) -> tuple[np.ndarray, np.ndarray, int]:
+    def _softmax(self, x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
         n_classes = y.shape[1]
         coefficients, bias = np.zeros((n_classes, x.shape[1])), np.full(n_classes, _NEVER)
         present = np.flatnonzero(y.sum(0))
         if len(present) == 1:
             bias[present] = 0.0
             return coefficients, bias, 0
-        found = self._regression(x, y.argmax(1), weight, seed)
+        found = self._regression(x, y.argmax(1), seed)
         if len(present) == 2:  # scikit-learn keeps one row: the log-odds of the second class against the first
             coefficients[present] = np.vstack([-found.coef_ / 2, found.coef_ / 2])
             bias[present] = np.concatenate([-found.intercept_ / 2, found.intercept_ / 2])
@@ -126,9 +118,7 @@ class _LogisticRegression(nn.Module):
             coefficients[present], bias[present] = found.coef_, found.intercept_
         return coefficients, bias, int(np.max(found.n_iter_))
 
-    def _one_against_rest(
-        self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, seed: int
-    ) -> tuple[np.ndarray, np.ndarray, int]:
+    def _one_against_rest(self, x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
         n_classes = y.shape[1]
         coefficients, bias, iterations = np.zeros((n_classes, x.shape[1])), np.zeros(n_classes), 0
         for label in range(n_classes):
@@ -136,17 +126,17 @@ class _LogisticRegression(nn.Module):
             if positives in (0, len(y)):
                 bias[label] = _NEVER if positives == 0 else -_NEVER
                 continue
-            found = self._regression(x, y[:, label], weight, seed)
+            found = self._regression(x, y[:, label], seed)
             coefficients[label], bias[label] = found.coef_[0], found.intercept_[0]
             iterations = max(iterations, int(np.max(found.n_iter_)))
         return coefficients, bias, iterations
 
-    def _regression(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, seed: int) -> Any:
+    def _regression(self, x: np.ndarray, y: np.ndarray, seed: int) -> Any:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression as Reference
 
         balanced = "balanced" if self.config.class_weight == "balanced" else None
         regression = Reference(C=self.config.c, max_iter=self.config.max_iter, class_weight=balanced, random_state=seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # said by `converged`
-            return regression.fit(x, y, sample_weight=weight)
+            warnings.simplefilter("ignore", ConvergenceWarning)  # `converged` in the result tells
+            return regression.fit(x, y)
