@@ -1,45 +1,86 @@
 """audio_cls: search, train, track and compare audio classifiers.
 
-The public face. Nothing is imported until it is used, so `import audio_cls` loads neither PyTorch nor Optuna nor MLflow.
+    import audio_cls as ac, optuna
+
+    base = ac.Experiment().override({"data.corpus": "mine", "model": "cnn4"})
+    run = ac.train(base)                                     # tracked, resumable; run.metrics, run.figure("confusion")
+    study = optuna.create_study(direction="maximize")
+    study.optimize(ac.objective(base, space), n_trials=20)   # plain Optuna
+
+Nothing is imported until it is used: `import audio_cls` loads neither PyTorch nor Optuna nor MLflow. What the user asked for and
+cannot be done is an `ac.UserError`.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_FACE = {
-    "Experiment": "audio_cls.experiment",
-    "Study": "audio_cls.study.declaration",
-    "Ablation": "audio_cls.ablation.declaration",
-    "Model": "audio_cls.components.models",
-    "Loss": "audio_cls.components.losses",
-    "Augmentation": "audio_cls.components.augment",
-    "Features": "audio_cls.components.features",
-    "FeatureExtractor": "audio_cls.components.features",
-    "Sampling": "audio_cls.components.sampling",
-    "Optimizer": "audio_cls.components.optim",
-    "Schedule": "audio_cls.components.optim",
-    "TPE": "audio_cls.study.declaration",
-    "RandomSearch": "audio_cls.study.declaration",
-    "Median": "audio_cls.study.declaration",
-    "Percentile": "audio_cls.study.declaration",
-    "NoPruning": "audio_cls.study.declaration",
-    "UserError": "audio_cls.core.errors",
-}
+if TYPE_CHECKING:  # the same names as in _FACE, for type checkers and editors
+    from audio_cls.ablation.declaration import Ablation as Ablation
+    from audio_cls.components.augment import Augmentation as Augmentation
+    from audio_cls.components.features import FeatureExtractor as FeatureExtractor
+    from audio_cls.components.features import Features as Features
+    from audio_cls.components.losses import Loss as Loss
+    from audio_cls.components.models import Model as Model
+    from audio_cls.components.optim import Optimizer as Optimizer
+    from audio_cls.components.optim import Schedule as Schedule
+    from audio_cls.components.sampling import Sampling as Sampling
+    from audio_cls.core.errors import RunFailed as RunFailed
+    from audio_cls.core.errors import UserError as UserError
+    from audio_cls.core.workspace import Workspace as Workspace
+    from audio_cls.data.making import generate as generate
+    from audio_cls.data.making import prepare as prepare
+    from audio_cls.experiment import Experiment as Experiment
+    from audio_cls.inference.handle import Run as Run
+    from audio_cls.inference.handle import list_runs as list_runs
+    from audio_cls.inference.handle import open_run as open_run
+    from audio_cls.inference.handle import train as train
+    from audio_cls.study.declaration import TPE as TPE
+    from audio_cls.study.declaration import Median as Median
+    from audio_cls.study.declaration import NoPruning as NoPruning
+    from audio_cls.study.declaration import Percentile as Percentile
+    from audio_cls.study.declaration import RandomSearch as RandomSearch
+    from audio_cls.study.declaration import Study as Study
+    from audio_cls.study.plain import objective as objective
 
-__all__ = sorted(_FACE)
+_FACE = {
+    "ablation.declaration": ("Ablation",),
+    "components.augment": ("Augmentation",),
+    "components.features": ("FeatureExtractor", "Features"),
+    "components.losses": ("Loss",),
+    "components.models": ("Model",),
+    "components.optim": ("Optimizer", "Schedule"),
+    "components.sampling": ("Sampling",),
+    "core.errors": ("RunFailed", "UserError"),
+    "core.workspace": ("Workspace",),
+    "data.making": ("generate", "prepare"),
+    "experiment": ("Experiment",),
+    "inference.handle": ("Run", "list_runs", "open_run", "train"),
+    "study.declaration": ("TPE", "Median", "NoPruning", "Percentile", "RandomSearch", "Study"),
+    "study.plain": ("objective",),
+}
+_HOME = {name: module for module, names in _FACE.items() for name in names}
+
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FACE:
+    if name not in _HOME:
         raise AttributeError(f"module 'audio_cls' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_FACE[name]), name)
+    value = getattr(importlib.import_module(f"audio_cls.{_HOME[name]}"), name)
+    notices: Any = importlib.import_module("audio_cls.core.notices")
+    notices.console = _console
     globals()[name] = value
     return value
 
 
+def _console() -> Any:
+    """The display of the console, for calls that show their progress."""
+    return importlib.import_module("audio_cls.cli.console").ConsoleDisplay()
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FACE})
+    return sorted({*globals(), *_HOME})

@@ -172,6 +172,20 @@ class Bars:
         print(printable(f"{self._what}: {text} ({self._said_at - self._began:.0f} s{left})"), flush=True)
 
 
+class _Silent:
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        pass
+
+    def phase(self, name: str, done: int, total: int) -> None:
+        pass
+
+
+@contextmanager
+def silent(what: str) -> Iterator[Any]:
+    """A display that shows nothing."""
+    yield _Silent()
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Bars]:
     """Return the `Bars` of what is under way: bars on a terminal, else a line now and then."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ConfigError", "UserError", "choices", "did_you_mean"]
+__all__ = ["ConfigError", "RunFailed", "UserError", "choices", "did_you_mean"]
 
 
 class UserError(Exception):
@@ -24,6 +24,14 @@ class ConfigError(UserError):
     def __init__(self, message: str, unknown: Iterable[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.unknown = tuple(unknown)
+
+
+class RunFailed(UserError):
+    """Training failed and was recorded as FAILED. `reason` is `kind: details` (`diverged: ...`, `oom`), `run_id` its run in MLflow."""
+
+    def __init__(self, message: str, reason: str = "", run_id: str = "") -> None:
+        super().__init__(message)
+        self.reason, self.run_id = reason, run_id
 
 
 def did_you_mean(asked: str, allowed: Iterable[str]) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from audio_cls.core.formatting import printable
 
-__all__ = ["Display", "Progress", "QueueProgress", "confirm", "display", "follow_queue", "install", "is_interactive", "progress", "say", "table"]  # fmt: skip
+__all__ = ["Display", "Progress", "QueueProgress", "confirm", "display", "follow_queue", "install", "is_interactive", "progress", "say", "shown", "table"]  # fmt: skip
 
 _logger = logging.getLogger("audio_cls")
 
@@ -90,6 +90,8 @@ def _yield(value: Any) -> Iterator[Any]:
 
 
 _installed = Display()
+console: Callable[[], Display] | None = None
+"""Makes the display of the console; set by the public face, which stands above it."""
 
 
 def display() -> Display:
@@ -102,6 +104,21 @@ def install(shown: Display) -> Display:
     global _installed
     before, _installed = _installed, shown
     return before
+
+
+@contextmanager
+def shown(progress: bool) -> Iterator[None]:
+    """Show what a call of the public face tells: on the console where no display is installed, or not at all."""
+    wanted = _installed
+    if not progress:
+        wanted = Display()
+    elif type(_installed) is Display and console is not None:
+        wanted = console()
+    before = install(wanted)
+    try:
+        yield
+    finally:
+        install(before)
 
 
 def say(text: object = "", *, err: bool = False) -> None:

@@ -17,7 +17,6 @@ from audio_cls.components.features import FeatureExtractor, Normaliser
 from audio_cls.core.errors import UserError
 from audio_cls.data.audio import AUDIO_SUFFIXES, BadAudio, load, to_float
 from audio_cls.experiment import Classifier, Experiment, feature_shape
-from audio_cls.runs.own_parts import read_recorded
 from audio_cls.training.batches import fit_length
 from audio_cls.training.checkpoint import read
 
@@ -47,19 +46,16 @@ class _Classes(BaseModel):
 class Labeller:
     """A trained classifier with its front end. Needs no corpus: `artifacts` is a run's folder of artifacts.
 
-    `experiment` is what `artifacts/experiment.json` says, for a caller that has read it.
+    `experiment` is what the run was made with (`own_parts.recorded_experiment`).
 
     Raises:
         UserError: for an artifact that is missing, damaged, or does not fit the others; for weights that are not finite.
     """
 
-    def __init__(self, artifacts: Path, device: torch.device, experiment: Experiment | None = None) -> None:
+    def __init__(self, artifacts: Path, device: torch.device, experiment: Experiment) -> None:
         for name in ("experiment.json", "classes.json", WEIGHTS):
             if not (artifacts / name).exists():
                 raise UserError(f"{artifacts}: no {name}: only a COMPLETE run keeps what labelling needs")
-        if experiment is None:
-            path = artifacts / "experiment.json"
-            experiment = Experiment.from_json(read_recorded(path), str(path))
         meta = _read_classes(artifacts / "classes.json")
         self.experiment = experiment
         self.classes: list[str] = meta.classes

@@ -173,8 +173,9 @@ def test_no_damage_ends_in_a_traceback(
     assert np.isfinite(labeller.scores(np.zeros(8000, dtype=np.float32))).all()
 
 
-def test_a_labeller_reads_its_own_experiment(artifacts: Path, clips: Path) -> None:
-    found: list[Any] = list(Labeller(artifacts, CPU).label([clips / "hum0.wav", clips / "nowhere.wav"]))
+def test_a_missing_file_costs_no_other_its_label(artifacts: Path, clips: Path) -> None:
+    experiment = Experiment.from_json(read_recorded(artifacts / "experiment.json"))
+    found: list[Any] = list(Labeller(artifacts, CPU, experiment).label([clips / "hum0.wav", clips / "nowhere.wav"]))
     assert abs(found[0].scores.sum() - 1) < 1e-6
     assert found[1].scores is None
     assert "missing" in found[1].error or "no such file" in found[1].error
