@@ -20,7 +20,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from audio_cls.core import config_keys
 from audio_cls.core.config_keys import Key
 from audio_cls.core.config_node import Node, plain
-from audio_cls.core.config_text import NONE, parse_assignment
+from audio_cls.core.config_text import NONE, parse_assignment, shorten
 from audio_cls.core.errors import ConfigError, choices
 
 __all__ = ["NONE", "Component", "ComponentSet", "ConfigError", "parse_assignment"]
@@ -95,7 +95,7 @@ class ComponentSet(Component):
                         "unknown_kind",
                         "{kind} is no {family}. {allowed}",
                         {
-                            "kind": repr(kind),
+                            "kind": shorten(kind),
                             "family": cls.of.__name__.lower(),
                             "allowed": choices(kind, cls.of.members()),
                             "name": str(kind),

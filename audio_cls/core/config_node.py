@@ -106,7 +106,7 @@ class Node(BaseModel):
                     "unknown_kind",
                     "{kind} is no {family}. {allowed}",
                     {
-                        "kind": repr(kind),
+                        "kind": shorten(kind),
                         "family": cls.__name__.lower(),
                         "allowed": choices(str(kind), cls._members),
                         "name": str(kind),
