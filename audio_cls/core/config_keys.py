@@ -66,7 +66,8 @@ def assign(cls: type[Node], data: dict[str, Any], key: str, value: Any) -> None:
                 if kind not in child.members():
                     family = child._family.__name__.lower()
                     raise ConfigError(
-                        f"{key}: {kind!r} is no {family}. {choices(str(kind), child.members())}", [(family, str(kind))]
+                        f"{key}: {shorten(kind)} is no {family}. {choices(str(kind), child.members())}",
+                        [(family, str(kind))],
                     )
                 if node[part].get("kind") != kind:
                     node[part] = {"kind": kind}
