@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audio_cls.cli.console import say
-from audio_cls.cli.study_commands import PARENT
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace, atomic_write
 
 if TYPE_CHECKING:
-    from audio_cls.queue.status import StudyStatus
-    from audio_cls.report.page import Section
     from audio_cls.runs.opened_clips import ClipHistory
     from audio_cls.tracking import RunInfo, Tracker
 
-__all__ = ["report_command", "run_page", "study_page"]
+__all__ = ["report_command", "run_page"]
 
 ARTIFACT = "report.html"
 OF_OUR_OWN = {
@@ -44,6 +40,8 @@ def report_command(
     if study is not None:
         path = html or page_path(workspace, f"study-{study}")
         _check_writable(workspace, path)
+        from audio_cls.study.page_data import study_page
+
         run_id, page = study_page(workspace, study, storage, tracker)
     else:
         path = html or page_path(workspace, f"run-{info.name}-{info.run_id[:8]}")
@@ -74,102 +72,6 @@ def _check_writable(workspace: Workspace, path: Path) -> None:
 def page_path(workspace: Workspace, name: str) -> Path:
     """Where a page is written unless told otherwise."""
     return workspace.reports / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.html"
-
-
-def study_page(
-    workspace: Workspace, name: str, storage: str | None = None, tracker: Tracker | None = None
-) -> tuple[str, str]:
-    """The id of a study's run in MLflow ("" without one), and its page; with a `tracker`, openings of the test split are told.
-
-    Raises:
-        UserError: when there is no such study.
-    """
-    from audio_cls.data.groups import shared_groups_declared
-    from audio_cls.queue.status import baseline_of, findings_of, study_status
-    from audio_cls.queue.storage import IDENTITY, load_study, open_storage
-    from audio_cls.study.page import StudyReport, TrialRow, study_report
-    from audio_cls.study.plots import study_figures
-
-    where = open_storage(storage or workspace.optuna_db, must_exist=True)
-    study = load_study(name, where)
-    status = study_status(study)
-    identity: Mapping[str, Any] = study.user_attrs.get(IDENTITY, {})
-    rows = [
-        TrialRow(
-            number=row.number,
-            state=row.state,
-            value=row.value,
-            params=row.params,
-            epochs=row.epochs,
-            seconds=row.seconds,
-            attempts=row.attempts,
-            revived=row.revived,
-            reason=row.reason,
-            run=str(row.attrs.get("mlflow_run_id", "")),
-            extended=row.revived and bool(row.attrs.get("changes")),
-        )
-        for row in status.rows
-    ]
-    facts = {
-        "metric": f"{status.metric} ({status.direction})",
-        "sampler": _component(identity.get("sampler")),
-        "pruner": _component(identity.get("pruner")),
-        "data": f"{identity.get('base', {}).get('data', {}).get('corpus', '')} {str(identity.get('data', ''))[:12]}".strip(),
-        "metric code": f"version {identity['metric_version']}" if "metric_version" in identity else "",
-        "groups": shared_groups_declared(identity.get("base", {})),
-        "storage": where.shown.rpartition("/")[2],
-        "interruptions taken up": status.interruptions,
-        "test split": _openings(workspace, tracker, name) if tracker else None,
-    }
-    parent = str(study.user_attrs.get(PARENT, ""))
-    links = []
-    if parent:
-        links.append(
-            f"Its trials are the runs below {parent[:8]} in MLflow (audio-cls ui), each named by its configuration; "
-            "the column run holds the beginning of their ids, which audio-cls report takes as well."
-        )
-    page = study_report(
-        StudyReport(
-            title=f"Study: {name}",
-            metric=status.metric,
-            direction=status.direction,
-            rows=rows,
-            facts={key: value for key, value in facts.items() if value not in ("", None)},
-            space=str(identity.get("space", {}).get("source", "")),
-            figures=study_figures(study),
-            total=status.total,
-            attempts=status.attempts,
-            states={t.number: t.state.name for t in study.get_trials(deepcopy=False)},
-            links=links,
-            baseline=baseline_of(status),
-            findings=findings_of(status),
-        ),
-        more=_audit_of_best(workspace, tracker, status, identity) if tracker else (),
-    )
-    return parent, page
-
-
-def _audit_of_best(
-    workspace: Workspace, tracker: Tracker, status: StudyStatus, identity: Mapping[str, Any]
-) -> list[Section]:
-    """The listening audit of a study's best run, from its stored predictions; empty where they or the corpus are not at hand."""
-    from audio_cls.runs.preparation import open_corpus
-    from audio_cls.runs.scores import listening_audit, read_cell_scores
-
-    reference = str(status.best.attrs.get("mlflow_run_id", "")) if status.best else ""
-    try:
-        corpus = open_corpus(workspace, str(identity.get("base", {}).get("data", {}).get("corpus", "")))
-        if not reference or corpus.digest != identity.get("data"):
-            return []
-        info = tracker.resolve(reference)
-        scores = read_cell_scores(tracker, info.run_id, corpus, "best")
-    except UserError:
-        return []
-    return (
-        listening_audit(scores, corpus, f"By {info.name}, the best of the study, on its validation clips.")
-        if scores
-        else []
-    )
 
 
 def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str = "auto") -> str:
@@ -224,24 +126,6 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
         ),
         more=[*audit, calibration_section({"validation": (scores, targets)}, corpus.task)],
     )
-
-
-def _openings(workspace: Workspace, tracker: Tracker, study: str) -> str:
-    """Which of a study's trials had their test split opened, and how often those clips were, for whichever run."""
-    from audio_cls.runs.opened_clips import history_of_runs, named
-
-    try:
-        opened = tracker.runs(None, f"tags.study = '{study}' and tags.`test.openings` LIKE '%'")
-    except UserError:
-        return "not known: the runs cannot be read"
-    if not opened:
-        return "not opened"
-    own = "; ".join(
-        f"{r.name} opened {r.tags['test.openings']} time(s), first {r.tags.get('test.first_opened')}" for r in opened
-    )
-    history = history_of_runs(workspace, tracker, opened)
-    names = {named(r) for r in opened}
-    return f"{own}. In all, {history.sentence()}" if {o.what for o in history.openings} - names else own
 
 
 def _looked_at(info: RunInfo, history: ClipHistory) -> list[str]:
@@ -321,10 +205,3 @@ def _facts(info: RunInfo, corpus: str) -> dict[str, Any]:
             facts[key] = info.tags[key]
     facts.setdefault("test.openings", "0: the test split has not been opened")
     return facts
-
-
-def _component(values: Mapping[str, Any] | None) -> str:
-    if not values:
-        return ""
-    rest = ", ".join(f"{key}={value}" for key, value in values.items() if key != "kind")
-    return f"{values.get('kind', '')} ({rest})" if rest else str(values.get("kind", ""))

@@ -182,7 +182,8 @@ def run_command(
 
 def _write_page(workspace: Workspace, tracker: Tracker, name: str, storage: str | None) -> None:
     """The study's page, also logged to MLflow. What is wrong with it costs the study nothing."""
-    from audio_cls.cli.report_commands import ARTIFACT, page_path, study_page
+    from audio_cls.cli.report_commands import ARTIFACT, page_path
+    from audio_cls.study.page_data import study_page
 
     try:
         run_id, page = study_page(workspace, name, storage, tracker)

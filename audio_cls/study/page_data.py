@@ -1,0 +1,145 @@
+"""What the page of a study shows, gathered from Optuna's storage, the workspace and MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from audio_cls.core.errors import UserError
+from audio_cls.core.workspace import Workspace
+from audio_cls.data.groups import shared_groups_declared
+from audio_cls.queue.status import Row, StudyStatus, baseline_of, findings_of, study_status
+from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, open_storage
+from audio_cls.runs.opened_clips import history_of_runs, named
+from audio_cls.runs.preparation import open_corpus
+from audio_cls.runs.scores import listening_audit, read_cell_scores
+from audio_cls.study.page import StudyReport, TrialRow, study_report
+from audio_cls.study.plots import study_figures
+from audio_cls.study.transfer.exporting import RUN
+
+if TYPE_CHECKING:
+    from audio_cls.report.page import Section
+    from audio_cls.tracking import Tracker
+
+__all__ = ["study_page"]
+
+
+def study_page(
+    workspace: Workspace, name: str, storage: str | None = None, tracker: Tracker | None = None
+) -> tuple[str, str]:
+    """Build the page of a study.
+
+    Args:
+        tracker: where its runs are looked up, for openings of the test split and the listening audit; without one these are left out.
+
+    Returns:
+        The id of the study's run in MLflow ("" without one), and the page.
+
+    Raises:
+        UserError: when there is no such study.
+    """
+    where = open_storage(storage or workspace.optuna_db, must_exist=True)
+    study = load_study(name, where)
+    status = study_status(study)
+    identity: Mapping[str, Any] = study.user_attrs.get(IDENTITY, {})
+    parent = str(study.user_attrs.get(RUN, ""))
+    links = []
+    if parent:
+        links.append(
+            f"Its trials are the runs below {parent[:8]} in MLflow (audio-cls ui), each named by its configuration; "
+            "the column run holds the beginning of their ids, which audio-cls report takes as well."
+        )
+    page = study_report(
+        StudyReport(
+            title=f"Study: {name}",
+            metric=status.metric,
+            direction=status.direction,
+            rows=[_trial_row(row) for row in status.rows],
+            facts=_facts(status, identity, where, _openings(workspace, tracker, name) if tracker else ""),
+            space=str(identity.get("space", {}).get("source", "")),
+            figures=study_figures(study),
+            total=status.total,
+            attempts=status.attempts,
+            states={t.number: t.state.name for t in study.get_trials(deepcopy=False)},
+            links=links,
+            baseline=baseline_of(status),
+            findings=findings_of(status),
+        ),
+        more=_audit_of_best(workspace, tracker, status, identity) if tracker else (),
+    )
+    return parent, page
+
+
+def _trial_row(row: Row) -> TrialRow:
+    return TrialRow(
+        number=row.number,
+        state=row.state,
+        value=row.value,
+        params=row.params,
+        epochs=row.epochs,
+        seconds=row.seconds,
+        attempts=row.attempts,
+        revived=row.revived,
+        reason=row.reason,
+        run=str(row.attrs.get("mlflow_run_id", "")),
+        extended=row.revived and bool(row.attrs.get("changes")),
+    )
+
+
+def _facts(status: StudyStatus, identity: Mapping[str, Any], where: StudyStorage, openings: str) -> dict[str, Any]:
+    base = identity.get("base", {})
+    facts = {
+        "metric": f"{status.metric} ({status.direction})",
+        "sampler": _component(identity.get("sampler")),
+        "pruner": _component(identity.get("pruner")),
+        "data": f"{base.get('data', {}).get('corpus', '')} {str(identity.get('data', ''))[:12]}".strip(),
+        "metric code": f"version {identity['metric_version']}" if "metric_version" in identity else "",
+        "groups": shared_groups_declared(base),
+        "storage": where.shown.rpartition("/")[2],
+        "interruptions taken up": status.interruptions,
+        "test split": openings,
+    }
+    return {key: value for key, value in facts.items() if value != ""}
+
+
+def _audit_of_best(
+    workspace: Workspace, tracker: Tracker, status: StudyStatus, identity: Mapping[str, Any]
+) -> list[Section]:
+    """The listening audit of a study's best run, from its stored predictions; empty where they or the corpus are not at hand."""
+    reference = str(status.best.attrs.get("mlflow_run_id", "")) if status.best else ""
+    try:
+        corpus = open_corpus(workspace, str(identity.get("base", {}).get("data", {}).get("corpus", "")))
+        if not reference or corpus.digest != identity.get("data"):
+            return []
+        info = tracker.resolve(reference)
+        scores = read_cell_scores(tracker, info.run_id, corpus, "best")
+    except UserError:
+        return []
+    return (
+        listening_audit(scores, corpus, f"By {info.name}, the best of the study, on its validation clips.")
+        if scores
+        else []
+    )
+
+
+def _openings(workspace: Workspace, tracker: Tracker, study: str) -> str:
+    """Which of a study's trials had their test split opened, and how often those clips were, for whichever run."""
+    try:
+        opened = tracker.runs(None, f"tags.study = '{study}' and tags.`test.openings` LIKE '%'")
+    except UserError:
+        return "not known: the runs cannot be read"
+    if not opened:
+        return "not opened"
+    own = "; ".join(
+        f"{r.name} opened {r.tags['test.openings']} time(s), first {r.tags.get('test.first_opened')}" for r in opened
+    )
+    history = history_of_runs(workspace, tracker, opened)
+    names = {named(r) for r in opened}
+    return f"{own}. In all, {history.sentence()}" if {o.what for o in history.openings} - names else own
+
+
+def _component(values: Mapping[str, Any] | None) -> str:
+    if not values:
+        return ""
+    rest = ", ".join(f"{key}={value}" for key, value in values.items() if key != "kind")
+    return f"{values.get('kind', '')} ({rest})" if rest else str(values.get("kind", ""))
