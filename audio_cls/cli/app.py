@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from audio_cls import __version__
-from audio_cls.cli import ablations, data, experiments, studies
+from audio_cls.cli import ablations, data, experiments, runs, studies
 from audio_cls.cli.console import ConsoleDisplay, say
 from audio_cls.cli.init import init
 from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
@@ -66,10 +66,10 @@ for command in (
     experiments.keys,
     experiments.train,
     experiments.evaluate,
-    experiments.predict,
+    runs.predict,
     studies.study,
     ablations.ablate,
-    experiments.compare,
+    runs.compare,
     experiments.report,
 ):
     cli.add_command(command)

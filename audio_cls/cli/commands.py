@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import click
 
 from audio_cls.cli.console import say, table
 from audio_cls.core.config import parse_assignment
@@ -315,50 +312,3 @@ def summarise(states: Sequence[RunState]) -> dict[str, tuple[float, float]]:
             spread = statistics.stdev(values) if finite and len(values) > 1 else 0.0 if finite else math.nan
             out[f"{prefix}/{key}"] = statistics.fmean(values), spread
     return out
-
-
-# -- predict -----------------------------------------------------------------------------------------
-
-
-def predict_command(
-    workspace: Workspace, reference: str, paths: list[Path], *, top: int, as_json: bool, device: str
-) -> None:
-    """Print the most probable labels of files; what is wrong with a file goes to stderr, and the others are labelled.
-
-    Raises:
-        UserError: for a run that cannot label, or where no file could be read.
-        SystemExit: with code 1 where some files could not be read.
-    """
-    from audio_cls.core.device import choose_device, tune_process
-    from audio_cls.inference.labeller import Labeller, audio_files
-    from audio_cls.runs.own_parts import recorded_experiment
-    from audio_cls.tracking import Tracker
-
-    tune_process()
-    files = audio_files(paths)
-    tracker = Tracker(workspace)
-    info = tracker.resolve(reference)
-    folder = tracker.download(info.run_id, "weights/best.safetensors").parent.parent
-    for name in ("experiment.json", "classes.json"):
-        if not (folder / name).exists():  # the runs lie on a server: fetched into the folder of the weights
-            tracker.download(info.run_id, name, folder)
-    labeller = Labeller(folder, choose_device(device), recorded_experiment(tracker, info))
-    bad = 0
-    for result in labeller.label(files):
-        shown = click.format_filename(result.path)  # a name need not be UTF-8
-        if result.scores is None:
-            bad += 1
-            say(f"{shown}: {result.error}", err=True)
-            if as_json:
-                say(json.dumps({"path": str(result.path), "error": result.error}))
-            continue
-        best = labeller.top(result.scores, top)
-        if as_json:
-            say(json.dumps({"path": str(result.path), "labels": dict(best)}))
-        else:
-            say(f"{shown}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
-    if bad == len(files):
-        raise UserError(f"none of {len(files)} file(s) could be read")
-    if bad:
-        say(f"{bad} of {len(files)} files could not be labelled", err=True)
-        raise SystemExit(1)

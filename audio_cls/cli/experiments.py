@@ -102,44 +102,6 @@ def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str)
     evaluate_command(workspace_of(ctx), run, test=test, again=again, device=device)
 
 
-def _named_paths(ctx: click.Context, _: click.Parameter, paths: tuple[str, ...]) -> tuple[Path, ...]:
-    """Paths as given. An empty one (a shell's unset variable) is refused: to `Path` it is the current folder."""
-    if any(not path for path in paths):
-        raise UserError(
-            "an empty path ('') among the files to label. Allowed: audio files and folders; . is this folder"
-        )
-    return tuple(Path(path) for path in paths)
-
-
-@click.command("predict")
-@click.argument("run")
-@click.argument("paths", nargs=-1, required=True, callback=_named_paths)
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@DEVICE
-@TRACKING
-@WITH
-@click.pass_context
-def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_json: bool, device: str) -> None:
-    """Label audio files or folders of them with a run's best weights.
-
-    Files that cannot be read are named on stderr and the others labelled: exit code 1, or 2 where none could be read."""
-    from audio_cls.cli.commands import predict_command
-
-    predict_command(workspace_of(ctx), run, list(paths), top=top, as_json=as_json, device=device)
-
-
-@click.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN [RUN...]")
-@WITH
-@click.pass_context
-def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
-    """What differs between runs: configuration, data, code, environment, figures; paired where they pair."""
-    from audio_cls.runs.comparison import compare_command
-
-    compare_command(workspace_of(ctx), list(runs))
-
-
 @click.command("report")
 @click.argument("run_or_study")
 @click.option(

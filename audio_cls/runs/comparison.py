@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan
 
 from audio_cls.core.errors import UserError
-from audio_cls.core.notices import say, table
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, metric_function
-from audio_cls.metrics.verdict import in_points
 from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.runs.preparation import open_corpus
 from audio_cls.runs.scores import CellScores, read_cell_scores
 from audio_cls.tracking import RunInfo, Tracker
 
-__all__ = ["PairedFigure", "compare_command", "differences", "paired"]
+__all__ = ["Beside", "PairedFigure", "RunComparison", "compare_runs", "differences", "paired"]
 
 SURROUNDINGS = (
     "data.digest", "split.digest", "init.digest", "order.digest", "metric.version", "env.git_commit", "env.git_dirty", "env.python",
@@ -34,6 +31,32 @@ class PairedFigure:
     first: float
     run: float
     interval: Interval
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A run beside the first one: their paired figures on `n_clips` clips, or why they do not pair."""
+
+    figures: tuple[PairedFigure, ...] = ()
+    n_clips: int = 0
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Runs side by side. configuration, surroundings: rows (key, a value for each run) of what differs. figures: rows (key, a
+    value for each run, and of two runs the difference). beside: each run but the first."""
+
+    runs: tuple[RunInfo, ...]
+    configuration: list[list[str]]
+    surroundings: list[list[str]]
+    figures: list[list[object]]
+    beside: tuple[Beside, ...]
+
+    @property
+    def heads(self) -> list[str]:
+        """Name and short id of each run."""
+        return [f"{run.name} ({run.run_id[:8]})" for run in self.runs]
 
 
 def differences(infos: Sequence[RunInfo]) -> tuple[list[list[str]], list[list[str]], list[list[object]]]:
@@ -88,8 +111,15 @@ def paired(
     return out
 
 
-def compare_command(workspace: Workspace, references: Sequence[str]) -> None:
-    """Print what differs; the first run is what the others are compared with."""
+def compare_runs(workspace: Workspace, references: Sequence[str]) -> RunComparison:
+    """Compare recorded runs; the first one is what the others are compared with.
+
+    Args:
+        references: ids, beginnings of ids, or names; two or more.
+
+    Raises:
+        UserError: for fewer than two runs, one that is not found, or the same one twice.
+    """
     if len(references) < 2:
         raise UserError("compare takes two runs or more: ids, beginnings of ids, or names")
     tracker = Tracker(workspace)
@@ -97,25 +127,9 @@ def compare_command(workspace: Workspace, references: Sequence[str]) -> None:
     for i, info in enumerate(infos):
         if info.run_id in {other.run_id for other in infos[:i]}:
             raise UserError(f"{references[i]!r} is the run {info.name} ({info.run_id[:8]}), which is there already")
-    heads = [f"{info.name} ({info.run_id[:8]})" for info in infos]
     params, tags, figures = differences(infos)
-    for title, rows, nothing in (
-        ("configuration", params, "the configurations are equal"),
-        ("data, code, surroundings", tags, "data, split, code and surroundings are equal"),
-    ):
-        if rows:
-            table(f"{title}: what differs", ["key", *heads], rows)
-        else:
-            say(nothing)
-    columns = ["figure", *heads, *(["difference"] if len(infos) == 2 else [])]
-    if figures:
-        table("figures", columns, figures, right=range(1, len(columns)))
-    for info, head in zip(infos[1:], heads[1:], strict=True):
-        why = _why_not_paired(infos[0], info)
-        if why:
-            say(f"{head} does not pair with {heads[0]}: {why}")
-            continue
-        _show_pairs(workspace, tracker, infos[0], info, heads[0], head)
+    beside = tuple(_beside(workspace, tracker, infos[0], info) for info in infos[1:])
+    return RunComparison(tuple(infos), params, tags, figures, beside)
 
 
 def _why_not_paired(first: RunInfo, info: RunInfo) -> str:
@@ -131,26 +145,13 @@ def _why_not_paired(first: RunInfo, info: RunInfo) -> str:
     return ""
 
 
-def _show_pairs(
-    workspace: Workspace, tracker: Tracker, first: RunInfo, info: RunInfo, head_first: str, head: str
-) -> None:
+def _beside(workspace: Workspace, tracker: Tracker, first: RunInfo, info: RunInfo) -> Beside:
+    if why := _why_not_paired(first, info):
+        return Beside(why_not=why)
     corpus = open_corpus(workspace, recorded_experiment(tracker, first).data.corpus)
     if corpus.digest != first.tags.get("data.digest"):
-        say(f"{head}: not paired: the corpus {corpus.name!r} has changed since")
-        return
-    scores = [read_cell_scores(tracker, run.run_id, corpus, "best") for run in (first, info)]
-    if scores[0] is None or scores[1] is None:
-        say(f"{head}: not paired: a run without stored predictions ({head_first}, {head})")
-        return
-    rows = []
-    for pair in paired(scores[0], scores[1], corpus):
-        scale = 100.0 if in_points(pair.metric) else 1.0
-        low, high = scale * pair.interval.low, scale * pair.interval.high
-        interval = pair.interval.note if isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
-        rows.append([pair.metric, f"{scale * pair.first:.1f}", f"{scale * pair.run:.1f}", f"{scale * pair.interval.estimate:+.1f}", interval])  # fmt: skip
-    n = len(scores[0].clips)
-    say(f"{head} against {head_first}:")
-    table(f"paired bootstrap over {n} clips (points)", ["metric", "first", "run", "difference", "95 %"], rows, right=range(1, 5))  # fmt: skip
-    say(
-        "one run each: the interval is of these two models on other clips; training again is not in it (audio-cls ablate run)"
-    )
+        return Beside(why_not=f"the corpus {corpus.name!r} has changed since")
+    one, other = (read_cell_scores(tracker, run.run_id, corpus, "best") for run in (first, info))
+    if one is None or other is None:
+        return Beside(why_not=f"{(first if one is None else info).name} has no stored predictions")
+    return Beside(tuple(paired(one, other, corpus)), len(one.clips))
