@@ -30,6 +30,7 @@ from audio_cls.metrics.baselines import (
 )
 from audio_cls.metrics.bootstrap import FIGURES
 from audio_cls.metrics.verdict import Verdict
+from audio_cls.training.predictions import corpus_predictions
 
 if TYPE_CHECKING:
     from audio_cls.ablation.results import ArmResult, SuiteResult
@@ -91,14 +92,11 @@ def judge_cells(
     parts = sorted(cells.items())
     rows = np.concatenate([part.clips for _, part in parts])
     reference = [baseline_scores(corpus.targets[training[fold]], len(part.clips)) for (_, fold), part in parts]
+    predictions = corpus_predictions(corpus, rows, np.concatenate([part.values for _, part in parts]))
     found = judge(
-        np.concatenate([part.values for _, part in parts]),
-        corpus.targets[rows],
-        np.concatenate(reference),
-        corpus.task,
-        corpus.classes,
+        predictions,
+        replace(predictions, scores=np.concatenate(reference)),
         metric,
-        groups=corpus.resampling_groups(rows),
         settings=settings,
         clips="validation predictions",
         counts=corpus.class_counts(np.unique(rows)),

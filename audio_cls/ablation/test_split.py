@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from pathlib import Path
 from statistics import fmean
@@ -35,6 +35,7 @@ from audio_cls.runs.test_split import (
     refuse_opened_clips,
     test_scores_csv,
 )
+from audio_cls.training.predictions import corpus_predictions
 
 if TYPE_CHECKING:
     from audio_cls.ablation.running import Suite
@@ -290,24 +291,18 @@ def pooled_baseline(cells: Mapping[Cell, Scored], corpus: Corpus, metrics: Seque
 def evaluate_pooled(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> float:
     """A metric over the clips of some runs together, each called by its own run's thresholds."""
     plain = metric.rpartition("/")[2]
-    values = np.concatenate([decided(one) if plain in FIGURES else one.scores for one in cells.values()])
-    targets = np.concatenate([one.targets for one in cells.values()])
+    values = np.concatenate([decided(one) if plain in FIGURES else one.predictions.scores for one in cells.values()])
+    targets = np.concatenate([one.predictions.targets for one in cells.values()])
     return evaluate(values, targets, corpus.task).overall[plain]
 
 
 def _findings(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> tuple[str, ...]:
     """What is wrong with the predictions of an arm's runs together."""
     parts = list(cells.values())
-    found = judge(
-        np.concatenate([one.scores for one in parts]),
-        np.concatenate([one.targets for one in parts]),
-        np.concatenate([one.baseline_run().scores for one in parts]),
-        corpus.task,
-        corpus.classes,
-        metric,
-        groups=[group for one in parts for group in corpus.resampling_groups(one.clips)],
-        clips="test predictions",
-    )
+    rows = np.concatenate([one.clips for one in parts])
+    predictions = corpus_predictions(corpus, rows, np.concatenate([one.predictions.scores for one in parts]))
+    baseline = replace(predictions, scores=np.concatenate([one.baseline.scores for one in parts]))
+    found = judge(predictions, baseline, metric, clips="test predictions")
     return found.findings
 
 
@@ -328,7 +323,8 @@ def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -
     bootstrap over clips or groups; without an interval where no seed has all its folds."""
     plain = metric.rpartition("/")[2]
     parts = {
-        cell: CellScores(one.clips, decided(one) if plain in FIGURES else one.scores) for cell, one in cells.items()
+        cell: CellScores(one.clips, decided(one) if plain in FIGURES else one.predictions.scores)
+        for cell, one in cells.items()
     }
     seeds = list(pooled_by_seed(parts, sorted({fold for _, fold in parts})).values())
     if not seeds or any(not np.array_equal(s.clips, seeds[0].clips) for s in seeds):
@@ -345,7 +341,11 @@ def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -
 
 def decided(one: Scored) -> NDArray[Any]:
     """Scores moved so that each label's own threshold lies at 0.5: runs with thresholds of their own can be pooled."""
-    return one.scores if one.thresholds is None else one.scores - one.thresholds + 0.5
+    return (
+        one.predictions.scores
+        if one.predictions.thresholds is None
+        else one.predictions.scores - one.predictions.thresholds + 0.5
+    )
 
 
 def as_dict(interval: Interval) -> dict[str, Any]:
@@ -365,7 +365,7 @@ def _differences(
     for metric in metrics:
         plain = metric.rpartition("/")[2]
         values = {
-            arm: {cell: float(one.evaluation().overall[plain]) for cell, one in cells.items()}
+            arm: {cell: float(one.predictions.evaluation.overall[plain]) for cell, one in cells.items()}
             for arm, cells in scored.items()
         }
         found = {
@@ -396,9 +396,11 @@ def _of_one(one: Scored, corpus: Corpus, metric: str) -> Interval:
     """A single run's figure, with an interval where it is cheap."""
     plain = metric.rpartition("/")[2]
     if plain not in FIGURES:
-        return Interval(one.evaluation().overall[plain], nan, nan, 0.95, len(one.clips), 0)
+        return Interval(one.predictions.evaluation.overall[plain], nan, nan, 0.95, len(one.clips), 0)
     groups = corpus.resampling_groups(one.clips)
-    return bootstrap_interval(decided(one), one.targets, metric_function(metric, corpus.task), groups, RESAMPLES)
+    return bootstrap_interval(
+        decided(one), one.predictions.targets, metric_function(metric, corpus.task), groups, RESAMPLES
+    )
 
 
 def _ends(figures: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -75,13 +75,13 @@ def page_path(workspace: Workspace, name: str) -> Path:
 
 
 def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str = "auto") -> str:
-    """The page of a run with its listening audit. The probabilities of its validation clips are computed anew from the
-    recorded experiment and weights.
+    """The page of a run with its listening audit, from the recorded predictions of its validation clips.
 
     Raises:
         UserError: for a run that is not complete, or whose corpus has changed.
     """
     from audio_cls.core.device import choose_device, tune_process
+    from audio_cls.metrics.baselines import finite_figures
     from audio_cls.report.audit import audit_sections
     from audio_cls.report.calibration import calibration_section
     from audio_cls.runs.evaluation import score_with_progress
@@ -94,37 +94,21 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
         raise UserError(f"{info.name} ({info.run_id[:8]}) is a {kind}: {OF_OUR_OWN[kind]}{_below(tracker, info)}")
     tune_process()
     scored = score_with_progress(Runtime(workspace, tracker, choose_device(device)), info, "validation")
-    corpus, clips, scores, targets = scored.corpus, scored.clips, scored.scores, scored.targets
-    experiment, thresholds = scored.experiment, scored.thresholds
-    clip_ids = [corpus.clips[int(i)].id for i in clips]
+    corpus, experiment, predictions = scored.corpus, scored.experiment, scored.predictions
     history = history_of_runs(workspace, tracker, [info])
-    audit = audit_sections(
-        scores,
-        targets,
-        corpus.task,
-        corpus.classes,
-        clip_ids,
-        lambda row: corpus.waveform(int(clips[row])),
-        corpus.sample_rate,
-        thresholds,
-    )
+    audit = audit_sections(predictions, lambda row: corpus.waveform(int(scored.clips[row])), corpus.sample_rate)
     return run_report(
         RunReport(
             title=info.name,
-            task=corpus.task,
-            classes=list(corpus.classes),
-            scores=scores,
-            targets=targets,
-            clip_ids=clip_ids,
+            predictions=predictions,
             curves=_curves(tracker, info),
             config=experiment.flatten(),
             facts={**_facts(info, corpus.name), **({"test clips": history.sentence()} if history.openings else {})},
-            thresholds=thresholds,
             metric=experiment.training.metric,
-            baseline=scored.baseline(),
+            baseline=finite_figures(scored.baseline),
             findings=[*scored.judgement().lines, *_looked_at(info, history)],
         ),
-        more=[*audit, calibration_section({"validation": (scores, targets)}, corpus.task)],
+        more=[*audit, calibration_section({"validation": (predictions.scores, predictions.targets)}, corpus.task)],
     )
 
 

@@ -28,14 +28,14 @@ from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.inference.labeller import WEIGHTS, Labeller, audio_files
-from audio_cls.metrics.classification import fit_thresholds
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.runs.page import RunReport, run_figures
 from audio_cls.runs.preparation import Runtime, check_fits, open_corpus
 from audio_cls.runs.resolve import hand_set_faults, resolve
+from audio_cls.runs.scores import read_predictions
 from audio_cls.runs.single import continue_run, single_run
 from audio_cls.tracking import RunInfo, Tracker
-from audio_cls.training.predictions import SCORES, Scores, read_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,13 +116,17 @@ class Run:
         return frame
 
     @cached_property
-    def predictions(self) -> Scores:
-        """Probabilities of every class for the validation clips, by the best epoch's weights.
+    def predictions(self) -> Predictions:
+        """The predictions of the validation clips by the weights of the best epoch, with their figures (`.evaluation`) and
+        decisions (`.called`); of several labels, called by thresholds that fit them.
 
         Raises:
-            UserError: for a run that is not complete.
+            UserError: for a run without predictions, and for a corpus that has changed.
         """
-        return read_scores(self.tracker.download(self.id, SCORES))
+        found = read_predictions(self.tracker, self.id, self._corpus)
+        if found is None:
+            raise UserError(f"run {self.name} ({self.id[:8]}) is {self.state} and has no predictions")
+        return found.tuned()
 
     def table(self) -> pd.DataFrame:
         """A row for each metric: best epoch, last epoch, a model that learned nothing."""
@@ -215,9 +219,6 @@ class Run:
 
     @cached_property
     def _all_figures(self) -> Mapping[str, go.Figure]:
-        corpus, scores = self._corpus, self.predictions
-        rows = {clip: row for row, clip in enumerate(corpus.ids)}
-        targets = corpus.targets[[rows[clip] for clip in scores.clips]]
         curves = [
             {"epoch": float(epoch), **{k: v for k, v in row.items() if not math.isnan(v)}}
             for epoch, row in self.history.to_dict("index").items()
@@ -225,13 +226,8 @@ class Run:
         return run_figures(
             RunReport(
                 title=self.name,
-                task=corpus.task,
-                classes=list(corpus.classes),
-                scores=scores.values,
-                targets=targets,
-                clip_ids=scores.clips,
+                predictions=self.predictions,
                 curves=curves,
-                thresholds=fit_thresholds(scores.values, targets) if corpus.task == "multilabel" else None,
                 metric=self.experiment.training.metric,
             )
         )

@@ -7,7 +7,7 @@ therefore always answers the majority class; its figures are computed by the sam
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from audio_cls.metrics.bootstrap import FIGURES, Interval, clip_bootstrap, metric_function
 from audio_cls.metrics.classification import evaluate, fit_thresholds, predict
+from audio_cls.metrics.predictions import Predictions
 
 __all__ = [
     "BASELINE",
@@ -25,8 +26,10 @@ __all__ = [
     "advice",
     "baseline_figures",
     "baseline_name",
+    "baseline_predictions",
     "baseline_scores",
     "few_clips",
+    "finite_figures",
     "judge",
     "single_answer",
     "top_class",
@@ -72,6 +75,18 @@ def baseline_scores(training_targets: Array, n: int) -> NDArray[np.float64]:
     return np.broadcast_to(share, (n, len(share))).copy()
 
 
+def baseline_predictions(predictions: Predictions, training_targets: Array) -> Predictions:
+    """The baseline's predictions of the same clips; labels are called from 0.5 on."""
+    return replace(predictions, scores=baseline_scores(training_targets, len(predictions)), thresholds=None)
+
+
+def finite_figures(predictions: Predictions) -> dict[str, float]:
+    """Every overall metric of some predictions that is defined; empty without clips."""
+    if not len(predictions):
+        return {}
+    return {name: value for name, value in predictions.evaluation.overall.items() if isfinite(value)}
+
+
 def baseline_figures(
     training_targets: Array, targets: Array, task: str, *, fitted_on: Array | None = None
 ) -> dict[str, float]:
@@ -87,13 +102,9 @@ def baseline_figures(
     thresholds = None
     if fitted_on is not None and task == "multilabel":
         thresholds = fit_thresholds(baseline_scores(training_targets, len(fitted_on)), fitted_on)
-    return _figures(baseline_scores(training_targets, len(targets)), targets, task, thresholds)
-
-
-def _figures(reference: Array, targets: Array, task: str, thresholds: Array | None = None) -> dict[str, float]:
     if not len(targets):
         return {}
-    overall = evaluate(reference, targets, task, thresholds=thresholds).overall
+    overall = evaluate(baseline_scores(training_targets, len(targets)), targets, task, thresholds=thresholds).overall
     return {name: value for name, value in overall.items() if isfinite(value)}
 
 
@@ -170,47 +181,39 @@ def few_clips(counts: Sequence[int] | Array, classes: Sequence[str], of: str = "
 
 
 def judge(
-    scores: Array,
-    targets: Array,
-    reference: Array,
-    task: str,
-    classes: Sequence[str],
+    predictions: Predictions,
+    baseline: Predictions,
     metric: str = "macro_f1",
     *,
-    groups: Sequence[Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     clips: str = "validation clips",
     counts: Array | None = None,
 ) -> Judgement:
-    """Judge a model's scores beside the baseline's.
+    """Judge a model's predictions beside the baseline's.
 
     "At chance" is said where the 95 % bootstrap interval of the difference of `metric` between model and baseline, over clips
     or groups, reaches down to 0. Labels of multilabel are called from 0.5 on.
 
     Args:
-        scores: (n, n_classes) probabilities; with a NaN among them nothing is found.
-        targets: (n, n_classes) of 0 and 1.
-        reference: (n, n_classes), see `baseline_scores`.
+        predictions: with a NaN among the scores nothing is found.
+        baseline: of the same clips, see `baseline_predictions`.
         metric: the one that matters, with or without a prefix; for the loss, macro F1 or mAP stands in.
-        groups: (n,) recording, speaker, or clip where rows are several runs' on one clip: drawn together.
         settings: the experiment's flat configuration, for the advice.
         clips: what the clips are, as the sentences say it.
         counts: (n_classes,) different clips of each class, where rows repeat clips.
     """
-    scores, targets = np.asarray(scores), np.asarray(targets)
-    baseline = _figures(reference, targets, task)
+    scores, targets = np.asarray(predictions.scores), np.asarray(predictions.targets)
+    task, classes, figures = predictions.task, predictions.classes, finite_figures(baseline)
     if not len(targets) or np.isnan(scores).any():
-        return Judgement(baseline)
-    name = _judged_by(metric, task)
+        return Judgement(figures)
     collapsed = _never_called(scores, targets, task, classes, clips)
-    chance = _at_chance(scores, targets, reference, task, name, groups, clips)
-    findings = (*collapsed, *chance)
+    findings = (*collapsed, *_at_chance(predictions, baseline.scores, _judged_by(metric, task), clips))
     caveat = accuracy_caveat("accuracy", targets, task, classes)
     small = few_clips(
         (targets > 0.5).sum(axis=0) if counts is None else counts, classes, clips.replace("predictions", "clips")
     )
     about = (*((f"{caveat[0].upper()}{caveat[1:]}.",) if caveat else ()), *((small,) if small else ()))
-    return Judgement(baseline, findings, advice(settings or {}, targets, task) if findings else "", about)
+    return Judgement(figures, findings, advice(settings or {}, targets, task) if findings else "", about)
 
 
 def _judged_by(metric: str, task: str) -> str:
@@ -231,9 +234,9 @@ def _never_called(scores: Array, targets: Array, task: str, classes: Sequence[st
     return [f"Never predicts {_listed(never)}{at}, which {len(targets)} {clips} hold."] if never else []
 
 
-def _at_chance(
-    scores: Array, targets: Array, reference: Array, task: str, name: str, groups: Sequence[Any] | None, clips: str
-) -> list[str]:
+def _at_chance(predictions: Predictions, reference: Array, name: str, clips: str) -> list[str]:
+    scores, targets, task = np.asarray(predictions.scores), np.asarray(predictions.targets), predictions.task
+    groups = predictions.groups
     found = _difference(scores, reference, targets, task, name, groups)
     if not isfinite(found.low) or found.low > 0:
         return []
@@ -248,7 +251,7 @@ def _at_chance(
         return [said]
     ranking = _difference(scores, reference, targets, task, "auc", groups)
     if isfinite(ranking.low) and ranking.low > 0:
-        auc = evaluate(scores, targets, task).overall["auc"]
+        auc = predictions.evaluation.overall["auc"]
         said += f" Its scores do rank the classes (AUC {auc:.3f}): it is the decisions that one class wins."
     return [said]
 

@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from audio_cls.core.errors import UserError
 from audio_cls.core.rng import numpy_rng
 from audio_cls.metrics.classification import check_metric, evaluate, predict
+from audio_cls.metrics.predictions import Predictions
 
 __all__ = [
     "Counted",
@@ -229,21 +230,14 @@ def _draws(n_units: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.int
 
 
 def figure_intervals(
-    scores: Array,
-    targets: Array,
-    task: str,
-    thresholds: Array | None = None,
-    groups: Sequence[Any] | Array | None = None,
-    n_resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    predictions: Predictions, n_resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> dict[str, Interval]:
-    """The interval of every overall metric of `audio_cls.metrics.classification.evaluate` on one set of clips; arguments as for
-    `bootstrap_interval`, scores (n_clips, n_classes). The metrics of a ranking are computed in as many resamples as a large
-    set allows, at least 200.
+    """The interval of every overall metric of some predictions; arguments as for `bootstrap_interval`. The metrics of a ranking
+    are computed in as many resamples as a large set allows, at least 200.
     """
-    targets = np.asarray(targets)
-    whole = evaluate(scores, targets, task, thresholds=thresholds).overall
+    scores, targets = np.asarray(predictions.scores), np.asarray(predictions.targets)
+    task, thresholds, groups = predictions.task, predictions.thresholds, predictions.groups
+    whole = predictions.evaluation.overall
     out = {
         name: bootstrap_interval(
             scores, targets, metric_function(name, task, thresholds), groups, n_resamples, seed, level

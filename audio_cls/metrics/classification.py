@@ -32,6 +32,7 @@ __all__ = [
     "Evaluation",
     "check_metric",
     "confusion_matrix",
+    "decide_again",
     "evaluate",
     "family_means",
     "fit_thresholds",
@@ -117,33 +118,39 @@ def evaluate(
             {key: float("nan") for key in METRICS if key != "loss"},
             {"support": support, **per_class, "lwlrap": np.full(len(support), np.nan)},
         )
-    predicted = predict(scores, task, thresholds)
-    hits, calls = (predicted & truth).sum(axis=0), predicted.sum(axis=0)
-    recall, f1 = _ratio(hits, support), _ratio(2 * hits, calls + support)
     pairs = [(average_precision(ranked), roc_auc(ranked)) for ranked in rank(scores, truth)]
     ap, auc = np.array(pairs, np.float64).reshape(-1, 2).T
     ranking, ranking_per_class = lwlrap(scores, truth)
+    overall = {"map": _mean(ap), "auc": _mean(auc), "d_prime": d_prime(_mean(auc)), "lwlrap": ranking}
+    per_class = {"support": support, "ap": ap, "auc": auc, "d_prime": d_prime(auc), "lwlrap": ranking_per_class}
+    return decide_again(Evaluation(overall, per_class), scores, truth, task, thresholds)
+
+
+def decide_again(
+    evaluation: Evaluation, scores: NDArray[Any], targets: NDArray[Any], task: str, thresholds: NDArray[Any] | None
+) -> Evaluation:
+    """The figures of the same scores called by other thresholds: those of decisions are computed, those of the ranking kept."""
+    if np.isnan(scores).any():
+        return evaluation
+    truth = np.asarray(targets) > 0.5
+    predicted = predict(np.asarray(scores), task, thresholds)
+    support = evaluation.per_class["support"]
+    hits, calls = (predicted & truth).sum(axis=0), predicted.sum(axis=0)
+    recall, f1 = _ratio(hits, support), _ratio(2 * hits, calls + support)
     overall = {
         "accuracy": _mean((predicted == truth).all(axis=1)),
         "macro_f1": _mean(f1),
         "micro_f1": float(_ratio(2 * hits.sum(), calls.sum() + support.sum())),
         "uar": _mean(recall),
-        "map": _mean(ap),
-        "auc": _mean(auc),
-        "d_prime": d_prime(_mean(auc)),
-        "lwlrap": ranking,
     }
-    per_class = {
-        "support": support,
-        "precision": _ratio(hits, calls),
-        "recall": recall,
-        "f1": f1,
-        "ap": ap,
-        "auc": auc,
-        "d_prime": d_prime(auc),
-        "lwlrap": ranking_per_class,
-    }
-    return Evaluation(overall, per_class)
+    per_class = {"support": support, "precision": _ratio(hits, calls), "recall": recall, "f1": f1}
+    return Evaluation(
+        {**overall, **_without(evaluation.overall, overall)}, {**per_class, **_without(evaluation.per_class, per_class)}
+    )
+
+
+def _without(mapping: dict[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key not in names}
 
 
 def predict(scores: NDArray[Any], task: str, thresholds: NDArray[Any] | None = None) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.metrics.classification import predict
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.report.page import Html, Section
 from audio_cls.report.tables import decision_margin
 
@@ -53,29 +53,18 @@ class AuditClip:
     sample_rate: int
 
 
-def pick(
-    scores: NDArray[Any],
-    targets: NDArray[Any],
-    task: str,
-    classes: Sequence[str],
-    thresholds: NDArray[Any] | None = None,
-    limit: int = CLIPS,
-) -> dict[str, list[Picked]]:
-    """The clips worth hearing, by heading.
+def pick(predictions: Predictions, limit: int = CLIPS) -> dict[str, list[Picked]]:
+    """The clips worth hearing, by heading, `limit` in each list; none where a score is NaN.
 
-    Args:
-        scores: (n_clips, n_classes) probabilities; with a NaN among them nothing is picked.
-        targets: (n_clips, n_classes) 0 and 1.
-        task: "multiclass": wrong clips by falling and right ones by rising distance of the highest score to the second.
-            "multilabel": false alarms and misses, the farthest from their thresholds first; a clip once a list.
-        classes: names.
-        thresholds: (n_classes,), multilabel; 0.5 unless given.
-        limit: of each list.
+    With one label a clip: wrong clips by falling and right ones by rising distance of the highest score to the second. With
+    several: false alarms and misses, the farthest from their thresholds first; a clip once a list.
     """
-    scores, truth = np.asarray(scores, np.float64), np.asarray(targets) > 0.5
+    scores, truth = np.asarray(predictions.scores, np.float64), np.asarray(predictions.targets) > 0.5
     if np.isnan(scores).any():
         return {}
-    called = predict(scores, task, thresholds)
+    task, classes, thresholds, called = (
+        predictions.task, predictions.classes, predictions.thresholds, predictions.called,
+    )  # fmt: skip
     if task == "multilabel":
         limits = np.broadcast_to(np.asarray(0.5 if thresholds is None else thresholds, np.float64), scores.shape)
         return {
@@ -95,29 +84,18 @@ def pick(
     }
 
 
-def audit_sections(
-    scores: NDArray[Any],
-    targets: NDArray[Any],
-    task: str,
-    classes: Sequence[str],
-    clip_ids: Sequence[str],
-    waveform: Waveform,
-    sample_rate: int,
-    thresholds: NDArray[Any] | None = None,
-    limit: int = CLIPS,
-) -> list[Section]:
+def audit_sections(predictions: Predictions, waveform: Waveform, sample_rate: int, limit: int = CLIPS) -> list[Section]:
     """The sections of a page.
 
     Args:
-        scores, targets, task, classes, thresholds, limit: as `pick` takes them.
-        clip_ids: (n_clips,).
-        waveform: row of the above -> (n_samples,) float32 in [-1, 1].
+        waveform: number of a clip among the predictions -> (n_samples,) float32 in [-1, 1].
         sample_rate: in Hz.
+        limit: clips of each kind.
     """
-    picked = pick(scores, targets, task, classes, thresholds, limit)
+    picked, classes = pick(predictions, limit), predictions.classes
     if not picked:
         return [Section("Listen", ["The scores are not numbers: the model diverged."])]
-    scores, truth = np.asarray(scores), np.asarray(targets) > 0.5
+    scores, truth = np.asarray(predictions.scores), np.asarray(predictions.targets) > 0.5
     sections = []
     for heading, clips in picked.items():
         cards = []
@@ -126,7 +104,7 @@ def audit_sections(
             if chosen.label is not None and chosen.label not in top:
                 top[-1] = chosen.label
             clip = AuditClip(
-                clip_id=clip_ids[chosen.index],
+                clip_id=predictions.clips[chosen.index],
                 why=chosen.why,
                 true=[classes[k] for k in np.flatnonzero(truth[chosen.index]).tolist()],
                 top=[(classes[k], float(scores[chosen.index, k]), bool(truth[chosen.index, k])) for k in top],

@@ -172,15 +172,16 @@ def class_bars(per_class: Mapping[str, Array], classes: Sequence[str]) -> go.Fig
     )
 
 
-def roc_figure(scores: Array, targets: Array, classes: Sequence[str]) -> go.Figure:
+def roc_figure(scores: Array, targets: Array, classes: Sequence[str], areas: Array | None = None) -> go.Figure:
     """ROC curves by class and their mean (true positive rates averaged at equal false positive rates).
 
     Args:
         scores, targets: (n_clips, n_classes); classes without positives or without negatives have no curve.
         classes: names.
+        areas: (n_classes,) ROC AUC, computed unless given.
     """
     grid = np.linspace(0, 1, 101)
-    areas = np.array([roc_auc(ranked) for ranked in rank(scores, targets)])
+    areas = np.array([roc_auc(r) for r in rank(scores, targets)]) if areas is None else np.asarray(areas)
     curves = {k: roc_curve(scores[:, k], targets[:, k]) for k in np.flatnonzero(~np.isnan(areas)).tolist()}
     mean = [np.r_[0.0, np.interp(grid, x, y)] for x, y in curves.values()]
     figure = _class_lines(
@@ -203,15 +204,18 @@ def roc_figure(scores: Array, targets: Array, classes: Sequence[str]) -> go.Figu
     return figure.update_layout(shapes=[diagonal])
 
 
-def precision_recall_figure(scores: Array, targets: Array, classes: Sequence[str]) -> go.Figure:
+def precision_recall_figure(
+    scores: Array, targets: Array, classes: Sequence[str], areas: Array | None = None
+) -> go.Figure:
     """Precision-recall curves by class and their mean (precisions averaged at equal recall); the area is the AP.
 
     Args:
         scores, targets: (n_clips, n_classes); classes without positives have no curve.
         classes: names.
+        areas: (n_classes,) average precisions, computed unless given.
     """
     grid = np.linspace(0, 1, 101)
-    areas = np.array([average_precision(ranked) for ranked in rank(scores, targets)])
+    areas = np.array([average_precision(r) for r in rank(scores, targets)]) if areas is None else np.asarray(areas)
     curves, mean = {}, []
     for k in np.flatnonzero(~np.isnan(areas)).tolist():
         precision, recall, _ = precision_recall_curve(scores[:, k], targets[:, k])

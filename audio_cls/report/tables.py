@@ -10,39 +10,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.metrics.classification import Evaluation, predict
+from audio_cls.metrics.classification import Evaluation
+from audio_cls.metrics.predictions import Predictions
 
 __all__ = ["confusion_csv", "decision_margin", "per_class_csv", "predictions_csv"]
 
 SEPARATOR = ";"
 
 
-def predictions_csv(
-    clip_ids: Sequence[str],
-    targets: NDArray[Any],
-    scores: NDArray[Any],
-    classes: Sequence[str],
-    task: str = "multiclass",
-    thresholds: NDArray[Any] | None = None,
-) -> str:
+def predictions_csv(predictions: Predictions) -> str:
     """One row for each clip: id, true labels, predicted labels, correct, margin, the three likeliest with their scores.
 
-    Args:
-        clip_ids: (n_clips,).
-        targets: (n_clips, n_classes) 0 and 1.
-        scores: (n_clips, n_classes) probabilities.
-        classes: names; several labels of a clip are joined by ";".
-        task: "multiclass" or "multilabel"; for multilabel, correct means that every label is.
-        thresholds: (n_classes,), multilabel.
+    Several labels of a clip are joined by ";"; for multilabel, correct means that every label is.
     """
-    targets, scores = np.asarray(targets) > 0.5, np.asarray(scores)
-    called = predict(scores, task, thresholds)
-    margins = decision_margin(scores, task, thresholds)
+    targets, scores = np.asarray(predictions.targets) > 0.5, np.asarray(predictions.scores)
+    called, classes = predictions.called, predictions.classes
+    margins = decision_margin(scores, predictions.task, predictions.thresholds)
     top = np.argsort(-scores, axis=1, kind="stable")[:, :3]
     header = ["clip", "true", "predicted", "correct", "margin"]
     header += [f"{word}_{place + 1}" for place in range(top.shape[1]) for word in ("class", "score")]
     rows: list[list[Any]] = []
-    for index, clip in enumerate(clip_ids):
+    for index, clip in enumerate(predictions.clips):
         best = [cell for k in top[index].tolist() for cell in (classes[k], _digits(scores[index, k]))]
         labels = [_labels(mask[index], classes) for mask in (targets, called)]
         correct = bool((targets[index] == called[index]).all())

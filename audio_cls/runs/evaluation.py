@@ -1,10 +1,11 @@
-"""Figures of a recorded run, computed anew from its experiment and weights."""
+"""The predictions of a recorded run: those recorded with it, or made from its experiment and weights; and their figures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,72 +17,69 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Experiment
-from audio_cls.metrics.baselines import Judgement, baseline_figures, baseline_name, baseline_scores, judge
-from audio_cls.metrics.classification import Evaluation, evaluate, fit_thresholds
+from audio_cls.metrics.baselines import Judgement, baseline_name, baseline_predictions, finite_figures, judge
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.runs.opened_clips import clip_history
 from audio_cls.runs.own_parts import recorded_experiment
-from audio_cls.runs.preparation import Runtime, prepare_run
+from audio_cls.runs.preparation import Prepared, Runtime, prepare_run
+from audio_cls.runs.resolve import resolve
+from audio_cls.runs.scores import read_predictions
 from audio_cls.training.checkpoint import CheckpointStore, read
-from audio_cls.training.loop import predict, probabilities
+from audio_cls.training.predictions import corpus_predictions, predict_clips
 
 if TYPE_CHECKING:
-    from audio_cls.tracking import RunInfo
+    import torch
 
-__all__ = ["Scored", "evaluate_run", "print_figures", "print_findings", "score_run", "score_with_progress"]
+    from audio_cls.tracking import RunInfo, Tracker
+
+__all__ = [
+    "Scored",
+    "evaluate_run",
+    "print_figures",
+    "print_findings",
+    "read_predictions",
+    "score_run",
+    "score_with_progress",
+]
+
+
+Part = Literal["validation", "test"]
+TOLERANCE = 1e-9  # between a recorded figure and the same one computed again from the recorded predictions
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A run's probabilities. clips: (n,) rows of the corpus. scores: (n, n_classes). thresholds: (n_classes,), fitted on the
-    run's validation clips (multilabel), else None. chosen: which epoch's weights, and by what. part: of the split, that the
-    clips are. remarks: what a reader of the figures must know of the split."""
+    """The predictions of a run on one part of its split; of several labels, called by thresholds that fit its validation clips.
+
+    baseline: what a model that learned nothing predicts on the same clips, its thresholds fitted where the run's are.
+    chosen: which epoch's weights, and by what. remarks: what a reader of the figures must know of the split.
+    """
 
     run: RunInfo
     experiment: Experiment
     corpus: Corpus
-    clips: NDArray[np.int64]
-    scores: NDArray[Any]
-    thresholds: NDArray[Any] | None
+    predictions: Predictions
+    baseline: Predictions
     chosen: str
     split: Split
-    part: Literal["validation", "test"]
+    part: Part
     remarks: tuple[str, ...] = ()
 
     @property
-    def targets(self) -> NDArray[Any]:
-        return np.asarray(self.corpus.targets[self.clips])
-
-    def evaluation(self) -> Evaluation:
-        return evaluate(
-            self.scores, self.targets, self.corpus.task, classes=self.corpus.classes, thresholds=self.thresholds
-        )
-
-    def baseline(self) -> dict[str, float]:
-        """The figures of a model that learned nothing on the same clips, its thresholds fitted where the run's are."""
-        targets = np.asarray(self.corpus.targets)
-        fitted_on = None if self.thresholds is None else targets[self.split.validation]
-        return baseline_figures(targets[self.split.train], self.targets, self.corpus.task, fitted_on=fitted_on)
+    def clips(self) -> NDArray[np.int64]:
+        """Rows of the corpus."""
+        return self.predictions.rows
 
     def baseline_run(self) -> Scored:
-        """The same run as if it had given the scores of a model that learned nothing."""
-        training = self.corpus.targets[self.split.train]
-        thresholds = None
-        if self.thresholds is not None:
-            validation = self.split.validation
-            thresholds = fit_thresholds(baseline_scores(training, len(validation)), self.corpus.targets[validation])
-        return replace(self, scores=baseline_scores(training, len(self.clips)), thresholds=thresholds)
+        """The same run as if it had given the predictions of a model that learned nothing."""
+        return replace(self, predictions=self.baseline)
 
     def judgement(self) -> Judgement:
         """What the predictions are worth beside the baseline's; of the test split without advice on what to try next."""
-        corpus = self.corpus
         found = judge(
-            self.scores,
-            self.targets,
-            baseline_scores(corpus.targets[self.split.train], len(self.clips)),
-            corpus.task,
-            corpus.classes,
+            self.predictions,
+            self.baseline.with_thresholds(None),
             self.experiment.training.metric,
-            groups=corpus.resampling_groups(self.clips),
             settings=self.experiment.flatten(),
             clips=f"{self.part} clips",
         )
@@ -89,14 +87,11 @@ class Scored:
 
 
 def score_run(
-    runtime: Runtime,
-    info: RunInfo,
-    part: Literal["validation", "test"],
-    weights: Literal["best", "last"] = "best",
-    folder: Path | None = None,
+    runtime: Runtime, info: RunInfo, part: Part, weights: Literal["best", "last"] = "best", folder: Path | None = None
 ) -> Scored:
-    """The probabilities of a run on the clips of one part of its split, by the weights of its best or of its last epoch;
-    the last epoch's are in its checkpoint `folder`.
+    """The predictions of a run on the clips of one part of its split, by the weights of its best or of its last epoch; the last
+    epoch's are in its checkpoint `folder`. Validation clips are not predicted again: the recorded predictions are taken, unless
+    the recorded figures do not follow from them (earlier versions rounded).
 
     Raises:
         UserError: for a run that is not complete, whose corpus has changed, whose split has no such part, or whose last
@@ -106,16 +101,17 @@ def score_run(
         raise UserError(
             f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run has weights to evaluate"
         )
-    experiment = recorded_experiment(runtime.tracker, info)
-    prepared = prepare_run(experiment, runtime)
-    corpus, classifier = prepared.corpus, prepared.chain.classifier
+    recorded = recorded_experiment(runtime.tracker, info)
+    corpus = runtime.corpus(recorded.data.corpus)
     if corpus.digest != info.tags.get("data.digest"):
         trained_on = str(info.tags.get("data.digest"))[:12]
         raise UserError(
             f"corpus {corpus.name!r} has digest {corpus.digest[:12]}, but the run {info.name} ({info.run_id[:8]}) was "
             f"trained on {trained_on}"
         )
-    clips = prepared.split.test if part == "test" else prepared.split.validation
+    experiment = resolve(recorded, corpus).experiment
+    split = experiment.data.split.assign(corpus)
+    clips = split.test if part == "test" else split.validation
     if not len(clips):
         raise UserError(
             f"run {info.name} ({info.run_id[:8]}): data.split.kind={experiment.data.split.kind} has no {part} clips"
@@ -125,32 +121,86 @@ def score_run(
                 else ""
             )
         )
+    model = _Weights(runtime, info, recorded, weights, folder)
     if weights == "last":
+        model.check()
         chosen = "the last epoch, which nobody chose"
-        store = CheckpointStore(folder) if folder is not None else None
+    else:
+        epoch = int(info.metrics.get("best/epoch", 0)) + 1
+        chosen = f"epoch {epoch}, the best of {experiment.training.epochs} by {experiment.training.metric}"
+    predictions = None
+    if part == "validation" or corpus.task == "multilabel":
+        predictions = _recorded(runtime.tracker, info, corpus, split, weights) or model.predict(
+            corpus, split.validation
+        )
+        predictions = predictions.tuned()
+    training = corpus.targets[split.train]
+    baseline = baseline_predictions(corpus_predictions(corpus, split.validation), training).tuned()
+    if part == "test":
+        thresholds = predictions.thresholds if predictions else None
+        predictions = model.predict(corpus, clips).with_thresholds(thresholds)
+        baseline = baseline_predictions(predictions, training).with_thresholds(baseline.thresholds)
+    assert predictions is not None
+    shared = shared_groups_text(len(shared_groups(corpus, split)))
+    remarks = (shared,) if shared else ()
+    return Scored(info, experiment, corpus, predictions, baseline, chosen, split, part, remarks)
+
+
+def _recorded(
+    tracker: Tracker, info: RunInfo, corpus: Corpus, split: Split, select: Literal["best", "last"]
+) -> Predictions | None:
+    """The recorded predictions of the validation clips, where they are whole and give the recorded figures exactly."""
+    found = read_predictions(tracker, info.run_id, corpus, select)
+    if found is None or not np.array_equal(found.rows, split.validation):
+        return None
+    figures = {k: info.metrics.get(f"{select}/{k}") for k in found.evaluation.overall}
+    close = (
+        value is None
+        or not isfinite(value)
+        or abs(found.evaluation.overall[k] - value) <= TOLERANCE * max(1.0, abs(value))
+        for k, value in figures.items()
+    )
+    return found if all(close) else None
+
+
+class _Weights:
+    """The model of a run, built when its first prediction is asked for."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        info: RunInfo,
+        experiment: Experiment,
+        which: Literal["best", "last"],
+        folder: Path | None,
+    ) -> None:
+        self.runtime, self.info, self.experiment, self.which, self.folder = runtime, info, experiment, which, folder
+        self.prepared: Prepared | None = None
+
+    def check(self) -> dict[str, torch.Tensor]:
+        """The tensors to predict with.
+
+        Raises:
+            UserError: where the last epoch's checkpoint has gone.
+        """
+        if self.which == "best":
+            return read(self.runtime.tracker.download(self.info.run_id, "weights/best.safetensors")).tensors
+        store = CheckpointStore(self.folder) if self.folder is not None else None
         found = store.load() if store else None
         if found is None:
             why = f" ({'; '.join(store.refused)})" if store and store.refused else ""
             raise UserError(
-                f"run {info.name} ({info.run_id[:8]}): its last epoch's weights are not in {folder}{why}: the suite judges "
-                "runs by them, so that the test split is not opened with others"
+                f"run {self.info.name} ({self.info.run_id[:8]}): its last epoch's weights are not in {self.folder}{why}: the "
+                "suite judges runs by them, so that the test split is not opened with others"
             )
-        classifier.load_state_dict(found[0].part("ema") or found[0].part("model"))
-    else:
-        best = read(runtime.tracker.download(info.run_id, "weights/best.safetensors"))
-        chosen = f"epoch {best.state.get('epoch', 0) + 1}, the best of {experiment.training.epochs} by {experiment.training.metric}"
-        classifier.load_state_dict(best.tensors)
+        return found[0].part("ema") or found[0].part("model")
 
-    def scores(rows: NDArray[np.int64]) -> NDArray[Any]:
-        return probabilities(predict(prepared.chain, prepared.batches, rows), corpus.task)
-
-    thresholds = None
-    if corpus.task == "multilabel":
-        fitted_on = prepared.split.validation
-        thresholds = fit_thresholds(scores(fitted_on), np.asarray(corpus.targets[fitted_on]))
-    shared = shared_groups_text(len(shared_groups(corpus, prepared.split)))
-    remarks = (shared,) if shared else ()
-    return Scored(info, experiment, corpus, clips, scores(clips), thresholds, chosen, prepared.split, part, remarks)
+    def predict(self, corpus: Corpus, rows: NDArray[np.int64]) -> Predictions:
+        """The predictions of some clips of the run's corpus."""
+        if self.prepared is None:
+            self.prepared = prepare_run(self.experiment, self.runtime)
+            self.prepared.chain.classifier.load_state_dict(self.check())
+        return predict_clips(self.prepared.chain, self.prepared.batches, corpus_predictions(corpus, rows))[0]
 
 
 def score_with_progress(runtime: Runtime, info: RunInfo, part: Literal["validation", "test"]) -> Scored:
@@ -163,7 +213,7 @@ def score_with_progress(runtime: Runtime, info: RunInfo, part: Literal["validati
 def evaluate_run(runtime: Runtime, info: RunInfo) -> None:
     """Print the figures of a run's best weights on its validation clips."""
     scored = score_with_progress(runtime, info, "validation")
-    overall, baseline = scored.evaluation().overall, scored.baseline()
+    overall, baseline = scored.predictions.evaluation.overall, finite_figures(scored.baseline)
     print_findings(scored.judgement())
     table(
         f"{scored.run.name}: {len(scored.clips)} validation clips",
@@ -185,7 +235,7 @@ def print_findings(judgement: Judgement) -> None:
 
 def print_figures(scored: Scored) -> None:
     """Print the table of figures by class."""
-    per_class = scored.evaluation().per_class
+    per_class = scored.predictions.evaluation.per_class
     rows = [
         [c, *(f"{per_class[k][i]:.3f}" if k != "support" else int(per_class[k][i]) for k in per_class)]
         for i, c in enumerate(scored.corpus.classes)

@@ -20,13 +20,13 @@ from audio_cls.core.disk import DiskFull, is_disk_full
 from audio_cls.core.errors import UserError
 from audio_cls.core.stopping import Abandoned
 from audio_cls.experiment import Experiment
-from audio_cls.metrics.baselines import BASELINE
+from audio_cls.metrics.baselines import BASELINE, finite_figures
 from audio_cls.runs.failures import FAILURE, describe, write_traceback
 from audio_cls.runs.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
 from audio_cls.runs.own_parts import record_sources
 from audio_cls.runs.preparation import Prepared, Runtime, mlflow_experiment, prepare_run, run_facts
 from audio_cls.runs.resolve import resolve
-from audio_cls.runs.results import final_metrics, log_results
+from audio_cls.runs.results import final_metrics, log_results, run_baseline
 from audio_cls.training.checkpoint import CheckpointStore
 from audio_cls.training.loop import FINISHED_AT, Diverged, Fit, fit
 
@@ -201,12 +201,13 @@ def _train(
         outcome.attrs["accumulate"] = accumulate
     told.check_mine()
     if outcome.state in ("COMPLETE", "PRUNED"):
-        figures = final_metrics(result, best, prepared)
+        baseline = run_baseline(prepared)
+        figures = final_metrics(result, best, prepared, finite_figures(baseline))
         outcome.attrs["cost"] = {k.split("/", 1)[1]: v for k, v in figures.items() if k.startswith("final/")}
         outcome.attrs["baseline"] = {k.removeprefix(BASELINE): v for k, v in figures.items() if k.startswith(BASELINE)}
         run.final(figures, result.history[-1].get(FINISHED_AT))
     if outcome.state == "COMPLETE":
-        outcome.attrs["findings"] = list(log_results(run, name, prepared, result, store).lines)
+        outcome.attrs["findings"] = list(log_results(run, name, prepared, result, store, baseline).lines)
     return outcome
 
 

@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from audio_cls.metrics.baselines import baseline_name
-from audio_cls.metrics.classification import (
-    METRICS,
-    Evaluation,
-    check_metric,
-    confusion_matrix,
-    evaluate,
-    most_confused,
-    predict,
-)
+from audio_cls.metrics.classification import METRICS, Evaluation, check_metric, most_confused
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.report.figures import class_bars, confusion_figure, curve_figure, precision_recall_figure, roc_figure
 from audio_cls.report.page import Cards, Section, Table, findings, render_page
 from audio_cls.report.tables import decision_margin
@@ -38,15 +30,10 @@ class RunReport:
     """All that the page of a run is made from.
 
     title: of the page, such as the run's name.
-    task: "multiclass" or "multilabel".
-    classes: (n_classes,) names.
-    scores: (n_clips, n_classes) probabilities on the set reported on.
-    targets: (n_clips, n_classes) 0 and 1.
-    clip_ids: (n_clips,).
+    predictions: on the set reported on.
     curves: a mapping for each epoch: "epoch" (from 1), "train/loss", "val/loss", "val/macro_f1", ...
     config: the experiment, nested or flat.
     facts: the environment and whatever else is worth a line (data digest, commit, device, duration).
-    thresholds: (n_classes,), multilabel: what the labels were called with; 0.5 unless given.
     metric: the one that chose the best epoch.
     reported_on: the name of the set, as the page says it.
     baseline: overall metric -> figure of a model that learned nothing on the same clips.
@@ -54,15 +41,10 @@ class RunReport:
     """
 
     title: str
-    task: str
-    classes: Sequence[str]
-    scores: NDArray[Any]
-    targets: NDArray[Any]
-    clip_ids: Sequence[str]
+    predictions: Predictions
     curves: Sequence[Mapping[str, float]] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    thresholds: NDArray[Any] | None = None
     metric: str = "val/macro_f1"
     reported_on: str = "validation"
     baseline: Mapping[str, float] = field(default_factory=dict)
@@ -71,11 +53,11 @@ class RunReport:
 
 def run_report(report: RunReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
     """The page of a run as text; also written to `path` when one is given. `more` stands after the mistakes."""
-    evaluation = evaluate(report.scores, report.targets, report.task, report.classes, report.thresholds)
-    figures = run_figures(report, evaluation)
-    matrix = _confusion(report)
-    confused = most_confused(matrix, report.classes, 12, support=evaluation.per_class["support"])
-    multilabel = report.task == "multilabel"
+    evaluation = report.predictions.evaluation
+    figures = run_figures(report)
+    predictions = report.predictions
+    confused = most_confused(predictions.confusion, predictions.classes, 12, support=evaluation.per_class["support"])
+    multilabel = predictions.task == "multilabel"
     reading = (
         "The diagonal counts labels found. Elsewhere a cell counts the clips with the row's label on which the column's "
         "label was called wrongly; a clip with several labels counts in each one's row."
@@ -90,7 +72,10 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
                 *_remarks(report),
                 _headline(report),
                 Cards(
-                    evaluation.overall, report.metric.rpartition("/")[2], report.baseline, baseline_name(report.task)
+                    evaluation.overall,
+                    report.metric.rpartition("/")[2],
+                    report.baseline,
+                    baseline_name(predictions.task),
                 ),
             ],
         ),
@@ -107,7 +92,7 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
                 ),
             ],
         ),
-        Section("Mistakes", [_mistakes(report)]),
+        Section("Mistakes", [_mistakes(report.predictions)]),
         *more,
         Section("ROC", [figures["roc"]]),
         Section("Precision and recall", [figures["precision_recall"]]),
@@ -130,22 +115,21 @@ def _remarks(report: RunReport) -> list[str]:
     return [f"Note: {shared}."] if shared else []
 
 
-def run_figures(report: RunReport, evaluation: Evaluation | None = None) -> dict[str, go.Figure]:
+def run_figures(report: RunReport) -> dict[str, go.Figure]:
     """The figures of a run by name: confusion, per_class, roc, precision_recall, curves_loss and curves_metrics.
 
     Those of curves are there only when there is something to draw.
     """
-    if evaluation is None:
-        evaluation = evaluate(report.scores, report.targets, report.task, report.classes, report.thresholds)
+    predictions, evaluation = report.predictions, report.predictions.evaluation
     # a diverged model's NaN cannot be ranked: draw the axes without curves
-    scores = np.asarray(report.scores)
+    scores, classes, by_class = np.asarray(predictions.scores), predictions.classes, evaluation.per_class
     ranked = slice(None) if not np.isnan(scores).any() else slice(0, 0)
-    lines = scores[ranked], np.asarray(report.targets)[ranked], report.classes
+    lines = scores[ranked], np.asarray(predictions.targets)[ranked], classes
     figures = {
-        "per_class": class_bars(evaluation.per_class, report.classes),
-        "confusion": confusion_figure(_confusion(report), report.classes, evaluation.per_class["support"]),
-        "roc": roc_figure(*lines),
-        "precision_recall": precision_recall_figure(*lines),
+        "per_class": class_bars(by_class, classes),
+        "confusion": confusion_figure(predictions.confusion, classes, by_class["support"]),
+        "roc": roc_figure(*lines, by_class["auc"]),
+        "precision_recall": precision_recall_figure(*lines, by_class["ap"]),
     }
     names = list(dict.fromkeys(key for row in report.curves for key in row if key != "epoch"))
     best = best_epoch(report.curves, report.metric)
@@ -166,39 +150,36 @@ def best_epoch(curves: Sequence[Mapping[str, float]], metric: str) -> float | No
     return -max(known)[1] if known else None
 
 
-def _confusion(report: RunReport) -> NDArray[np.int64]:
-    called = predict(np.asarray(report.scores), report.task, report.thresholds)
-    return confusion_matrix(np.asarray(report.targets), called)
-
-
 def _headline(report: RunReport) -> str:
-    n_clips, n_classes = np.shape(report.scores)
+    predictions = report.predictions
+    n_clips, n_classes = np.shape(predictions.scores)
     best = best_epoch(report.curves, report.metric)
     chosen = "" if best is None else f" The best of {len(report.curves)} epochs by {report.metric} is epoch {best:g}."
-    return f"{n_clips:,} clips of the {report.reported_on} set, {n_classes} classes, {report.task}.{chosen}"
+    return f"{n_clips:,} clips of the {report.reported_on} set, {n_classes} classes, {predictions.task}.{chosen}"
 
 
 def _class_table(report: RunReport, evaluation: Evaluation) -> Table:
     columns = ["class", "clips", "precision", "recall", "F1", "AP", "AUC", "d'", "lwlrap"]
     keys = ["support", "precision", "recall", "f1", "ap", "auc", "d_prime", "lwlrap"]
     rows: list[list[Any]] = [
-        [name, *(evaluation.per_class[key][k] for key in keys)] for k, name in enumerate(report.classes)
+        [name, *(evaluation.per_class[key][k] for key in keys)] for k, name in enumerate(report.predictions.classes)
     ]
-    if report.task == "multilabel":
+    thresholds = report.predictions.thresholds
+    if report.predictions.task == "multilabel":
         columns.append("threshold")
-        thresholds = np.full(len(rows), 0.5) if report.thresholds is None else np.asarray(report.thresholds)
-        rows = [[*row, float(threshold)] for row, threshold in zip(rows, thresholds)]
+        limits = np.full(len(rows), 0.5) if thresholds is None else np.asarray(thresholds)
+        rows = [[*row, float(limit)] for row, limit in zip(rows, limits)]
     return Table(columns, rows, "Per class; click a heading to sort")
 
 
-def _mistakes(report: RunReport) -> Table:
+def _mistakes(predictions: Predictions) -> Table:
     """Wrong decisions, the most certain first: mislabelled clips are found here."""
-    scores, truth = np.asarray(report.scores, np.float64), np.asarray(report.targets) > 0.5
+    scores, truth = np.asarray(predictions.scores, np.float64), np.asarray(predictions.targets) > 0.5
     if np.isnan(scores).any():
         return Table(("clip", "true", "called"), [], "The scores are not numbers: the model diverged")
-    called = predict(scores, report.task, report.thresholds)
-    if report.task == "multiclass":
-        margins = decision_margin(scores, report.task)
+    called, classes = predictions.called, predictions.classes
+    if predictions.task == "multiclass":
+        margins = decision_margin(scores, predictions.task)
         wrong = np.flatnonzero((called & ~truth).any(axis=1))
         wrong = wrong[np.argsort(-margins[wrong], kind="stable")]
         rows: list[list[Any]] = []
@@ -206,20 +187,20 @@ def _mistakes(report: RunReport) -> Table:
             own = np.flatnonzero(truth[k]).tolist()
             guess = int(called[k].argmax())
             true_score = float(scores[k, own].max()) if own else None
-            names = ", ".join(report.classes[c] for c in own)
-            rows.append([report.clip_ids[k], names, report.classes[guess], float(scores[k, guess]), true_score])
+            names = ", ".join(classes[c] for c in own)
+            rows.append([predictions.clips[k], names, classes[guess], float(scores[k, guess]), true_score])
         columns = ["clip", "true", "called", "its score", "score of the true class"]
         return Table(columns, rows, f"{len(rows)} of {len(wrong)} wrong clips, the most certain first")
     limits = np.broadcast_to(
-        np.asarray(0.5 if report.thresholds is None else report.thresholds, np.float64), scores.shape
+        np.asarray(0.5 if predictions.thresholds is None else predictions.thresholds, np.float64), scores.shape
     )
     clips, labels = np.nonzero(called != truth)
     distance = np.abs(scores - limits)[clips, labels]
     order = np.argsort(-distance, kind="stable")[:MISTAKES]
     rows = [
         [
-            report.clip_ids[clips[k]],
-            report.classes[labels[k]],
+            predictions.clips[clips[k]],
+            classes[labels[k]],
             "missed" if truth[clips[k], labels[k]] else "false alarm",
             float(scores[clips[k], labels[k]]),
             float(limits[clips[k], labels[k]]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audio_cls.core.device import describe_device
-from audio_cls.metrics.baselines import BASELINE, Judgement, baseline_figures, baseline_scores, judge
-from audio_cls.metrics.classification import confusion_matrix, evaluate, fit_thresholds
+from audio_cls.metrics.baselines import BASELINE, Judgement, baseline_predictions, finite_figures, judge
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.runs.preparation import Prepared, split_facts
 from audio_cls.training.checkpoint import CheckpointStore
-from audio_cls.training.loop import FINISHED_AT, Fit, predict, probabilities
-from audio_cls.training.predictions import LAST_SCORES, SCORES, scores_csv
+from audio_cls.training.loop import FINISHED_AT, Fit
+from audio_cls.training.predictions import LAST_SCORES, SCORES, corpus_predictions, scores_csv
 
 if TYPE_CHECKING:
     from audio_cls.tracking import Run
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["final_metrics", "log_results", "run_baseline"]
 
 
-def final_metrics(result: Fit, best: dict[str, float], prepared: Prepared) -> dict[str, float]:
+def final_metrics(
+    result: Fit, best: dict[str, float], prepared: Prepared, baseline: Mapping[str, float]
+) -> dict[str, float]:
     """The figures of a whole run: of its best and of its last epoch, of the baseline, and what it cost. `best` are the best
     epoch's. `best/epoch` is MLflow's step, which counts from 0; what people read counts epochs from 1.
 
@@ -38,7 +41,7 @@ def final_metrics(result: Fit, best: dict[str, float], prepared: Prepared) -> di
     out = {f"best/{k}": v for k, v in best.items()}
     out |= {"best/epoch": float(result.best_epoch), "final/epochs": float(len(result.history))}
     out |= {f"last/{k.split('/', 1)[1]}": v for k, v in result.history[-1].items() if k.startswith("val/")}
-    out |= {f"{BASELINE}{k}": v for k, v in run_baseline(prepared).items()}
+    out |= {f"{BASELINE}{k}": v for k, v in baseline.items()}
     out |= {"final/parameters": float(prepared.chain.n_parameters), "final/seconds": seconds}
     out |= {"final/train_seconds": train_seconds, "final/samples_per_second": seen / max(train_seconds, 1e-9)}
     if "train/loss" in result.history[-1] and "val/loss" in result.history[-1]:
@@ -46,13 +49,15 @@ def final_metrics(result: Fit, best: dict[str, float], prepared: Prepared) -> di
     return out
 
 
-def run_baseline(prepared: Prepared) -> dict[str, float]:
-    """The figures of a model that learned nothing, on a run's validation clips; see `judgement`."""
+def run_baseline(prepared: Prepared) -> Predictions:
+    """The predictions of a model that learned nothing, of a run's validation clips; see `metrics.baselines`."""
     targets, split = np.asarray(prepared.corpus.targets), prepared.split
-    return baseline_figures(targets[split.train], targets[split.validation], prepared.corpus.task)
+    return baseline_predictions(corpus_predictions(prepared.corpus, split.validation), targets[split.train])
 
 
-def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: CheckpointStore) -> Judgement:
+def log_results(
+    run: Run, name: str, prepared: Prepared, result: Fit, store: CheckpointStore, baseline: Predictions
+) -> Judgement:
     """Record the artifacts of a complete run: weights, predictions of the validation clips, tables and the report.
 
     Returns what its predictions are worth beside the baseline's, which is recorded too (tag `findings`).
@@ -60,34 +65,21 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
     Raises:
         Abandoned: when the grace of whoever was asked to leave is over; all is written again when the run goes on.
     """
-    from audio_cls.report.tables import confusion_csv, per_class_csv, predictions_csv
     from audio_cls.runs.page import RunReport, run_report
 
     experiment, corpus, split = prepared.experiment, prepared.corpus, prepared.split
-    logits = predict(prepared.chain, prepared.batches, split.validation)
-    scores = probabilities(logits, corpus.task)
-    targets = np.asarray(corpus.targets[split.validation])
-    thresholds = fit_thresholds(scores, targets) if corpus.task == "multilabel" else None
-    clip_ids = [corpus.clips[int(i)].id for i in split.validation]
-    evaluation = evaluate(scores, targets, corpus.task, classes=corpus.classes, thresholds=thresholds)
-    training = np.asarray(corpus.targets[split.train])
-    judgement = judge(
-        scores,
-        targets,
-        baseline_scores(training, len(targets)),
-        corpus.task,
-        corpus.classes,
-        experiment.training.metric,
-        groups=corpus.resampling_groups(split.validation),
-        settings=experiment.flatten(),
-    )
+    assert result.predictions is not None, "the fit has ended"
+    assert result.last_predictions is not None, "the fit has ended"
+    judgement = judge(result.predictions, baseline, experiment.training.metric, settings=experiment.flatten())
+    predictions = result.predictions.tuned()
     run.tags({"findings": " ".join(judgement.lines) or "none"})
-    if thresholds is not None:
-        tuned = {f"best/{k}_tuned": v for k, v in evaluation.overall.items() if k in ("macro_f1", "micro_f1")}
+    if predictions.thresholds is not None:
+        tuned = {
+            f"best/{k}_tuned": v for k, v in predictions.evaluation.overall.items() if k in ("macro_f1", "micro_f1")
+        }
         run.final(tuned, result.history[-1].get(FINISHED_AT))
-        run.artifact_text(
-            "thresholds.json", json.dumps(dict(zip(corpus.classes, thresholds.tolist(), strict=True)), indent=2)
-        )
+        by_class = dict(zip(corpus.classes, predictions.thresholds.tolist(), strict=True))
+        run.artifact_text("thresholds.json", json.dumps(by_class, indent=2))
     written = partial(prepared.batches.watch.step, "writing results", total=3, finish=True)
     written(0)
     run.artifact_text("classes.json", json.dumps({"classes": list(corpus.classes), "task": corpus.task}, indent=2))
@@ -95,21 +87,12 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
         weights = Path(folder) / "best.safetensors"
         shutil.copyfile(store.best_path(result.best_epoch), weights)
         run.artifact(weights, "weights")
-    run.artifact_text(
-        "predictions.csv", predictions_csv(clip_ids, targets, scores, corpus.classes, corpus.task, thresholds)
-    )
-    run.artifact_text(SCORES, scores_csv(clip_ids, scores, corpus.classes))
-    run.artifact_text(LAST_SCORES, scores_csv(clip_ids, _last_scores(prepared, result, store, scores), corpus.classes))
-    run.artifact_text("per_class.csv", per_class_csv(evaluation, corpus.classes))
-    if corpus.task == "multiclass":
-        run.artifact_text(
-            "confusion.csv",
-            confusion_csv(confusion_matrix(targets.argmax(1), scores.argmax(1), len(corpus.classes)), corpus.classes),
-        )
+    _log_tables(run, predictions, result.last_predictions)
     written(1)
-    curves = [{"epoch": float(i), **row} for i, row in enumerate(result.history, start=1)]
-    for row in curves:
-        row.pop(FINISHED_AT, None)
+    curves = [
+        {"epoch": float(i), **{k: v for k, v in row.items() if k != FINISHED_AT}}
+        for i, row in enumerate(result.history, start=1)
+    ]
     facts = {
         "best epoch": result.best_epoch + 1,
         "parameters": prepared.chain.n_parameters,
@@ -121,17 +104,12 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
     page = run_report(
         RunReport(
             title=name,
-            task=corpus.task,
-            classes=list(corpus.classes),
-            scores=scores,
-            targets=targets,
-            clip_ids=clip_ids,
+            predictions=predictions,
             curves=curves,
             config=experiment.flatten(),
             facts=facts,
-            thresholds=thresholds,
             metric=experiment.training.metric,
-            baseline=baseline_figures(training, targets, corpus.task, fitted_on=targets),
+            baseline=finite_figures(baseline.tuned()),
             findings=judgement.lines,
         )
     )
@@ -141,15 +119,13 @@ def log_results(run: Run, name: str, prepared: Prepared, result: Fit, store: Che
     return judgement
 
 
-def _last_scores(prepared: Prepared, result: Fit, store: CheckpointStore, best: np.ndarray) -> np.ndarray:
-    """Validation probabilities of the last epoch's weights, which nobody chose; the chain is left with the best epoch's."""
-    found = store.load()
-    if result.best_epoch == len(result.history) - 1 or found is None:
-        return best
-    classifier, averaged = prepared.chain.classifier, found[0].part("ema")
-    chosen = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
-    classifier.load_state_dict(averaged or found[0].part("model"))
-    try:
-        return probabilities(predict(prepared.chain, prepared.batches, prepared.split.validation), prepared.corpus.task)
-    finally:
-        classifier.load_state_dict(chosen)
+def _log_tables(run: Run, predictions: Predictions, last: Predictions) -> None:
+    from audio_cls.report.tables import confusion_csv, per_class_csv, predictions_csv
+
+    clips, classes = predictions.clips, predictions.classes
+    run.artifact_text("predictions.csv", predictions_csv(predictions))
+    run.artifact_text(SCORES, scores_csv(clips, predictions.scores, classes))
+    run.artifact_text(LAST_SCORES, scores_csv(clips, last.scores, classes))
+    run.artifact_text("per_class.csv", per_class_csv(predictions.evaluation, classes))
+    if predictions.task == "multiclass":
+        run.artifact_text("confusion.csv", confusion_csv(predictions.confusion, classes))

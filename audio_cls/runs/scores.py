@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
-from audio_cls.metrics.classification import fit_thresholds
-from audio_cls.training.predictions import LAST_SCORES, SCORES, read_scores
+from audio_cls.metrics.predictions import Predictions
+from audio_cls.training.predictions import LAST_SCORES, SCORES, corpus_predictions, read_scores
 
 if TYPE_CHECKING:
     from audio_cls.report.page import Section
     from audio_cls.tracking import Tracker
 
-__all__ = ["CellScores", "listening_audit", "read_cell_scores"]
+__all__ = ["CellScores", "listening_audit", "read_cell_scores", "read_predictions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,11 @@ class CellScores:
     values: NDArray[np.float64]
 
 
-def read_cell_scores(tracker: Tracker, run_id: str, corpus: Corpus, select: str) -> CellScores | None:
-    """The stored probabilities of a run, by corpus row; None where they are not there (a run that failed, an older one).
+def read_predictions(
+    tracker: Tracker, run_id: str, corpus: Corpus, select: Literal["best", "last"] = "best"
+) -> Predictions | None:
+    """The recorded predictions of a run's validation clips, by the weights of its best or of its last epoch; None where there are
+    none (a run that failed, an older one). Labels are called from 0.5 on, see `Predictions.tuned`.
 
     Raises:
         UserError: where they are of another corpus: naming the clip or the class.
@@ -49,7 +52,13 @@ def read_cell_scores(tracker: Tracker, run_id: str, corpus: Corpus, select: str)
         raise UserError(
             f"run {run_id[:8]}: predictions of the clip {missing[0]!r}, which {corpus.name!r} does not have"
         )
-    return CellScores(np.array([rows[c] for c in found.clips], dtype=np.int64), found.values)
+    return corpus_predictions(corpus, np.array([rows[c] for c in found.clips], dtype=np.int64), found.values)
+
+
+def read_cell_scores(tracker: Tracker, run_id: str, corpus: Corpus, select: str) -> CellScores | None:
+    """`read_predictions`, the probabilities alone."""
+    found = read_predictions(tracker, run_id, corpus, "last" if select == "last" else "best")
+    return CellScores(found.rows, found.scores) if found else None
 
 
 def listening_audit(scores: CellScores, corpus: Corpus, whose: str) -> list[Section]:
@@ -57,16 +66,6 @@ def listening_audit(scores: CellScores, corpus: Corpus, whose: str) -> list[Sect
     from audio_cls.report.audit import audit_sections
     from audio_cls.report.page import Section
 
-    targets = corpus.targets[scores.clips]
-    rows = scores.clips.tolist()
-    sections = audit_sections(
-        scores.values,
-        targets,
-        corpus.task,
-        corpus.classes,
-        [corpus.ids[row] for row in rows],
-        lambda row: corpus.waveform(rows[row]),
-        corpus.sample_rate,
-        fit_thresholds(scores.values, targets) if corpus.task == "multilabel" else None,
-    )
+    predictions = corpus_predictions(corpus, scores.clips, scores.values).tuned()
+    sections = audit_sections(predictions, lambda row: corpus.waveform(int(scores.clips[row])), corpus.sample_rate)
     return [Section(section.heading, [whose, *section.content]) for section in sections]

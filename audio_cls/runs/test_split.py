@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.notices import say, table
-from audio_cls.metrics.baselines import baseline_name
+from audio_cls.metrics.baselines import baseline_name, finite_figures
 from audio_cls.metrics.bootstrap import Interval, figure_intervals
 from audio_cls.runs.evaluation import Scored, print_figures, print_findings, score_with_progress
 from audio_cls.runs.opened_clips import TEST_SCORES, ClipHistory, clip_history, clips_to_test, named, opening_tags
@@ -142,11 +142,11 @@ def record_opening(
 
 
 def clip_ids(scored: Scored) -> list[str]:
-    return [scored.corpus.ids[int(i)] for i in scored.clips]
+    return list(scored.predictions.clips)
 
 
 def test_scores_csv(scored: Scored) -> str:
-    return scores_csv(clip_ids(scored), scored.scores, scored.corpus.classes)
+    return scores_csv(scored.predictions.clips, scored.predictions.scores, scored.corpus.classes)
 
 
 def open_run(runtime: Runtime, info: RunInfo, *, again: bool) -> None:
@@ -156,13 +156,12 @@ def open_run(runtime: Runtime, info: RunInfo, *, again: bool) -> None:
     before = clip_history(tracker, clips_to_test(runtime, info), info).but(named(info))
     refuse_opened_clips(before, named(info), again)
     scored = score_with_progress(runtime, info, "test")
-    groups = scored.corpus.resampling_groups(scored.clips)
-    intervals = figure_intervals(scored.scores, scored.targets, scored.corpus.task, scored.thresholds, groups)
+    intervals = figure_intervals(scored.predictions)
     when, who = now_and_who()
     opened = Opened(named(info), f"{configuration_of(tracker, info)}; {scored.chosen}", when, who)
     count = record_opening(tracker, info, opened, intervals, clip_ids(scored), test_scores_csv(scored))
     tracker.flush()
-    baseline = scored.baseline()
+    baseline = finite_figures(scored.baseline)
     print_findings(scored.judgement())
 
     units = {interval.n_units for interval in intervals.values()}

@@ -13,20 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
 from audio_cls.core.config import ConfigError
-from audio_cls.core.device import choose_precision
 from audio_cls.core.rng import derive, generator
 from audio_cls.core.stopping import Abandoned
 from audio_cls.experiment import Chain, Experiment
-from audio_cls.metrics.classification import check_metric, evaluate
+from audio_cls.metrics.classification import check_metric
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.training.batches import Batches
 from audio_cls.training.checkpoint import Checkpoint, CheckpointStore, load_optimizer_state, optimizer_state
+from audio_cls.training.predictions import autocast, corpus_predictions, evaluate_clips, predict_clips
 
-__all__ = ["FINISHED_AT", "Diverged", "Fit", "Observer", "fit", "predict", "probabilities"]
+__all__ = ["FINISHED_AT", "Diverged", "Fit", "Observer", "augment", "fit"]
 
 # Seconds since 1970, kept with each epoch: whoever goes on from its checkpoint records it as measured at the same moment, so that
 # an epoch recorded by two processes (one of them thought dead) is the same record, which MLflow keeps once.
@@ -49,12 +49,20 @@ class Observer(Protocol):
 
 @dataclass
 class Fit:
-    """What came of a run so far. `history` has one row an epoch; `stopped` is the observer's reason, if it gave one."""
+    """What came of a run so far.
+
+    history: one row an epoch.
+    stopped: the observer's reason to stop, if it gave one.
+    predictions, last_predictions: of the validation clips, by the weights of the best and of the last epoch; None for a run that
+        was stopped, where nobody needs them, or had no best epoch.
+    """
 
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
     best_value: float = math.nan
     stopped: str | None = None
+    predictions: Predictions | None = None
+    last_predictions: Predictions | None = None
 
 
 def fit(
@@ -88,6 +96,7 @@ def fit(
         _fit_closed_form(experiment, chain, batches, store, result)
         if observe:
             observe.epoch(0, result.history[0])
+        _complete_predictions(chain, batches, store, result)
         return result
 
     optimizer = experiment.optimizer.build(chain.classifier.parameters())
@@ -98,6 +107,7 @@ def fit(
         for epoch, row in enumerate(result.history):
             observe.epoch(epoch, row)
         result.stopped = observe.should_stop()
+    validation = corpus_predictions(batches.corpus, batches.split.validation)
     devices = [batches.device] if batches.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         for epoch in range(len(result.history), budget):
@@ -107,8 +117,9 @@ def fit(
                 row = _train_epoch(
                     experiment, chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step
                 )
-                with _weights_of(chain.classifier, ema):
-                    row |= _evaluate(chain, batches, batches.split.validation, "val/")
+                with _weights(chain.classifier, ema.values if ema else None):
+                    figures, predictions = evaluate_clips(chain, batches, validation, "val/")
+                    row |= figures
                     value = row[training.metric]
                     better = math.isfinite(value) and (
                         result.best_epoch < 0 or (value > result.best_value if maximize else value < result.best_value)
@@ -121,15 +132,38 @@ def fit(
                 break
             row[FINISHED_AT] = time.time()
             result.history.append(row)
+            result.last_predictions = predictions
             if better:
-                result.best_epoch, result.best_value = epoch, value
+                result.best_epoch, result.best_value, result.predictions = epoch, value, predictions
             store.save(_checkpoint(experiment, batches, chain, optimizer, ema, result), best)
             if observe:
                 observe.epoch(epoch, row)
                 result.stopped = observe.should_stop()
     if result.best_epoch >= 0:
         chain.classifier.load_state_dict(store.load_best(result.best_epoch).tensors)
+    _complete_predictions(chain, batches, store, result)
     return result
+
+
+def _complete_predictions(chain: Chain, batches: Batches, store: CheckpointStore, result: Fit) -> None:
+    """Predict what an earlier process predicted and did not keep: a run that was taken up after its best or its last epoch."""
+    if result.stopped or result.best_epoch < 0:
+        result.predictions = result.last_predictions = None
+        return
+
+    def missing() -> Predictions:
+        return predict_clips(chain, batches, corpus_predictions(batches.corpus, batches.split.validation))[0]
+
+    result.predictions = result.predictions or missing()
+    if result.best_epoch == len(result.history) - 1:
+        result.last_predictions = result.predictions
+    if result.last_predictions is None:
+        found = store.load()
+        if found is None:  # it has gone meanwhile
+            result.last_predictions = result.predictions
+            return
+        with _weights(chain.classifier, found[0].part("ema") or found[0].part("model")):
+            result.last_predictions = missing()
 
 
 def _train_epoch(
@@ -162,7 +196,7 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         parts = max(1, min(accumulate, len(x) // 2))  # one clip alone has no batch statistics
         for part_x, part_y in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
-            with _autocast(training.precision, device):
+            with autocast(training.precision, device):
                 logits = chain.classifier.model(part_x)
             logits = logits.float()
             loss = chain.loss(logits, part_y)
@@ -205,38 +239,6 @@ def augment(
         for mix in chain.mix_ops:
             x, y = mix(x, y, random)
     return x, y
-
-
-@torch.inference_mode()
-def predict(chain: Chain, batches: Batches, clips: np.ndarray) -> torch.Tensor:
-    """Logits of some clips, (n, n_classes) float32 on the CPU, without augmentation."""
-    chain.classifier.eval()
-    precision = batches.experiment.training.precision
-    out = []
-    for batch in batches.evaluate(clips):
-        with _autocast(precision, batches.device):
-            logits = chain.classifier(batch.x)
-        out.append(logits.float().cpu())
-    return torch.cat(out) if out else torch.empty(0, batches.targets.shape[1])
-
-
-def probabilities(logits: torch.Tensor, task: str) -> np.ndarray:
-    """Softmax for one label a clip, sigmoid for several; (n, n_classes) float64."""
-    wide = logits.double()
-    return (torch.softmax(wide, 1) if task == "multiclass" else torch.sigmoid(wide)).numpy()
-
-
-def _evaluate(chain: Chain, batches: Batches, clips: np.ndarray, prefix: str) -> dict[str, float]:
-    began = time.perf_counter()
-    logits = predict(chain, batches, clips)
-    targets = batches.corpus.targets[clips]
-    y = batches.targets[torch.as_tensor(clips, device=batches.device)]
-    loss = float(chain.loss(logits.to(batches.device), y))
-    scores = probabilities(torch.nan_to_num(logits), batches.corpus.task)
-    row = {f"{prefix}loss": loss}
-    row |= {f"{prefix}{k}": v for k, v in evaluate(scores, targets, batches.corpus.task).overall.items()}
-    row["time/evaluate_seconds"] = time.perf_counter() - began
-    return row
 
 
 def _resume(
@@ -319,10 +321,13 @@ def _fit_closed_form(
         "fitting the model", lambda: solve(x.cpu(), y.cpu(), seed=experiment.seed, task=batches.corpus.task)
     )
     seconds = time.perf_counter() - began
-    row = _evaluate(chain, batches, train, "train/")
+    row, _ = evaluate_clips(chain, batches, corpus_predictions(batches.corpus, train), "train/")
     row = {k: row[k] for k in ("train/loss", "train/accuracy") if k in row}
     row |= {"lr": 0.0, "time/train_seconds": seconds, "time/samples_per_second": len(train) / seconds}
-    row |= _evaluate(chain, batches, batches.split.validation, "val/")
+    figures, result.predictions = evaluate_clips(
+        chain, batches, corpus_predictions(batches.corpus, batches.split.validation), "val/"
+    )
+    row |= figures
     row[FINISHED_AT] = time.time()
     result.history = [row]
     result.best_epoch, result.best_value = 0, row[experiment.training.metric]
@@ -334,10 +339,6 @@ def _fit_closed_form(
 
 def _patience_spent(result: Fit, patience: int | None) -> bool:
     return patience is not None and result.best_epoch >= 0 and len(result.history) - 1 - result.best_epoch >= patience
-
-
-def _autocast(precision: Any, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=choose_precision(precision, device) == "bf16")
 
 
 def _copy(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -365,13 +366,13 @@ class _Average:
 
 
 @contextmanager
-def _weights_of(module: nn.Module, ema: _Average | None) -> Iterator[None]:
-    """Within the context the module holds the averaged weights, where there are any."""
-    if ema is None:
+def _weights(module: nn.Module, values: dict[str, torch.Tensor] | None) -> Iterator[None]:
+    """Within the context the module holds these weights; its own without any."""
+    if values is None:
         yield
         return
     own = _copy(module.state_dict())
-    module.load_state_dict(ema.values)
+    module.load_state_dict(values)
     try:
         yield
     finally:

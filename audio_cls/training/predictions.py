@@ -1,20 +1,39 @@
-"""Stored predictions: the probability of every class for every clip, as CSV text that goes into a run's artifacts."""
+"""Predictions of a corpus's clips, and their table in a run's artifacts: the probability of every class for every clip."""
 
 from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from audio_cls.core.device import choose_precision
 from audio_cls.core.errors import UserError
+from audio_cls.data.corpus import Corpus
+from audio_cls.experiment import Chain
+from audio_cls.metrics.predictions import Predictions
+from audio_cls.training.batches import Batches
 
-__all__ = ["LAST_SCORES", "SCORES", "Scores", "read_scores", "scores_csv"]
+__all__ = [
+    "LAST_SCORES",
+    "SCORES",
+    "Scores",
+    "autocast",
+    "corpus_predictions",
+    "evaluate_clips",
+    "predict",
+    "predict_clips",
+    "probabilities",
+    "read_scores",
+    "scores_csv",
+]
 
 SCORES = "scores.csv"
 """The artifact with the validation probabilities of the best epoch's weights."""
@@ -25,20 +44,86 @@ LAST_SCORES = "scores_last.csv"
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """clips: (n,) ids. classes: (n_classes,) names. values: (n, n_classes) probabilities, six digits."""
+    """clips: (n,) ids. classes: (n_classes,) names. values: (n, n_classes) probabilities."""
 
     clips: tuple[str, ...]
     classes: tuple[str, ...]
     values: NDArray[np.float64]
 
 
+def corpus_predictions(corpus: Corpus, rows: NDArray[np.int64], scores: NDArray[Any] | None = None) -> Predictions:
+    """`Predictions` of some clips of a corpus.
+
+    Args:
+        rows: (n,) of the corpus.
+        scores: (n, n_classes) probabilities; zeros, to be replaced, where nothing has been predicted yet.
+    """
+    targets, ids = np.asarray(corpus.targets[rows]), corpus.ids
+    return Predictions(
+        clips=tuple(ids[int(i)] for i in rows),
+        scores=np.zeros(targets.shape) if scores is None else scores,
+        targets=targets,
+        classes=tuple(corpus.classes),
+        task=corpus.task,
+        groups=tuple(corpus.resampling_groups(rows)),
+        rows=np.asarray(rows),
+    )
+
+
+def autocast(precision: Any, device: torch.device) -> torch.autocast:
+    """The context in which a model computes in the experiment's precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=choose_precision(precision, device) == "bf16")
+
+
+@torch.inference_mode()
+def predict(chain: Chain, batches: Batches, clips: np.ndarray) -> torch.Tensor:
+    """Logits of some clips, (n, n_classes) float32 on the CPU, without augmentation."""
+    chain.classifier.eval()
+    precision = batches.experiment.training.precision
+    out = []
+    for batch in batches.evaluate(clips):
+        with autocast(precision, batches.device):
+            logits = chain.classifier(batch.x)
+        out.append(logits.float().cpu())
+    return torch.cat(out) if out else torch.empty(0, batches.targets.shape[1])
+
+
+def probabilities(logits: torch.Tensor, task: str) -> np.ndarray:
+    """Softmax for one label a clip, sigmoid for several; (n, n_classes) float64."""
+    wide = logits.double()
+    return (torch.softmax(wide, 1) if task == "multiclass" else torch.sigmoid(wide)).numpy()
+
+
+def predict_clips(chain: Chain, batches: Batches, asked: Predictions) -> tuple[Predictions, torch.Tensor]:
+    """Predict the clips of `asked`, whose scores are replaced; returns the predictions and the logits behind them."""
+    logits = predict(chain, batches, asked.rows)
+    return replace(asked, scores=probabilities(logits, asked.task)), logits
+
+
+def evaluate_clips(
+    chain: Chain, batches: Batches, asked: Predictions, prefix: str
+) -> tuple[dict[str, float], Predictions]:
+    """Predict and score the clips of `asked`; returns `<prefix>loss`, `<prefix>accuracy`, ..., and the predictions."""
+    began = time.perf_counter()
+    predictions, logits = predict_clips(chain, batches, asked)
+    y = batches.targets[torch.as_tensor(asked.rows, device=batches.device)]
+    loss = float(chain.loss(logits.to(batches.device), y))
+    scored = predictions
+    if not torch.isfinite(logits).all():
+        scored = replace(asked, scores=probabilities(torch.nan_to_num(logits), asked.task))
+    row = {f"{prefix}loss": loss} | {f"{prefix}{k}": v for k, v in scored.evaluation.overall.items()}
+    row["time/evaluate_seconds"] = time.perf_counter() - began
+    return row, predictions
+
+
 def scores_csv(clips: Sequence[str], values: NDArray[Any], classes: Sequence[str]) -> str:
-    """One row for each clip: its id, then a probability for each class."""
+    """One row for each clip: its id, then a probability for each class, with all its digits: figures computed from them again
+    are the same."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["clip", *classes])
     for clip, row in zip(clips, np.asarray(values).tolist(), strict=True):
-        writer.writerow([clip, *(f"{v:.6g}" for v in row)])
+        writer.writerow([clip, *map(repr, row)])
     return text.getvalue()
 
 

@@ -113,7 +113,7 @@ def test_a_run_has_its_figures(run: Any, workspace: Path, base: Any) -> None:
     assert list(run.history.index) == [1, 2]
     assert run.history["val/macro_f1"].max() == pytest.approx(run.metrics["macro_f1"])
     assert run.experiment.override({"data.corpus": "sounds"}).optimizer == base.optimizer
-    assert run.predictions.values.shape == (len(run.predictions.clips), 2)
+    assert run.predictions.scores.shape == (len(run.predictions.clips), 2)
     assert list(run.table().columns) == ["best epoch", "last epoch", "baseline"]
     assert f"{run.metrics['macro_f1']:.4f}" in run._repr_html_()
     assert run.id[:8] in repr(run)

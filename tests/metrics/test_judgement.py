@@ -17,16 +17,18 @@ from audio_cls.ablation.predictions import CellScores
 from audio_cls.ablation.record import Recorded
 from audio_cls.ablation.results import SuiteResult, summarise
 from audio_cls.experiment import Experiment
+from audio_cls.metrics import baselines
 from audio_cls.metrics.baselines import (
+    Judgement,
     accuracy_caveat,
     advice,
     baseline_figures,
     baseline_scores,
     few_clips,
-    judge,
     single_answer,
 )
 from audio_cls.metrics.classification import evaluate
+from tests.predictions import made
 
 CLASSES = ("hungry", "tired", "burping")
 SETTINGS = Experiment().flatten()
@@ -40,6 +42,14 @@ def labels(counts: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 TRAINING, VALIDATION = labels((168, 20, 12)), labels((84, 11, 5), seed=1)
 REFERENCE = baseline_scores(TRAINING, len(VALIDATION))
+
+
+def judge(
+    scores: Any, targets: Any, reference: Any, task: str, classes: Any, metric: str = "macro_f1", *, groups: Any = None,
+    **more: Any,
+) -> Judgement:  # fmt: skip
+    predictions = made(scores, targets, task, classes, groups=groups)
+    return baselines.judge(predictions, made(reference, targets, task, classes), metric, **more)
 
 
 def constant(column: int, n: int = len(VALIDATION)) -> np.ndarray:
@@ -210,7 +220,9 @@ class FakeCorpus(SimpleNamespace):
         return np.asarray((self.targets if rows is None else self.targets[rows]).sum(axis=0), np.int64)
 
 
-CORPUS: Any = FakeCorpus(targets=np.concatenate([TRAINING, VALIDATION]), classes=CLASSES, task="multiclass")
+CORPUS: Any = FakeCorpus(
+    targets=np.concatenate([TRAINING, VALIDATION]), classes=CLASSES, task="multiclass", ids=[str(i) for i in range(300)]
+)
 ROWS = np.arange(200, 300)
 
 

@@ -31,6 +31,7 @@ from audio_cls.report.figures import class_bars, confusion_figure, curve_figure,
 from audio_cls.report.page import Cards, Section, Table, format_number, render_page
 from audio_cls.report.tables import confusion_csv, decision_margin, per_class_csv, predictions_csv
 from audio_cls.runs.page import RunReport, best_epoch, run_figures, run_report
+from tests.predictions import made
 
 NASTY = "</script><script>document.title='owned'</script><b>&amp;"
 
@@ -57,15 +58,16 @@ def example(task: str = "multiclass", n_clips: int = 60, n_classes: int = 4) -> 
     ]
     return RunReport(
         title="a run",
-        task=task,
-        classes=[f"class {k}" for k in range(n_classes)],
-        scores=scores.astype(np.float32),
-        targets=targets,
-        clip_ids=[f"clip-{k}" for k in range(n_clips)],
+        predictions=made(
+            scores.astype(np.float32),
+            targets,
+            task,
+            clips=[f"clip-{k}" for k in range(n_clips)],
+            thresholds=fit_thresholds(scores, targets) if task == "multilabel" else None,
+        ),
         curves=curves,
         config={"model": {"kind": "small_cnn", "width": (16, 32)}, "augment": {"mixup": None}, "seed": 0},
         facts={"device": "cpu", "seconds": 1.23456789},
-        thresholds=fit_thresholds(scores, targets) if task == "multilabel" else None,
     )
 
 
@@ -119,10 +121,14 @@ def test_long_equal_beginnings_do_not_merge_classes() -> None:
 @pytest.mark.parametrize("n_classes", [3, 12])
 def test_class_lines_carry_the_exact_areas(n_classes: int) -> None:
     report = example("multilabel", 80, n_classes)
-    evaluation = evaluate(report.scores, report.targets, "multilabel")
+    evaluation = evaluate(report.predictions.scores, report.predictions.targets, "multilabel")
     for figure, key, overall in (
-        (roc_figure(report.scores, report.targets, report.classes), "auc", "auc"),
-        (precision_recall_figure(report.scores, report.targets, report.classes), "ap", "map"),
+        (roc_figure(report.predictions.scores, report.predictions.targets, report.predictions.classes), "auc", "auc"),
+        (
+            precision_recall_figure(report.predictions.scores, report.predictions.targets, report.predictions.classes),
+            "ap",
+            "map",
+        ),
     ):
         assert len(figure.data) == n_classes + 1
         named = {trace.name for trace in figure.data if trace.showlegend}
@@ -133,8 +139,8 @@ def test_class_lines_carry_the_exact_areas(n_classes: int) -> None:
 
 def test_drawn_precision_recall_steps_enclose_the_average_precision() -> None:
     report = example("multilabel", 40, 3)
-    figure = precision_recall_figure(report.scores, report.targets, report.classes)
-    ap = evaluate(report.scores, report.targets, "multilabel").per_class["ap"]
+    figure = precision_recall_figure(report.predictions.scores, report.predictions.targets, report.predictions.classes)
+    ap = evaluate(report.predictions.scores, report.predictions.targets, "multilabel").per_class["ap"]
     for trace in figure.data[:-1]:
         assert trace.line.shape == "vh"  # precision at a recall holds from the recall before it
         area = float(np.sum(np.diff(trace.x) * np.asarray(trace.y)[1:]))
@@ -144,11 +150,13 @@ def test_drawn_precision_recall_steps_enclose_the_average_precision() -> None:
 
 def test_undefined_classes_have_no_curve() -> None:
     report = example("multilabel", 40, 3)
-    targets = report.targets.copy()
+    targets = report.predictions.targets.copy()
     targets[:, 1] = 0
-    assert len(roc_figure(report.scores, targets, report.classes).data) == 3
-    assert len(roc_figure(report.scores, np.zeros_like(targets), report.classes).data) == 0
-    assert len(precision_recall_figure(report.scores[:0], targets[:0], report.classes).data) == 0
+    assert len(roc_figure(report.predictions.scores, targets, report.predictions.classes).data) == 3
+    assert len(roc_figure(report.predictions.scores, np.zeros_like(targets), report.predictions.classes).data) == 0
+    assert (
+        len(precision_recall_figure(report.predictions.scores[:0], targets[:0], report.predictions.classes).data) == 0
+    )
 
 
 def test_class_bars_are_sorted_and_undefined_ones_last() -> None:
@@ -199,11 +207,11 @@ def test_names_are_escaped_in_figures() -> None:
 
 
 def test_page_escapes_all_text(tmp_path: Path) -> None:
+    report = example()
     report = dataclasses.replace(
-        example(),
+        report,
         title=NASTY,
-        classes=[NASTY, "b", "c", "d"],
-        clip_ids=[NASTY] * 60,
+        predictions=dataclasses.replace(report.predictions, classes=(NASTY, "b", "c", "d"), clips=(NASTY,) * 60),
         config={NASTY: NASTY},
         facts={NASTY: NASTY},
     )
@@ -272,7 +280,9 @@ def test_run_report_says_what_was_reached(task: str) -> None:
     report = example(task)
     page = run_report(report)
     reader = Reader(page)
-    overall = evaluate(report.scores, report.targets, task, thresholds=report.thresholds).overall
+    overall = evaluate(
+        report.predictions.scores, report.predictions.targets, task, thresholds=report.predictions.thresholds
+    ).overall
     for key, value in overall.items():
         assert f"<dt>{key}</dt><dd>{value:.3f}</dd>" in page
     assert "<div class=chosen><dt>macro_f1" in page
@@ -288,9 +298,7 @@ def test_run_report_says_what_was_reached(task: str) -> None:
 def test_most_certain_mistake_comes_first() -> None:
     scores = np.array([[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]])
     targets = np.array([[0, 1], [1, 0], [1, 0]])
-    report = dataclasses.replace(
-        example(), scores=scores, targets=targets, classes=["a", "b"], clip_ids=["p", "q", "r"]
-    )
+    report = dataclasses.replace(example(), predictions=made(scores, targets, clips=["p", "q", "r"]))
     page = run_report(report)
     assert "2 of 2 wrong clips" in page
     assert page.index("<td>p</td>") < page.index("<td>q</td>")
@@ -301,7 +309,7 @@ def test_most_certain_mistake_comes_first() -> None:
 @pytest.mark.parametrize("spoil", ["nan", "empty", "one class", "no curves", "absent"])
 def test_odd_runs_still_have_a_report(task: str, spoil: str) -> None:
     report = example(task)
-    scores, targets = report.scores.copy(), report.targets.copy()
+    scores, targets = report.predictions.scores.copy(), report.predictions.targets.copy()
     if spoil == "nan":
         scores[3, 1] = np.nan
     if spoil == "absent":
@@ -311,8 +319,11 @@ def test_odd_runs_still_have_a_report(task: str, spoil: str) -> None:
         scores, targets = scores[:0], targets[:0]
     if spoil == "one class":
         scores, targets = scores[:, :1], np.ones_like(targets[:, :1])  # without negatives: no AUC
-        report = dataclasses.replace(report, classes=["only"], thresholds=None)
-    report = dataclasses.replace(report, scores=scores, targets=targets, clip_ids=report.clip_ids[: len(scores)])
+    one = spoil == "one class"
+    predictions = made(
+        scores, targets, task, ["only"] if one else (), thresholds=None if one else report.predictions.thresholds
+    )
+    report = dataclasses.replace(report, predictions=predictions)
     if spoil == "no curves":
         report = dataclasses.replace(report, curves=(), config={}, facts={})
     page = run_report(report)
@@ -334,7 +345,7 @@ def test_best_epoch() -> None:
 
 def test_predictions_csv() -> None:
     scores = np.array([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
-    text = predictions_csv(["x,1", 'y"2'], np.eye(3)[[1, 2]], scores, ["a", "b,b", "c"])
+    text = predictions_csv(made(scores, np.eye(3)[[1, 2]], classes=["a", "b,b", "c"], clips=["x,1", 'y"2']))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["clip"] for row in rows] == ["x,1", 'y"2']
     assert rows[0] == {
@@ -346,7 +357,7 @@ def test_predictions_csv() -> None:
 
 def test_predictions_csv_of_labels_uses_the_thresholds() -> None:
     scores, targets = np.array([[0.2, 0.45], [0.6, 0.3]]), np.array([[0, 1], [1, 1]])
-    text = predictions_csv(["x", "y"], targets, scores, ["a", "b"], "multilabel", np.array([0.5, 0.4]))
+    text = predictions_csv(made(scores, targets, "multilabel", ["a", "b"], thresholds=np.array([0.5, 0.4])))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(r["true"], r["predicted"], r["correct"]) for r in rows] == [("b", "b", "yes"), ("a;b", "a", "no")]
     assert [float(r["margin"]) for r in rows] == pytest.approx([0.05, 0.1])

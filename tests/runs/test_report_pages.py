@@ -22,6 +22,7 @@ from audio_cls.report.audit import audit_sections, colour_map, encode_audio, pic
 from audio_cls.report.calibration import calibrate
 from audio_cls.report.page import Section, Table, render_page
 from audio_cls.study.page import StudyReport, TrialRow, pruning_cost, study_report
+from tests.predictions import made
 
 NASTY = "</script><script>document.title='owned'</script><b>&amp;"
 CLASSES = ["a", "b", "c"]
@@ -347,17 +348,17 @@ def test_a_young_study_has_a_page() -> None:
 def test_picks_the_surest_mistakes_and_the_least_sure_hits() -> None:
     scores = np.array([[0.9, 0.1, 0], [0.5, 0.4, 0.1], [0.34, 0.33, 0.33], [0.1, 0.8, 0.1], [0.2, 0.45, 0.35]])
     targets = np.eye(3)[[1, 1, 0, 1, 2]]
-    picked = pick(scores, targets, "multiclass", CLASSES)
+    picked = pick(made(scores, targets, classes=CLASSES))
     assert [p.index for p in picked["Most confident mistakes"]] == [0, 4, 1]
     assert [p.index for p in picked["Least confident hits"]] == [2, 3]
-    assert len(pick(scores, targets, "multiclass", CLASSES, limit=1)["Most confident mistakes"]) == 1
-    assert pick(np.full((2, 3), np.nan), targets[:2], "multiclass", CLASSES) == {}
+    assert len(pick(made(scores, targets, classes=CLASSES), limit=1)["Most confident mistakes"]) == 1
+    assert pick(made(np.full((2, 3), np.nan), targets[:2])) == {}
 
 
 def test_picks_false_alarms_and_misses_by_their_thresholds() -> None:
     scores = np.array([[0.9, 0.2], [0.6, 0.55], [0.1, 0.3]])
     targets = np.array([[0, 0], [1, 0], [1, 1]])
-    picked = pick(scores, targets, "multilabel", ["a", "b"], np.array([0.5, 0.15]))
+    picked = pick(made(scores, targets, "multilabel", ["a", "b"], thresholds=np.array([0.5, 0.15])))
     assert [(p.index, p.label) for p in picked["False alarms"]] == [(0, 0), (1, 1)]  # 0.40 above, 0.40 above
     assert [(p.index, p.label) for p in picked["Misses"]] == [(2, 0)]  # b is called at 0.3
     assert "0.90, threshold 0.50" in picked["False alarms"][0].why
@@ -369,7 +370,7 @@ def sections(task: str = "multiclass", seconds: float = 1.0, n_clips: int = 6, r
     scores = rng.dirichlet(np.ones(3), n_clips)
     sound = (0.1 * rng.standard_normal(round(seconds * rate))).astype(np.float32)
     ids = [f"{NASTY}{k}" for k in range(n_clips)]
-    return audit_sections(scores, targets, task, CLASSES, ids, lambda _: sound, rate)
+    return audit_sections(made(scores, targets, task, CLASSES, clips=ids), lambda _: sound, rate)
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
@@ -422,9 +423,9 @@ def test_any_sample_rate_is_encoded(rate: int) -> None:
 
 def test_nothing_to_hear_says_so() -> None:
     targets = np.eye(3)
-    page = render_page("audit", audit_sections(targets, targets, "multiclass", CLASSES, list("xyz"), lambda _: np.zeros(800, np.float32), 8000))  # fmt: skip
+    page = render_page("audit", audit_sections(made(targets, targets, classes=CLASSES), lambda _: np.zeros(800, np.float32), 8000))  # fmt: skip
     assert "There are none: most confident mistakes" in page
-    nan = audit_sections(targets * np.nan, targets, "multiclass", CLASSES, list("xyz"), lambda _: np.zeros(1, np.float32), 8000)  # fmt: skip
+    nan = audit_sections(made(targets * np.nan, targets), lambda _: np.zeros(1, np.float32), 8000)  # fmt: skip
     assert "diverged" in render_page("audit", nan)
 
 

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from audio_cls.core.config import ConfigError
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
 from audio_cls.runs.preparation import Prepared, Runtime, prepare_run
+from audio_cls.tracking import Tracker
 from audio_cls.training.checkpoint import CheckpointStore, read
 from audio_cls.training.loop import Diverged, Fit, fit
 
@@ -96,6 +98,13 @@ def test_resumed_equals_uninterrupted(changes: dict[str, Any], runtime: Runtime,
     for name, tensor in expected.tensors.items():
         assert torch.equal(tensor, found.tensors[name]), name
     assert (resumed.best_epoch, resumed.best_value) == (whole.best_epoch, whole.best_value)
+    for mine, theirs in (
+        (resumed.predictions, whole.predictions),
+        (resumed.last_predictions, whole.last_predictions),
+    ):
+        assert mine is not None
+        assert theirs is not None
+        assert np.array_equal(mine.scores, theirs.scores)
 
 
 def test_it_learns_and_returns_the_best_weights(runtime: Runtime, tmp_path: Path) -> None:
@@ -212,9 +221,50 @@ def test_a_users_model_of_raw_waveforms(runtime: Runtime, tmp_path: Path) -> Non
         Model._members.pop("raw_conv")
 
 
+def test_predictions_of_a_run_that_was_taken_up_are_those_of_its_weights(runtime: Runtime, tmp_path: Path) -> None:
+    """Taken up when all is trained, from the best and the last checkpoint: the same predictions as where they were made."""
+    e = experiment(training__epochs=4, optimizer__lr=1e-6)  # no epoch is better than the first
+    first, _ = train(e, runtime, tmp_path)
+    again, prepared = train(e, runtime, tmp_path)
+    assert first.best_epoch < 3, "the last epoch must not be the best one"
+    for mine, theirs in ((again.predictions, first.predictions), (again.last_predictions, first.last_predictions)):
+        assert mine is not None
+        assert theirs is not None
+        assert np.array_equal(mine.scores, theirs.scores)
+        assert mine.rows.tolist() == prepared.split.validation.tolist()
+    assert first.predictions.evaluation.overall["macro_f1"] == first.history[first.best_epoch]["val/macro_f1"]  # type: ignore[union-attr]
+
+
+def test_validation_clips_are_predicted_once_an_epoch_and_scored_once(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from audio_cls.metrics import classification
+    from audio_cls.runs.objective import Record, run_experiment
+    from audio_cls.training import predictions
+
+    calls = {"predict": 0, "rank": 0}
+
+    def counting(name: str, function: Any) -> Any:
+        def count(*args: Any) -> Any:
+            calls[name] += 1
+            return function(*args)
+
+        return count
+
+    monkeypatch.setattr(predictions, "predict", counting("predict", predictions.predict))
+    monkeypatch.setattr(classification, "rank", counting("rank", classification.rank))
+    e = experiment(augment={}, training__epochs=12, optimizer__lr=5e-3)
+    runtime.tracker = Tracker(Workspace(tmp_path))
+    outcome = run_experiment(e, runtime, Record("once"), CheckpointStore(tmp_path))
+    assert outcome.state == "COMPLETE"
+    assert not any(line.startswith("At chance") for line in outcome.attrs["findings"])  # else its AUC is asked for
+    assert calls["predict"] == 12
+    assert calls["rank"] == 12 + 1  # and the baseline's
+
+
 def test_bf16_is_close_to_fp32(runtime: Runtime, tmp_path: Path) -> None:
     """The same weights give nearly the same logits, and training ends as well: what `precision=auto` relies on."""
-    from audio_cls.training.loop import predict
+    from audio_cls.training.predictions import predict
 
     plain = experiment(augment={}, training__epochs=10, optimizer__lr=5e-3)
     full, prepared = train(plain, runtime, tmp_path / "fp32")
