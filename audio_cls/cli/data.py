@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from audio_cls.cli.console import say
+from audio_cls.cli.console import progress, say, table
 from audio_cls.cli.options import Commands, workspace_of
 
 
@@ -28,7 +28,6 @@ def data() -> None:
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
 def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | None) -> None:
     """Make a data set of procedurally generated sounds in DIRECTORY (WAV files and a CSV)."""
-    from audio_cls.cli.console import progress
     from audio_cls.core.config import parse_assignment
     from audio_cls.data.sources.synthetic import Synthetic, generate
 
@@ -92,31 +91,14 @@ def _next_commands(name: str, task: str) -> str:
 )
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
 @click.pass_context
-def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None, subset: str | None, task: str | None, sample_rate: int | Literal["auto"], max_seconds: float | None, on_bad: str, workers: int | None) -> None:  # fmt: skip
+def data_prepare(ctx: click.Context, source: Path, name: str, **settings: Any) -> None:
     """Decode, mix to mono, resample and pack SOURCE once. Interrupted, it goes on."""
-    from dataclasses import replace
-
-    from audio_cls.cli.console import progress, table
-    from audio_cls.core.names import check_name
-    from audio_cls.data import sources
     from audio_cls.data.groups import shared_groups_notes
-    from audio_cls.data.packing import prepare
+    from audio_cls.data.making import prepare
 
-    check_name(name, "a corpus")
-    workspace = workspace_of(ctx)
-    options = {k: v for k, v in {"subset": subset, "task": task}.items() if v is not None}
-    manifest = replace(sources.read(source, layout, **options), name=name)
+    given = {key: value for key, value in settings.items() if value is not None}  # a layout knows only some of them
     try:
-        with progress(f"preparing {name}") as tell:
-            report = prepare(
-                manifest,
-                workspace.corpora / name,
-                sample_rate=sample_rate,
-                workers=workers,
-                on_bad=on_bad,
-                max_seconds=max_seconds,
-                progress=tell,
-            )
+        report = prepare(source, name=name, workspace=workspace_of(ctx), **given)
     except KeyboardInterrupt:
         say("what was decoded is kept: the same command goes on", err=True)
         raise
@@ -142,7 +124,6 @@ def data_prepare(ctx: click.Context, source: Path, name: str, layout: str | None
 @click.pass_context
 def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
     """Class and fold counts, durations, sample rates, baselines."""
-    from audio_cls.cli.console import table
     from audio_cls.data.groups import shared_groups_notes
     from audio_cls.report.description import describe
     from audio_cls.runs.preparation import open_corpus
@@ -165,7 +146,6 @@ def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
 @click.pass_context
 def data_verify(ctx: click.Context, name: str) -> None:
     """Check a corpus against its checksums."""
-    from audio_cls.cli.console import progress
     from audio_cls.runs.preparation import open_corpus
 
     corpus = open_corpus(workspace_of(ctx), name)

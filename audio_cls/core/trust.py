@@ -93,11 +93,7 @@ def _imported_folder_of(file: Path) -> Path | None:
 def _digests(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file below a folder, by relative path; without Python's caches of them."""
     files = (p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    return {p.relative_to(folder).as_posix(): _sha256(p) for p in sorted(files)}
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
 
 
 def _read(imported: Path) -> dict[str, dict[str, str]]:
