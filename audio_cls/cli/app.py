@@ -65,12 +65,12 @@ for command in (
     init,
     experiments.keys,
     experiments.train,
-    experiments.evaluate,
+    runs.evaluate,
     runs.predict,
     studies.study,
     ablations.ablate,
     runs.compare,
-    experiments.report,
+    runs.report,
 ):
     cli.add_command(command)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from audio_cls.cli.console import say
-from audio_cls.cli.options import DEVICE, GRACE, SET, STORAGE, TRACKING, WITH, workspace_of
+from audio_cls.cli.options import DEVICE, GRACE, SET, TRACKING, WITH, workspace_of
 from audio_cls.core.errors import UserError, did_you_mean
 
 
@@ -83,39 +83,3 @@ def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], n
         device=device,
         grace=grace,
     )
-
-
-@click.command("evaluate")
-@click.argument("run", metavar="RUN-OR-SUITE")
-@click.option("--test", is_flag=True, help="Open the test split. Who chose what is recorded.")
-@click.option("--again", is_flag=True, help="Open it once more; counted.")
-@DEVICE
-@TRACKING
-@WITH
-@click.pass_context
-def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str) -> None:
-    """Figures of a run's best weights on its validation clips.
-
-    With --test, on its test clips, with intervals: of a run, or of all runs of a suite, cross-validation or confirmation."""
-    from audio_cls.cli.evaluation_commands import evaluate_command
-
-    evaluate_command(workspace_of(ctx), run, test=test, again=again, device=device)
-
-
-@click.command("report")
-@click.argument("run_or_study")
-@click.option(
-    "--html",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=None,
-    help="The file. Default: reports/NAME.html.",
-)
-@STORAGE
-@DEVICE
-@WITH
-@click.pass_context
-def report(ctx: click.Context, run_or_study: str, html: Path | None, storage: str | None, device: str) -> None:
-    """One HTML page of a run (with clips to hear) or a study, also logged to MLflow."""
-    from audio_cls.cli.report_commands import report_command
-
-    report_command(workspace_of(ctx), run_or_study, html=html, storage=storage, device=device)

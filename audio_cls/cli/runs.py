@@ -1,4 +1,4 @@
-"""`audio-cls predict`, `compare`: recorded runs in use and side by side."""
+"""`audio-cls evaluate`, `predict`, `compare`, `report`: recorded runs (`report`: studies too) in use and side by side."""
 
 from __future__ import annotations
 
@@ -9,12 +9,147 @@ from typing import TYPE_CHECKING
 
 import click
 
-from audio_cls.cli.console import say, table
-from audio_cls.cli.options import DEVICE, TRACKING, WITH, workspace_of
+from audio_cls.cli.console import progress, say, table
+from audio_cls.cli.options import DEVICE, STORAGE, TRACKING, WITH, workspace_of
 from audio_cls.core.errors import UserError
+from audio_cls.core.stopping import Watch
 
 if TYPE_CHECKING:
+    from audio_cls.ablation.test_split import Group
     from audio_cls.runs.comparison import Beside
+    from audio_cls.runs.evaluation import Scored
+    from audio_cls.runs.preparation import Runtime
+    from audio_cls.runs.test_split import OpenedTestSplit
+    from audio_cls.tracking import Tracker
+
+
+@click.command("evaluate")
+@click.argument("run", metavar="RUN-OR-SUITE")
+@click.option("--test", is_flag=True, help="Open the test split. Who chose what is recorded.")
+@click.option("--again", is_flag=True, help="Open it once more; counted.")
+@DEVICE
+@TRACKING
+@WITH
+@click.pass_context
+def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str) -> None:
+    """Figures of a run's best weights on its validation clips.
+
+    With --test, on its test clips, with intervals: of a run, or of all runs of a suite, cross-validation or confirmation."""
+    from audio_cls.ablation.targets import run_or_group
+    from audio_cls.ablation.test_split import Group
+    from audio_cls.core.device import choose_device, tune_process
+    from audio_cls.runs.evaluation import score_with_progress
+    from audio_cls.runs.preparation import Runtime
+    from audio_cls.runs.test_split import open_test_split
+    from audio_cls.tracking import Tracker
+
+    tune_process()
+    workspace = workspace_of(ctx)
+    tracker = Tracker(workspace)
+    tracker.flush()
+    runtime = Runtime(workspace, tracker, choose_device(device))
+    found = run_or_group(tracker, run, test=test)
+    if isinstance(found, Group):
+        _open_group(runtime, found, again)
+    elif test:
+        _show_opening(open_test_split(runtime, found, again=again))
+    else:
+        _show_scored(tracker, score_with_progress(runtime, found, "validation"))
+
+
+def _show_scored(tracker: Tracker, scored: Scored) -> None:
+    from audio_cls.metrics.baselines import baseline_name, finite_figures
+    from audio_cls.runs.evaluation import opening_history
+
+    overall, baseline = scored.predictions.evaluation.overall, finite_figures(scored.baseline)
+    for line in scored.judgement().lines:
+        say(line)
+    table(
+        f"{scored.run.name}: {len(scored.clips)} validation clips",
+        ["metric", "validation", baseline_name(scored.corpus.task)],
+        [[k, v, baseline.get(k)] for k, v in overall.items()],
+        right=(1, 2),
+    )
+    _by_class(scored)
+    if sentence := opening_history(tracker, scored).sentence():
+        say(sentence)
+    if tracker.read_only:
+        say("nothing was recorded: the workspace is read-only")
+
+
+def _show_opening(found: OpenedTestSplit) -> None:
+    from audio_cls.metrics.baselines import baseline_name, finite_figures
+    from audio_cls.runs.test_split import NOT_UNBIASED, interval_words
+
+    scored, opened = found.scored, found.opened
+    baseline = finite_figures(scored.baseline)
+    for line in scored.judgement().lines:
+        say(line)
+    table(
+        f"{scored.run.name}: {len(scored.clips)} test clips",
+        ["metric", "test", f"95 % interval over {found.drawn}", baseline_name(scored.corpus.task)],
+        [[name, i.estimate, interval_words(i), baseline.get(name)] for name, i in found.figures.items()],
+        right=(1, 3),
+    )
+    _by_class(scored)
+    say(f"chosen: {opened.chosen}")
+    say(f"the test split of this run has been opened {found.count} time(s); recorded ({opened.who}, {opened.when})")
+    if found.others is not None:
+        say(f"{found.others.sentence()}. {NOT_UNBIASED}")
+
+
+def _by_class(scored: Scored) -> None:
+    """Print the figures of each class, and what a reader must know of the split."""
+    per_class = scored.predictions.evaluation.per_class
+    rows = [
+        [c, *(f"{per_class[k][i]:.3f}" if k != "support" else int(per_class[k][i]) for k in per_class)]
+        for i, c in enumerate(scored.corpus.classes)
+    ]
+    table("by class", ["class", *per_class], rows, right=range(1, len(per_class) + 1))
+    for remark in scored.remarks:
+        say(f"note: {remark}")
+
+
+def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
+    from audio_cls.ablation.test_split import group_history, open_group
+    from audio_cls.metrics.baselines import baseline_name
+    from audio_cls.runs.test_split import NOT_UNBIASED
+
+    with progress(f"{group.name}: test") as tell:
+        runtime.watch = Watch(tell=tell.phase)
+        found = open_group(runtime, group, again=again, on_run=tell)
+    runtime.tracker.flush()
+    task = next(iter(runtime.corpora.values())).task
+    for arm, lines in found.findings.items():
+        for line in lines:
+            say(f"{arm}: {line}")
+    for metric in found.metrics:
+        rows = []
+        for arm, figures in found.arms.items():
+            of = figures[metric]
+            mine = found.differences.get(arm, {}).get(metric)
+            interval = "" if of["low"] is None else f"[{of['low']:.3f}, {of['high']:.3f}]"
+            rows.append(
+                [arm, of["value"], interval, mine["text"] if mine else "the reference" if found.reference else ""]
+            )
+        if metric in found.baseline:
+            rows.append([baseline_name(task), found.baseline[metric], "", ""])
+        columns = [
+            "arm",
+            metric.rpartition("/")[2],
+            "95 % over clips",
+            f"against {found.reference}" if found.reference else "",
+        ]
+        table(f"{found.name}: {found.clips} test clips", columns, rows)
+    for remark in found.remarks:
+        say(f"note: {remark}")
+    say(f"chosen: {found.chosen}")
+    say(
+        f"the test split of {found.name} has been opened {found.openings} time(s); recorded ({found.who}, {found.last})"
+    )
+    history = group_history(runtime, group)
+    if history.but(group.what).openings:
+        say(f"{history.sentence()}. {NOT_UNBIASED}")
 
 
 def _named_paths(ctx: click.Context, _: click.Parameter, paths: tuple[str, ...]) -> tuple[Path, ...]:
@@ -111,3 +246,38 @@ def _show_pairs(beside: Beside, first: str, head: str) -> None:
     say(
         "one run each: the interval is of these two models on other clips; training again is not in it (audio-cls ablate run)"
     )
+
+
+@click.command("report")
+@click.argument("run_or_study")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="The file. Default: reports/NAME.html.",
+)
+@STORAGE
+@DEVICE
+@WITH
+@click.pass_context
+def report(ctx: click.Context, run_or_study: str, html: Path | None, storage: str | None, device: str) -> None:
+    """One HTML page of a run (with clips to hear) or a study, also logged to MLflow."""
+    from audio_cls.runs.page_data import PAGE, page_path, run_page, write_page
+    from audio_cls.study.page_data import study_or_run, study_page
+    from audio_cls.tracking import Tracker
+
+    workspace = workspace_of(ctx)
+    tracker = Tracker(workspace)
+    tracker.flush()
+    found = study_or_run(tracker, run_or_study, storage)
+    if isinstance(found, str):
+        path = page_path(workspace, f"study-{found}", html)
+        run_id, page = study_page(workspace, found, storage, tracker)
+    else:
+        path = page_path(workspace, f"run-{found.name}-{found.run_id[:8]}", html)
+        run_id, page = found.run_id, run_page(workspace, tracker, found, device)
+    written = write_page(tracker, path, page, run_id)
+    logged = f"; in MLflow it is {PAGE} of the run {written.run_id[:8]}" if written.run_id else ""
+    if tracker.read_only:
+        logged = "; not logged to MLflow: the workspace is read-only"
+    say(f"{written.path} ({written.n_bytes / 1e6:.1f} MB){logged}")

@@ -17,7 +17,7 @@ from audio_cls.core.config import parse_assignment
 from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import count
 from audio_cls.core.interpreter import python_command
-from audio_cls.core.workspace import Workspace, atomic_write
+from audio_cls.core.workspace import Workspace
 from audio_cls.runs.own_parts import load_with
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.study.launches import Launch, find_launch, record_launch
@@ -182,17 +182,12 @@ def run_command(
 
 def _write_page(workspace: Workspace, tracker: Tracker, name: str, storage: str | None) -> None:
     """The study's page, also logged to MLflow. What is wrong with it costs the study nothing."""
-    from audio_cls.cli.report_commands import ARTIFACT, page_path
+    from audio_cls.runs.page_data import page_path, write_page
     from audio_cls.study.page_data import study_page
 
     try:
         run_id, page = study_page(workspace, name, storage, tracker)
-        path = page_path(workspace, f"study-{name}")
-        atomic_write(path, page)
-        if run_id:
-            run = tracker.reopen(run_id)
-            run.artifact_text(ARTIFACT, page)
-            run.close()
+        path = write_page(tracker, page_path(workspace, f"study-{name}"), page, run_id).path
     except Exception as error:
         say(f"no report: {type(error).__name__}: {error}", err=True)
     else:

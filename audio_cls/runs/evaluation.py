@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.core.errors import UserError
-from audio_cls.core.notices import progress, say, table
+from audio_cls.core.notices import progress
 from audio_cls.core.stopping import Watch
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Experiment
-from audio_cls.metrics.baselines import Judgement, baseline_name, baseline_predictions, finite_figures, judge
+from audio_cls.metrics.baselines import Judgement, baseline_predictions, judge
 from audio_cls.metrics.predictions import Predictions
-from audio_cls.runs.opened_clips import clip_history
+from audio_cls.runs.opened_clips import ClipHistory, clip_history
 from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.runs.preparation import Prepared, Runtime, prepare_run
 from audio_cls.runs.resolve import resolve
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Scored",
-    "evaluate_run",
-    "print_figures",
-    "print_findings",
     "read_predictions",
     "score_run",
     "score_with_progress",
@@ -210,36 +207,7 @@ def score_with_progress(runtime: Runtime, info: RunInfo, part: Literal["validati
         return score_run(runtime, info, part)
 
 
-def evaluate_run(runtime: Runtime, info: RunInfo) -> None:
-    """Print the figures of a run's best weights on its validation clips."""
-    scored = score_with_progress(runtime, info, "validation")
-    overall, baseline = scored.predictions.evaluation.overall, finite_figures(scored.baseline)
-    print_findings(scored.judgement())
-    table(
-        f"{scored.run.name}: {len(scored.clips)} validation clips",
-        ["metric", "validation", baseline_name(scored.corpus.task)],
-        [[k, v, baseline.get(k)] for k, v in overall.items()],
-        right=(1, 2),
-    )
-    print_figures(scored)
+def opening_history(tracker: Tracker, scored: Scored) -> ClipHistory:
+    """Return how often the test clips of a run's split have been opened, for whichever run."""
     ids = [scored.corpus.ids[int(i)] for i in scored.split.test]
-    if sentence := clip_history(runtime.tracker, ids, info).sentence():
-        say(sentence)
-
-
-def print_findings(judgement: Judgement) -> None:
-    """Print what is wrong with a run's predictions, a line each, and what to try."""
-    for line in judgement.lines:
-        say(line)
-
-
-def print_figures(scored: Scored) -> None:
-    """Print the table of figures by class."""
-    per_class = scored.predictions.evaluation.per_class
-    rows = [
-        [c, *(f"{per_class[k][i]:.3f}" if k != "support" else int(per_class[k][i]) for k in per_class)]
-        for i, c in enumerate(scored.corpus.classes)
-    ]
-    table("by class", ["class", *per_class], rows, right=range(1, len(per_class) + 1))
-    for remark in scored.remarks:
-        say(f"note: {remark}")
+    return clip_history(tracker, ids, scored.run)

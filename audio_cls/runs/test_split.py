@@ -13,10 +13,8 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from audio_cls.core.errors import UserError
-from audio_cls.core.notices import say, table
-from audio_cls.metrics.baselines import baseline_name, finite_figures
 from audio_cls.metrics.bootstrap import Interval, figure_intervals
-from audio_cls.runs.evaluation import Scored, print_figures, print_findings, score_with_progress
+from audio_cls.runs.evaluation import Scored, score_with_progress
 from audio_cls.runs.opened_clips import TEST_SCORES, ClipHistory, clip_history, clips_to_test, named, opening_tags
 from audio_cls.training.predictions import scores_csv
 
@@ -27,11 +25,12 @@ if TYPE_CHECKING:
 __all__ = [
     "NOT_UNBIASED",
     "Opened",
+    "OpenedTestSplit",
     "clip_ids",
     "configuration_of",
     "interval_words",
     "now_and_who",
-    "open_run",
+    "open_test_split",
     "record_opening",
     "refuse_again",
     "refuse_opened_clips",
@@ -50,6 +49,23 @@ class Opened:
     chosen: str
     when: str
     who: str
+
+
+@dataclass(frozen=True)
+class OpenedTestSplit:
+    """A run's test split, opened. count: openings of this run. others: the history of its clips, where other runs opened them."""
+
+    scored: Scored
+    figures: Mapping[str, Interval]
+    opened: Opened
+    count: int
+    others: ClipHistory | None
+
+    @property
+    def drawn(self) -> str:
+        """What the intervals were resampled over, in words."""
+        units = {interval.n_units for interval in self.figures.values()}
+        return "clips" if units == {len(self.scored.clips)} else f"{max(units)} groups"
 
 
 def now_and_who() -> tuple[str, str]:
@@ -149,8 +165,12 @@ def test_scores_csv(scored: Scored) -> str:
     return scores_csv(scored.predictions.clips, scored.predictions.scores, scored.corpus.classes)
 
 
-def open_run(runtime: Runtime, info: RunInfo, *, again: bool) -> None:
-    """Open the test split of one run: compute, record, then show."""
+def open_test_split(runtime: Runtime, info: RunInfo, *, again: bool) -> OpenedTestSplit:
+    """Open the test split of one run: compute its figures, record them.
+
+    Raises:
+        UserError: for a second opening that was not asked for (`again`), of this run or of these clips.
+    """
     tracker = runtime.tracker
     refuse_again(info, again)
     before = clip_history(tracker, clips_to_test(runtime, info), info).but(named(info))
@@ -161,26 +181,8 @@ def open_run(runtime: Runtime, info: RunInfo, *, again: bool) -> None:
     opened = Opened(named(info), f"{configuration_of(tracker, info)}; {scored.chosen}", when, who)
     count = record_opening(tracker, info, opened, intervals, clip_ids(scored), test_scores_csv(scored))
     tracker.flush()
-    baseline = finite_figures(scored.baseline)
-    print_findings(scored.judgement())
-
-    units = {interval.n_units for interval in intervals.values()}
-    drawn = "clips" if units == {len(scored.clips)} else f"{max(units)} groups"
-    table(
-        f"{info.name}: {len(scored.clips)} test clips",
-        ["metric", "test", f"95 % interval over {drawn}", baseline_name(scored.corpus.task)],
-        [
-            [name, interval.estimate, interval_words(interval), baseline.get(name)]
-            for name, interval in intervals.items()
-        ],
-        right=(1, 3),
-    )
-    print_figures(scored)
-    say(f"chosen: {opened.chosen}")
-    say(f"the test split of this run has been opened {count} time(s); recorded ({opened.who}, {opened.when})")
     history = clip_history(tracker, clip_ids(scored), info)
-    if history.but(named(info)).openings:
-        say(f"{history.sentence()}. {NOT_UNBIASED}")
+    return OpenedTestSplit(scored, intervals, opened, count, history if history.but(named(info)).openings else None)
 
 
 def interval_words(interval: Interval) -> str:

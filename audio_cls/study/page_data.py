@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.groups import shared_groups_declared
 from audio_cls.queue.status import Row, StudyStatus, baseline_of, findings_of, study_status
-from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, open_storage
+from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, open_storage, study_names
 from audio_cls.runs.opened_clips import history_of_runs, named
 from audio_cls.runs.preparation import open_corpus
 from audio_cls.runs.scores import listening_audit, read_cell_scores
+from audio_cls.study.declaration import load_study_file
 from audio_cls.study.page import StudyReport, TrialRow, study_report
 from audio_cls.study.plots import study_figures
 from audio_cls.study.transfer.exporting import RUN
 
 if TYPE_CHECKING:
     from audio_cls.report.page import Section
-    from audio_cls.tracking import Tracker
+    from audio_cls.tracking import RunInfo, Tracker
 
-__all__ = ["study_page"]
+__all__ = ["study_or_run", "study_page"]
 
 
 def study_page(
@@ -68,6 +70,27 @@ def study_page(
         more=_audit_of_best(workspace, tracker, status, identity) if tracker else (),
     )
     return parent, page
+
+
+def study_or_run(tracker: Tracker, reference: str, storage: str | None = None) -> str | RunInfo:
+    """Find what a reference means: the name of a study (given by it, by its file, or by its run in MLflow), or else a run.
+
+    Raises:
+        UserError: when there is neither.
+    """
+    if reference.endswith(".py"):
+        return load_study_file(Path(reference))[0].name
+    workspace = tracker.workspace
+    known = []
+    if storage is not None or workspace.optuna_db.exists():
+        known = study_names(open_storage(storage or workspace.optuna_db, must_exist=True))
+    if reference in known:
+        return reference
+    try:
+        info = tracker.resolve(reference)
+    except UserError as error:
+        raise UserError(f"{error} Studies: {', '.join(known) or 'none'}.") from None
+    return info.tags["study"] if info.tags.get("kind") == "study" else info
 
 
 def _trial_row(row: Row) -> TrialRow:

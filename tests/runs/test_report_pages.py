@@ -22,6 +22,7 @@ from audio_cls.report.audit import audit_sections, colour_map, encode_audio, pic
 from audio_cls.report.calibration import calibrate
 from audio_cls.report.page import Section, Table, render_page
 from audio_cls.study.page import StudyReport, TrialRow, pruning_cost, study_report
+from tests.commands import call
 from tests.predictions import made
 
 NASTY = "</script><script>document.title='owned'</script><b>&amp;"
@@ -475,13 +476,12 @@ def trained(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 @pytest.mark.slow
 def test_report_of_a_run(trained: tuple[Any, str], capsys: pytest.CaptureFixture[str]) -> None:
-    from audio_cls.cli.report_commands import report_command
     from audio_cls.tracking import Tracker
 
     workspace, _ = trained
-    report_command(workspace, "first run", html=None, device="cpu")
+    out = call(capsys, workspace.root, "report", "first run", "--device", "cpu")
     info = Tracker(workspace).resolve("first run")
-    written = Path(capsys.readouterr().out.split(" (")[0])
+    written = Path(out.split(" (")[0])
     assert written == workspace.reports / f"run-first-run-{info.run_id[:8]}.html"
     page = written.read_text(encoding="utf-8")
     logged = Tracker(workspace).download(info.run_id, "report.html").read_text(encoding="utf-8")
@@ -507,31 +507,28 @@ def test_report_of_a_run(trained: tuple[Any, str], capsys: pytest.CaptureFixture
 
 
 @pytest.mark.slow
-def test_report_refuses_what_it_has_no_page_for(trained: tuple[Any, str], tmp_path: Path) -> None:
-    from audio_cls.cli.report_commands import report_command
-    from audio_cls.core.errors import UserError
+def test_report_refuses_what_it_has_no_page_for(
+    trained: tuple[Any, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from audio_cls.tracking import Tracker
 
     workspace, _ = trained
-    with pytest.raises(
-        UserError, match=r"no run has the id or the name 'frist run'.*Did you mean 'first run'.*Studies: none"
-    ):
-        report_command(workspace, "frist run", html=None)
+    said = call(capsys, workspace.root, "report", "frist run", code=2)
+    assert re.search(r"no run has the id or the name 'frist run'.*Did you mean 'first run'.*Studies: none", said)
     tracker = Tracker(workspace)
     parent = tracker.start("e", "all folds", kind="cross-validation")
     tracker.start("e", "one fold", kind="fold", parent=parent.id).finish("FAILED", "oom")
     parent.finish("COMPLETE")
-    with pytest.raises(UserError, match=r"is a cross-validation: name one of the runs below it. Below it: one fold \("):
-        report_command(workspace, "all folds", html=None)
-    with pytest.raises(UserError, match="is FAILED: only a COMPLETE run"):
-        report_command(workspace, "one fold", html=None)
+    said = call(capsys, workspace.root, "report", "all folds", code=2)
+    assert "is a cross-validation: name one of the runs below it. Below it: one fold (" in said
+    assert "is FAILED: only a COMPLETE run" in call(capsys, workspace.root, "report", "one fold", code=2)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
-        report_command(workspace, "first run", html=tmp_path / "file" / "page.html", device="cpu")
+    page = str(tmp_path / "file" / "page.html")
+    said = call(capsys, workspace.root, "report", "first run", "--html", page, "--device", "cpu", code=2)
+    assert "cannot be written" in said
 
 
 def test_report_of_a_study(searched: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from audio_cls.cli.report_commands import report_command
     from audio_cls.core.workspace import Workspace
     from audio_cls.queue.storage import open_storage
 
@@ -540,8 +537,7 @@ def test_report_of_a_study(searched: Any, tmp_path: Path, capsys: pytest.Capture
     storage = open_storage(workspace.optuna_db)
     foreign = optuna.create_study(storage=storage.backend, study_name="made/elsewhere", direction="maximize")
     foreign.add_trials(searched.trials[:6])
-    report_command(workspace, "made/elsewhere", html=None)
-    out = capsys.readouterr().out
+    out = call(capsys, workspace.root, "report", "made/elsewhere")
     assert out.startswith(f"{workspace.reports / 'study-made-elsewhere.html'} (")
     assert "in MLflow" not in out  # the study has no run there
     page = (workspace.reports / "study-made-elsewhere.html").read_text(encoding="utf-8")

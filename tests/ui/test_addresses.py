@@ -94,11 +94,14 @@ def test_tracking_is_an_option_before_and_after_the_command(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Workspace] = []
-    monkeypatch.setattr(
-        "audio_cls.cli.evaluation_commands.evaluate_command", lambda workspace, run, **options: seen.append(workspace)
-    )
+
+    def opened(workspace: Workspace) -> None:
+        seen.append(workspace)
+        raise UserError("far enough")
+
+    monkeypatch.setattr("audio_cls.tracking.Tracker", opened)
     done = CliRunner().invoke(command_line.cli, ["--workspace", str(tmp_path), *words])
-    assert done.exit_code == 0, done.output
+    assert isinstance(done.exception, UserError)
     assert seen == [Workspace(tmp_path, "http://given:2")]
 
 

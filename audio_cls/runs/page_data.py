@@ -1,22 +1,27 @@
-"""`audio-cls report`: the page of a run or a study, built from what the workspace holds."""
+"""What the page of a run shows, gathered from MLflow and the workspace; and where pages are written."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from audio_cls.cli.console import say
+from audio_cls.core.device import choose_device, tune_process
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace, atomic_write
+from audio_cls.metrics.baselines import finite_figures
+from audio_cls.report.audit import audit_sections
+from audio_cls.report.calibration import calibration_section
+from audio_cls.runs.evaluation import score_with_progress
+from audio_cls.runs.opened_clips import ClipHistory, history_of_runs, named
+from audio_cls.runs.page import RunReport, run_report
+from audio_cls.runs.preparation import Runtime
+from audio_cls.tracking import RunInfo, Tracker
 
-if TYPE_CHECKING:
-    from audio_cls.runs.opened_clips import ClipHistory
-    from audio_cls.tracking import RunInfo, Tracker
+__all__ = ["PAGE", "WrittenPage", "page_path", "run_page", "write_page"]
 
-__all__ = ["report_command", "run_page"]
-
-ARTIFACT = "report.html"
+PAGE = "report.html"  # the artifact of a run in MLflow
 OF_OUR_OWN = {
     "suite": "audio-cls ablate report NAME makes the page of a suite",
     "arm": "audio-cls ablate report NAME makes the page of its suite",
@@ -24,54 +29,46 @@ OF_OUR_OWN = {
 }
 
 
-def report_command(
-    workspace: Workspace, reference: str, *, html: Path | None, device: str = "auto", storage: str | None = None
-) -> None:
-    """Build the page of a run or a study, write it, log it to MLflow, and say where it is."""
-    from audio_cls.tracking import Tracker
+@dataclass(frozen=True)
+class WrittenPage:
+    """A page that was written: where, its size, and the run in MLflow that has it as well ("" for none)."""
 
-    tracker = Tracker(workspace)
-    tracker.flush()
-    study = _study_name(workspace, reference, storage)
-    if study is None:
-        info = _resolve(workspace, tracker, reference, storage)
-        if info.tags.get("kind") == "study":
-            study = info.tags["study"]
-    if study is not None:
-        path = html or page_path(workspace, f"study-{study}")
-        _check_writable(workspace, path)
-        from audio_cls.study.page_data import study_page
-
-        run_id, page = study_page(workspace, study, storage, tracker)
-    else:
-        path = html or page_path(workspace, f"run-{info.name}-{info.run_id[:8]}")
-        _check_writable(workspace, path)
-        run_id, page = info.run_id, run_page(workspace, tracker, info, device)
-    try:
-        atomic_write(path, page)
-    except OSError as error:
-        raise UserError(f"the report cannot be written to {path}: {error}") from None
-    logged = ""
-    if tracker.read_only:
-        logged = "; not logged to MLflow: the workspace is read-only"
-    elif run_id:
-        tracker.reopen(run_id).artifact_text(ARTIFACT, page)
-        tracker.flush()
-        logged = f"; in MLflow it is {ARTIFACT} of the run {run_id[:8]}"
-    say(f"{path} ({len(page.encode()) / 1e6:.1f} MB){logged}")
+    path: Path
+    n_bytes: int
+    run_id: str
 
 
-def _check_writable(workspace: Workspace, path: Path) -> None:
-    """Refuse a page that could not be written, before it is built."""
+def page_path(workspace: Workspace, name: str, given: Path | None = None) -> Path:
+    """Return where a page is written: the file that was `given`, else `reports/NAME.html`.
+
+    Raises:
+        UserError: for a place in a workspace that is read-only.
+    """
+    path = given or workspace.reports / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.html"
     if workspace.read_only and path.resolve().is_relative_to(workspace.root):
         raise UserError(
             f"the report would be written to {path}, and the workspace is read-only: name another place with --html FILE"
         )
+    return path
 
 
-def page_path(workspace: Workspace, name: str) -> Path:
-    """Where a page is written unless told otherwise."""
-    return workspace.reports / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.html"
+def write_page(tracker: Tracker, path: Path, page: str, run_id: str = "") -> WrittenPage:
+    """Write a page, and log it to MLflow with the run `run_id` unless the workspace is read-only.
+
+    Raises:
+        UserError: where the file cannot be written.
+    """
+    try:
+        atomic_write(path, page)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {path}: {error}") from None
+    if tracker.read_only or not run_id:
+        return WrittenPage(path, len(page.encode()), "")
+    run = tracker.reopen(run_id)
+    run.artifact_text(PAGE, page)
+    run.close()
+    tracker.flush()
+    return WrittenPage(path, len(page.encode()), run_id)
 
 
 def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str = "auto") -> str:
@@ -80,15 +77,6 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
     Raises:
         UserError: for a run that is not complete, or whose corpus has changed.
     """
-    from audio_cls.core.device import choose_device, tune_process
-    from audio_cls.metrics.baselines import finite_figures
-    from audio_cls.report.audit import audit_sections
-    from audio_cls.report.calibration import calibration_section
-    from audio_cls.runs.evaluation import score_with_progress
-    from audio_cls.runs.opened_clips import history_of_runs
-    from audio_cls.runs.page import RunReport, run_report
-    from audio_cls.runs.preparation import Runtime
-
     kind = info.tags.get("kind", "")
     if kind in OF_OUR_OWN:
         raise UserError(f"{info.name} ({info.run_id[:8]}) is a {kind}: {OF_OUR_OWN[kind]}{_below(tracker, info)}")
@@ -114,37 +102,10 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
 
 def _looked_at(info: RunInfo, history: ClipHistory) -> list[str]:
     """The sentence that says how often a run's test clips have been opened, where for other runs too."""
-    from audio_cls.runs.opened_clips import named
-
     if not history.but(named(info)).openings:
         return []
     sentence = history.sentence()
     return [f"{sentence[0].upper()}{sentence[1:]}."]
-
-
-def _study_name(workspace: Workspace, reference: str, storage: str | None) -> str | None:
-    """The study that is meant, if any: by the file that declares it, or by its name."""
-    if reference.endswith(".py"):
-        from audio_cls.study.declaration import load_study_file
-
-        return load_study_file(Path(reference))[0].name
-    return reference if reference in _studies(workspace, storage) else None
-
-
-def _studies(workspace: Workspace, storage: str | None) -> list[str]:
-    if storage is None and not workspace.optuna_db.exists():
-        return []
-    from audio_cls.queue.storage import open_storage, study_names
-
-    return study_names(open_storage(storage or workspace.optuna_db, must_exist=True))
-
-
-def _resolve(workspace: Workspace, tracker: Tracker, reference: str, storage: str | None) -> RunInfo:
-    try:
-        return tracker.resolve(reference)
-    except UserError as error:
-        studies = _studies(workspace, storage)
-        raise UserError(f"{error} Studies: {', '.join(studies) or 'none'}.") from None
 
 
 def _below(tracker: Tracker, info: RunInfo) -> str:
