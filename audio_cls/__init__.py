@@ -14,6 +14,7 @@ cannot be done is an `ac.UserError`.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -70,6 +71,9 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'audio_cls' has no attribute {name!r}")
+    # OpenMP's threads wait for each other in a busy loop by default: on cores that others use too, training took twenty times as
+    # long. Read when PyTorch is loaded, which the next line may do.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     value = getattr(importlib.import_module(f"audio_cls.{_HOME[name]}"), name)
     notices: Any = importlib.import_module("audio_cls.core.notices")
     notices.console = _console
