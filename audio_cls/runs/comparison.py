@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
@@ -13,6 +14,9 @@ from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.runs.preparation import open_corpus
 from audio_cls.runs.scores import CellScores, read_cell_scores
 from audio_cls.tracking import RunInfo, Tracker
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Beside", "PairedFigure", "RunComparison", "compare_runs", "differences", "paired"]
 
@@ -57,6 +61,30 @@ class RunComparison:
     def heads(self) -> list[str]:
         """Name and short id of each run."""
         return [f"{run.name} ({run.run_id[:8]})" for run in self.runs]
+
+    def table(self) -> pd.DataFrame:
+        """A row for each setting, fact of the surroundings and figure that differs, a column for each run."""
+        import pandas as pd
+
+        rows: list[list[Any]] = [*self.configuration, *self.surroundings, *self.figures]
+        columns = [*self.heads, *(["difference"] if len(self.runs) == 2 else [])]
+        padded = [[*row[1:], *[None] * (len(columns) - len(row) + 1)] for row in rows]
+        return pd.DataFrame(padded, index=pd.Index([row[0] for row in rows], name="what"), columns=columns)
+
+    def paired_table(self) -> pd.DataFrame:
+        """A row for each run but the first and each metric that pairs with it: both figures, difference, 95 % interval."""
+        import pandas as pd
+
+        columns = ["run", "metric", "first", "value", "difference", "low", "high"]
+        rows = [
+            (head, f.metric, f.first, f.run, f.interval.estimate, f.interval.low, f.interval.high)
+            for head, beside in zip(self.heads[1:], self.beside, strict=True)
+            for f in beside.figures
+        ]
+        return pd.DataFrame(rows, columns=columns).set_index(["run", "metric"])
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html(na_rep="") + self.paired_table().to_html(float_format=lambda v: f"{v:+.4f}")
 
 
 def differences(infos: Sequence[RunInfo]) -> tuple[list[list[str]], list[list[str]], list[list[object]]]:

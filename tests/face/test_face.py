@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import doctest
 import importlib
 import json
@@ -67,19 +66,15 @@ def test_import_loads_nothing_heavy() -> None:
     code = "import audio_cls, sys, json; print(json.dumps(sorted(sys.modules)))"
     loaded = set(json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout))
     assert not loaded & {"torch", "optuna", "mlflow", "pandas", "numpy", "pydantic", "plotly", "rich", "click", "scipy"}
-    assert {name for name in loaded if name.startswith("audio_cls")} == {"audio_cls"}
+    assert {n for n in loaded if n.startswith("audio_cls")} == {"audio_cls", "audio_cls.core", "audio_cls.core.lazy"}
 
 
-def test_type_checkers_see_every_name_where_it_is() -> None:
-    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
-    block = next(n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
-    typed = {(f"{n.module}", alias.asname) for n in block.body if isinstance(n, ast.ImportFrom) for alias in n.names}
-    lazy = {(f"audio_cls.{module}", name) for module, names in ac._FACE.items() for name in names}
-    assert typed == lazy
-    for module, name in lazy:
-        assert getattr(ac, name) is getattr(importlib.import_module(module), str(name))
-    assert (ROOT / "py.typed").exists()
+def test_every_name_is_there_and_typed() -> None:
+    assert {"Experiment", "Study", "Ablation", "Model", "UserError", "train", "objective"} <= set(ac.__all__)
     assert set(ac.__all__) <= set(dir(ac))
+    for name in ac.__all__:
+        assert getattr(ac, name).__module__.startswith("audio_cls.")
+    assert (ROOT / "py.typed").exists()
 
 
 def test_no_name_of_the_face_is_a_room() -> None:
@@ -125,6 +120,26 @@ def test_a_run_has_the_figures_of_its_page(run: Any) -> None:
     assert counts.type == "heatmap"
     with pytest.raises(ac.UserError, match="Did you mean 'confusion'"):
         run.figure("confusoin")
+
+
+def test_a_run_writes_its_page_and_is_evaluated(run: Any, workspace: Path, tmp_path: Path) -> None:
+    assert "mistakes" in run.report(tmp_path / "page.html").read_text(encoding="utf-8").lower()
+    assert run.evaluate().predictions.evaluation.overall == run.predictions.evaluation.overall
+    opened = run.evaluate(test=True)
+    assert opened.figures["accuracy"].low <= opened.figures["accuracy"].estimate <= opened.figures["accuracy"].high
+    with pytest.raises(ac.UserError, match="again"):
+        run.evaluate(test=True)
+
+
+def test_runs_are_compared(run: Any, workspace: Path, base: Any) -> None:
+    other = ac.train(base.override({"optimizer.lr": 1e-4}), name="slow", workspace=workspace, progress=False)
+    found = ac.compare(run, "slow", workspace=workspace)
+    assert found.table().loc["optimizer.lr"].to_list()[:2] == ["0.001", "0.0001"]
+    pair = found.paired_table().loc[f"slow ({other.id[:8]})", "accuracy"]
+    assert pair["difference"] == pytest.approx(pair["value"] - pair["first"])
+    assert "optimizer.lr" in found._repr_html_()
+    with pytest.raises(ac.UserError, match="two runs or more"):
+        ac.compare(run, workspace=workspace)
 
 
 def test_a_run_labels_audio(run: Any, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
