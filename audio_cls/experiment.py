@@ -128,7 +128,7 @@ class Experiment(Component):
 
 
 def _split_kind_with(keys: list[str]) -> str:
-    """The kind of split that has these keys: `folds` where that has them, else the only one that does."""
+    """Return the kind of split that has these keys: `folds` where that has them, else the only one that does."""
     names = {key.split(".")[2] for key in keys}
     kinds = [kind for kind, member in SplitScheme.members().items() if names <= member.model_fields.keys()]
     if Folds.kind in kinds or not kinds:
@@ -261,7 +261,7 @@ def assemble(
 
 
 def feature_shape(experiment: Experiment, features: FeatureExtractor) -> tuple[int, ...]:
-    """The shape of one clip's features, without the batch axis."""
+    """Return the shape of one clip's features, without the batch axis."""
     domain, samples = experiment.features.output_domain, experiment.data.clip_samples
     if not experiment.features.framewise:
         return (features.n_bins,)

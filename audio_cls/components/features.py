@@ -55,7 +55,9 @@ class FeatureExtractor(nn.Module):
         self.n_bins = n_bins
 
     def frames(self, n_samples: int) -> int:
-        """How many frames `n_samples` samples give: frames are centred on multiples of the hop, the first on sample 0."""
+        """Return the number of frames that `n_samples` samples give: frames are centred on multiples of the hop, the
+        first on sample 0.
+        """
         return n_samples // self.hop_length + 1
 
 
@@ -74,7 +76,7 @@ class Features(Component, family=True):
     """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
 
     def fitted(self, sample_rate: int, clip_seconds: float, top_hz: float | None = None) -> Self:
-        """A copy in which nothing is left to the data. Features without such settings are returned as they are.
+        """Return a copy in which nothing is left to the data. Features without such settings are returned as they are.
 
         Args:
             sample_rate: of the waveforms, in Hz.
@@ -85,7 +87,7 @@ class Features(Component, family=True):
 
     @abstractmethod
     def build(self, sample_rate: int) -> FeatureExtractor:
-        """An extractor for waveforms of `sample_rate` Hz.
+        """Return an extractor for waveforms of `sample_rate` Hz.
 
         Raises:
             ConfigError: for settings that cannot be met at this rate.
@@ -121,7 +123,7 @@ class _Mel(Features):
     """Range below the loudest value of a clip in dB; none does not limit it."""
 
     def fitted(self, sample_rate: int, clip_seconds: float, top_hz: float | None = None) -> Self:
-        """A copy in which nothing is left to the data.
+        """Return a copy in which nothing is left to the data.
 
         `f_max` is `top_hz`, or None (half the sample rate). `n_fft` is 32 to 64 ms, longer where `n_mels` bands would otherwise
         fall between its bins. `hop_length` is a quarter of the window (16 ms at 16 kHz), shorter where `clip_seconds` would
@@ -133,14 +135,16 @@ class _Mel(Features):
         return whole.model_copy(update={"n_fft": n_fft, "hop_length": hop})
 
     def _default_hop(self, n_fft: int, sample_rate: int, clip_seconds: float) -> int:
-        """A quarter of the window, halved until a clip has enough frames."""
+        """Return a quarter of the window, halved until a clip has enough frames."""
         hop, shortest = max(1, (self.win_length or n_fft) // 4), max(1, sample_rate // 1000)
         while round(clip_seconds * sample_rate) // hop < _FEWEST_FRAMES and hop // 2 >= shortest:
             hop //= 2
         return hop
 
     def _default_n_fft(self, sample_rate: int) -> int:
-        """The power of two of 32 to 64 ms, or the next one that holds the window, the hop and a bin for each band."""
+        """Return the power of two of 32 to 64 ms, or the next one that holds the window, the hop and a bin for
+        each band.
+        """
         n_fft = 16
         while 2 * n_fft <= _LONGEST_WINDOW * sample_rate:
             n_fft *= 2
@@ -192,7 +196,7 @@ class _Mel(Features):
         return self._bank(n_fft, sample_rate, self.n_mels)
 
     def _empty(self, n_fft: int, sample_rate: int, n_mels: int) -> list[int]:
-        """The bands that hold no bin of the spectrum."""
+        """Return the bands that hold no bin of the spectrum."""
         return (self._bank(n_fft, sample_rate, n_mels).amax(1) <= 0).nonzero().flatten().tolist()
 
     def _bank(self, n_fft: int, sample_rate: int, n_mels: int) -> Tensor:
@@ -366,7 +370,7 @@ def _batch_of_waveforms(waveform: Tensor) -> Tensor:
 
 
 def _band_groups(filters: Tensor) -> list[tuple[int, int, int, int]]:
-    """Neighbouring filters [first, last) with the bins [low, high) outside which all of them are zero."""
+    """Return neighbouring filters [first, last) with the bins [low, high) outside which all of them are zero."""
     edges = np.linspace(0, len(filters), min(_BAND_GROUPS, len(filters)) + 1).astype(int).tolist()
     groups = []
     for first, last in itertools.pairwise(edges):

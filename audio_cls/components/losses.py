@@ -25,7 +25,7 @@ class Loss(Component, family=True):
 
     @abstractmethod
     def build(self, class_counts: Tensor, n_clips: int, task: str) -> nn.Module:
-        """A module with forward(logits, targets) -> scalar.
+        """Return a module with forward(logits, targets) -> scalar.
 
         Args:
             class_counts: (n_classes,) training clips of each class.
@@ -38,7 +38,7 @@ class Loss(Component, family=True):
         raise NotImplementedError
 
     def initial_bias(self, class_counts: Tensor, n_clips: int, task: str) -> Tensor | None:
-        """What the bias of the output layer starts at, (n_classes,), or None to leave it."""
+        """Return what the bias of the output layer starts at, (n_classes,), or None to leave it."""
         return None
 
     def check_task(self, task: str) -> None:
@@ -144,7 +144,7 @@ class Focal(WeightedLoss, kind="focal"):
 
 
 def class_weights(counts: Tensor, how: str, beta: float = 0.999) -> Tensor:
-    """Weights (n_classes,) float32 with mean 1 over the classes present; a class without a clip gets 1."""
+    """Return weights (n_classes,) float32 with mean 1 over the classes present; a class without a clip gets 1."""
     counts = counts.detach().double().cpu()
     present = counts > 0
     if how == "none" or not bool(present.any()):
@@ -155,13 +155,15 @@ def class_weights(counts: Tensor, how: str, beta: float = 0.999) -> Tensor:
 
 
 def log_priors(counts: Tensor) -> Tensor:
-    """log p of each class among the labels, (n_classes,); a class without a clip counts as half a clip."""
+    """Return log p of each class among the labels, (n_classes,); a class without a clip counts as half a clip."""
     counts = counts.detach().double().cpu().clamp(min=0.5)
     return (counts / counts.sum()).log().float()
 
 
 def log_odds(counts: Tensor, n_clips: int) -> Tensor:
-    """log p / (1 - p) of each class among the clips, (n_classes,); none or all of the clips counts as half a clip off."""
+    """Return log p / (1 - p) of each class among the clips, (n_classes,); none or all of the clips counts as half a
+    clip off.
+    """
     counts = counts.detach().double().cpu().clamp(min=0.5, max=n_clips - 0.5)
     return (counts / (n_clips - counts)).log().float()
 

@@ -22,7 +22,7 @@ class Normaliser(nn.Module):
     """(x - mean) / std, with the mean and standard deviation of the training features; the identity until it is fitted.
 
     The buffers `mean` and `std` broadcast against a batch: (1, 1, n_bins, 1) for spectrograms, (1, n_features) for embeddings,
-    (1, 1) for waveforms, with ones in place of sizes when all values are taken together.
+    (1, 1) for waveforms, with ones instead of sizes when all values are taken together.
     """
 
     mean: Tensor
@@ -38,7 +38,7 @@ class Normaliser(nn.Module):
 
     @classmethod
     def build(cls, features: Features, n_bins: int) -> Normaliser:
-        """The normaliser that `features` ask for, of `n_bins` bands (an extractor's `n_bins`)."""
+        """Return the normaliser that `features` ask for, of `n_bins` bands (an extractor's `n_bins`)."""
         return cls(features.normalise, n_bins, features.output_domain)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,11 +88,11 @@ class Normaliser(nn.Module):
 
     @staticmethod
     def count_blocks(features: Tensor | np.ndarray) -> int:
-        """The number of blocks that `fit` takes one array of features in."""
+        """Return the number of blocks that `fit` takes one array of features in."""
         return -(-len(features) // _rows_per_block(features))
 
     def _blocks(self, features: Tensor | np.ndarray | Iterable[Tensor | np.ndarray]) -> Iterator[Tensor]:
-        """Float64 rows (rows, n_bins) on the CPU, some megabytes at a time."""
+        """Return float64 rows (rows, n_bins) on the CPU, some megabytes at a time."""
         for part in [features] if isinstance(features, (Tensor, np.ndarray)) else features:
             step = _rows_per_block(part)
             for start in range(0, len(part), step):

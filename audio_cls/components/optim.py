@@ -1,6 +1,6 @@
 """Optimisers and learning-rate schedules.
 
-A schedule is a function of where training stands (in epochs, a float), not an object that is stepped: a run taken up in the
+A schedule is a function of where training stands (in epochs, a float), not an object that is stepped: a run resumed in the
 middle needs no replay. Only `plateau` depends on what was measured, and it reads that from the history of the run.
 """
 
@@ -121,7 +121,7 @@ class Adagrad(Optimizer, kind="adagrad"):
 class Schedule(Component, family=True):
     """A learning-rate schedule with a linear warm-up over the first `warmup_epochs`."""
 
-    # What a run means that goes on to a larger budget than it began with: "same" (the learning rate does not depend on the
+    # What a run means that continues to a larger budget than it started with: "same" (the learning rate does not depend on the
     # budget: the run equals one that had the larger budget from the start), "rescaled" (from there on, the schedule of the
     # larger budget), or "refused".
     longer: ClassVar[Literal["same", "rescaled", "refused"]] = "refused"
@@ -129,7 +129,9 @@ class Schedule(Component, family=True):
     """Epochs of linear warm-up."""
 
     def factor(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]] = ()) -> float:
-        """The learning rate at `epoch` (a float: epochs done so far) of `epochs`, as a factor of the optimiser's `lr`."""
+        """Return the learning rate at `epoch` (a float: epochs done so far) of `epochs`, as a factor of the
+        optimiser's `lr`.
+        """
         warm = min(1.0, (epoch + 1e-9) / self.warmup_epochs) if epoch < self.warmup_epochs else 1.0
         return warm * self.shape(epoch, epochs, history)
 

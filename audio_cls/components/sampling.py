@@ -22,7 +22,7 @@ class Sampling(Component, family=True):
 
     @abstractmethod
     def build(self, targets: np.ndarray) -> Order:
-        """The order of each epoch for training targets (n_clips, n_classes) of zeros and ones.
+        """Return the order of each epoch for training targets (n_clips, n_classes) of zeros and ones.
 
         Raises:
             ConfigError: where there is no clip.
@@ -86,7 +86,7 @@ class RepeatFactor(Sampling, kind="repeat_factor"):
 
 
 def repeat_factors(labels: np.ndarray, threshold: float) -> np.ndarray:
-    """How often each clip is to be shown, (n_clips,) float64, at least 1; `labels` is (n_clips, n_classes)."""
+    """Return how often each clip is to be shown, (n_clips,) float64, at least 1; `labels` is (n_clips, n_classes)."""
     labels = np.asarray(labels, dtype=bool)
     share = labels.mean(0)
     of_class = np.maximum(1.0, np.sqrt(threshold / np.maximum(share, 1e-300)))

@@ -32,7 +32,7 @@ OrAuto = Annotated[T | Literal["auto"], _OrAuto()]
 
 
 def known(value: T | Literal["auto"], key: str) -> T:
-    """The value of a field once it has been resolved.
+    """Return the value of a field once it has been resolved.
 
     Raises:
         UserError: while it is still `"auto"`.

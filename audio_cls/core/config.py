@@ -2,7 +2,7 @@
 
 A `Component` is a value. It can be printed, hashed (`digest`), stored as JSON (`to_json`), compared (`diff`), flattened to
 one row of parameters (`flatten`) and changed by dotted keys (`override`). A *family* is a base class (models, losses, ...)
-whose members are told apart by their `kind`; a user's own file adds a member by subclassing:
+whose members are distinguished by their `kind`; a user's own file adds a member by subclassing:
 
     class Tiny(Model, kind="tiny"):
         width: int = 8
@@ -32,7 +32,7 @@ class Component(Node):
     _family: ClassVar[type[Component] | None] = None
 
     def override(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with dotted keys changed.
+        """Return a copy with dotted keys changed.
 
         `{"optimizer.lr": 1e-3}` changes one value; `{"model.kind": "cnn4"}` or `{"model": "cnn4"}` changes the member of a
         family, whose other keys then start from its defaults; `{"augment.mixup": "none"}` takes a member out of a set and
@@ -50,23 +50,23 @@ class Component(Node):
         return type(self).parse(data)
 
     def flatten(self) -> dict[str, Any]:
-        """One flat row, the same keys for every value of this class: keys that do not apply hold `"none"`."""
+        """Return one flat row, the same keys for every value of this class: keys that do not apply hold `"none"`."""
         return dict(sorted(config_keys.flatten(type(self), self).items()))
 
     def diff(self, other: Component) -> dict[str, tuple[Any, Any]]:
-        """The dotted keys in which two values differ, with (ours, theirs)."""
+        """Return the dotted keys in which two values differ, with (ours, theirs)."""
         a, b = self.flatten(), other.flatten()
         return {
             k: (a.get(k, NONE), b.get(k, NONE)) for k in sorted(a.keys() | b.keys()) if a.get(k, NONE) != b.get(k, NONE)
         }
 
     def keys(self) -> list[str]:
-        """Every dotted key that can be overridden, over all kinds."""
+        """Return every dotted key that can be overridden, over all kinds."""
         return sorted(self.flatten())
 
     @classmethod
     def catalogue(cls, prefix: str = "") -> list[Key]:
-        """Every key over all kinds, with its default, what it takes and what it is."""
+        """Return every key over all kinds, with its default, what it takes and what it is."""
         return config_keys.catalogue(cls, prefix)
 
 

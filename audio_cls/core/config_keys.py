@@ -24,7 +24,7 @@ class Key(NamedTuple):
 
 
 def component_of(cls: type[Node], name: str) -> type[Node] | None:
-    """The class of a field that holds a component; None for a plain value."""
+    """Return the class of a field that holds a component; None for a plain value."""
     annotation = cls.model_fields[name].annotation
     return annotation if isinstance(annotation, type) and issubclass(annotation, Node) else None
 
@@ -127,14 +127,14 @@ def _first_key(member: type[Node]) -> str:
 
 
 def _kind_asked(family: type[Node], rest: list[str], value: Any) -> Any:
-    """The kind that `model=cnn4` or `model.kind=cnn4` asks for; None where something else is set."""
+    """Return the kind that `model=cnn4` or `model.kind=cnn4` asks for; None if something else is set."""
     if rest == ["kind"] or (not rest and isinstance(value, str) and not value.lstrip().startswith("{")):
         return str(value) if isinstance(value, Given) else value
     return None
 
 
 def _component_value(child: type[Node], key: str, value: Any) -> dict[str, Any]:
-    """The plain form of a whole component, given as a dictionary (or JSON)."""
+    """Return the plain form of a whole component, given as a dictionary (or JSON)."""
     value = plain_value(value) if isinstance(value, Given) else value
     if child.of is not None and (value is None or value == NONE):
         return {}
@@ -149,7 +149,7 @@ def _component_value(child: type[Node], key: str, value: Any) -> dict[str, Any]:
 
 
 def _by_type(value: Any, annotation: Any) -> Any:
-    """A value from Python: None is the choice `none` where a key has one."""
+    """Return a value from Python: None is the choice `none` where a key has one."""
     return NONE if value is None and NONE in words_of(annotation) else value
 
 
@@ -157,7 +157,7 @@ def _by_type(value: Any, annotation: Any) -> Any:
 
 
 def flatten(cls: type[Node], value: Node | None, prefix: str = "") -> dict[str, Any]:
-    """Every key over all kinds -> its value, `"none"` where it does not apply."""
+    """Return every key over all kinds -> its value, `"none"` where it does not apply."""
     out: dict[str, Any] = {}
     if cls.of is not None:
         for kind, member in cls.of.members().items():
@@ -191,7 +191,7 @@ def flatten(cls: type[Node], value: Node | None, prefix: str = "") -> dict[str, 
 
 
 def catalogue(cls: type[Node], prefix: str = "") -> list[Key]:
-    """Every key over all kinds, with its default, what it takes and what it is."""
+    """Return every key over all kinds, with its default, what it takes and what it is."""
     rows: list[Key] = []
     for name, field in cls.model_fields.items():
         child, key, text = component_of(cls, name), f"{prefix}{name}", description(cls, name)
@@ -214,7 +214,7 @@ def catalogue(cls: type[Node], prefix: str = "") -> list[Key]:
 
 
 def merged(keys: Sequence[Key]) -> list[Key]:
-    """The keys with those that several kinds share given once, their kinds listed."""
+    """Return the keys with those that several kinds share given once, their kinds listed."""
     kinds: dict[tuple[str, str, str, str], list[str]] = {}
     for key, kind, *rest in keys:
         kinds.setdefault((key, *rest), []).append(kind)  # type: ignore[arg-type]
@@ -222,7 +222,7 @@ def merged(keys: Sequence[Key]) -> list[Key]:
 
 
 def description(cls: type[Node], name: str) -> str:
-    """What a field is: the docstring below it, here or in the class where it was first declared."""
+    """Return what a field is: the docstring below it, here or in the class where it was first declared."""
     for owner in cls.__mro__:
         fields = getattr(owner, "__pydantic_fields__", {})
         if name in fields and fields[name].description:
@@ -231,6 +231,6 @@ def description(cls: type[Node], name: str) -> str:
 
 
 def first_sentence(cls: type[Node]) -> str:
-    """The first sentence of a class's docstring."""
+    """Return the first sentence of a class's docstring."""
     text = " ".join((inspect.getdoc(cls) if cls.__doc__ else "" or "").split())  # type: ignore[union-attr]
     return text.partition(". ")[0].rstrip(".:")

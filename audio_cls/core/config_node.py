@@ -71,7 +71,7 @@ class Node(BaseModel):
 
     @classmethod
     def members(cls) -> dict[str, type[Self]]:
-        """The kinds of this family, by name, in order of their names."""
+        """Return the kinds of this family, by name, in order of their names."""
         return cast("dict[str, type[Self]]", dict(sorted(cls._members.items())) if cls._family is not None else {})
 
     @classmethod
@@ -160,7 +160,7 @@ class Node(BaseModel):
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the canonical JSON: equal values have equal digests, on any machine."""
+        """Return SHA-256 (hex) of the canonical JSON: equal values have equal digests, on any machine."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -189,7 +189,9 @@ def plain(value: Any) -> Any:
 
 
 def _explain(error: ValidationError, where: str) -> str:
-    """A line for each fault: dotted key, what is wrong, what was found. The alternatives of a union are one fault."""
+    """Return a line for each fault: dotted key, what is wrong, what was found. The alternatives of a union are one
+    fault.
+    """
     lines: dict[str, str] = {}
     for fault in error.errors():
         place = [str(part) for part in fault["loc"]]

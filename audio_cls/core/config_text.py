@@ -52,7 +52,7 @@ def parse_assignment(text: str) -> tuple[str, Given]:
 
 
 def read_value(text: str, annotation: Any) -> Any:
-    """A typed value by the type of its field; what does not fit the type is left to validation.
+    """Return a typed value by the type of its field; what does not fit the type is left to validation.
 
     A word that the type names (`none` among the choices of a key) is that word; otherwise `none` is None. `1,2`, `(1, 2)` and
     `[1, 2]` are tuples, and a single number is a tuple of one. Quotes make text of what would else be a number: `"7"`.
@@ -78,7 +78,7 @@ def read_value(text: str, annotation: Any) -> Any:
 
 
 def plain_value(text: str) -> Any:
-    """A typed value where no type is known: `none` is None, what parses as JSON is that, all else is text."""
+    """Return a typed value where no type is known: `none` is None, what parses as JSON is that, all else is text."""
     text = str(text)
     if text.lower() in (NONE, "null"):
         return None
@@ -92,12 +92,12 @@ def plain_value(text: str) -> Any:
 
 
 def words_of(annotation: Any) -> list[Any]:
-    """The values that a type lists (`Literal`)."""
+    """Return the values that a type lists (`Literal`)."""
     return [word for t in _alternatives(annotation) if get_origin(t) is Literal for word in get_args(t)]
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The members of a union, `Annotated` taken off."""
+    """Return the members of a union, `Annotated` taken off."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _alternatives(get_args(annotation)[0])
@@ -139,7 +139,7 @@ def _unquoted(text: str) -> str:
 
 
 def type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    """A type as a user reads it: `int >= 1 or none`, `mean, mean_max`, `int > 0, ...`."""
+    """Return a type as a user reads it: `int >= 1 or none`, `mean, mean_max`, `int > 0, ...`."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return type_text(inner[0], [*inner[1:], *metadata])
@@ -170,13 +170,13 @@ def number_text(number: Any) -> str:
 
 
 def shorten(value: Any) -> str:
-    """A value in an error message, at most 80 characters of it."""
+    """Return a value in an error message, at most 80 characters of it."""
     text = repr(str(value) if isinstance(value, Given) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def value_text(value: Any) -> str:
-    """A value as `--set` takes it."""
+    """Return a value as `--set` takes it."""
     if value is None:
         return NONE
     if isinstance(value, bool):

@@ -54,7 +54,7 @@ def choose_precision(asked: Precision, device: torch.device) -> Literal["fp32", 
 
 
 def describe_device(device: torch.device) -> str:
-    """A readable name: `"NVIDIA H200"`, `"cpu (AVX512, 1 thread)"`."""
+    """Return a readable name: `"NVIDIA H200"`, `"cpu (AVX512, 1 thread)"`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":

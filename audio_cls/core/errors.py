@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and the words they are said in."""
+"""Errors that a user can fix, and how their messages are built."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def did_you_mean(asked: str, allowed: Iterable[str]) -> str:
 
 
 def choices(asked: str, allowed: Iterable[str]) -> str:
-    """The tail of an error message: what is allowed, then the nearest match."""
+    """Return the tail of an error message: what is allowed, then the nearest match."""
     allowed = sorted(allowed)
     listed = ", ".join(allowed) if allowed else "nothing"
     return f"Allowed: {listed}.{did_you_mean(asked, allowed)}"

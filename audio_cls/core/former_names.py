@@ -43,7 +43,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        # importlib has just put the former name's spec in place of the module's own.
+        # importlib has just replaced the module's own spec by the former name's.
         if module.__spec__ is not None:
             module.__spec__ = module.__spec__.loader_state
 

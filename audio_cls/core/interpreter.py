@@ -1,6 +1,6 @@
 """Python processes that import nothing from the current folder.
 
-`python -m` and `python -c` search the current folder first, so that a `numpy.py` that lies there (in a download, in somebody's
+`python -m` and `python -c` search the current folder first, so that a `numpy.py` that is there (in a download, in somebody's
 share) would be executed. Processes are started with `-P`, which leaves the folder out; the command itself drops it at its start.
 """
 

@@ -66,7 +66,7 @@ def load_file(path: Path) -> ModuleType:
 
 
 def loaded_modules() -> list[ModuleType]:
-    """The files that were loaded in this process, in order."""
+    """Return the files that were loaded in this process, in order."""
     return [module for name, module in list(sys.modules.items()) if name.startswith(PREFIX)]
 
 
@@ -75,10 +75,11 @@ def load_files(paths: Sequence[Path]) -> list[ModuleType]:
 
 
 def imported_sources(file: Path) -> dict[str, str]:
-    """The text of a user's file and of the modules that it imported from its own folder, by path relative to that folder.
+    """Return the text of a user's file and of the modules that it imported from its own folder, by path relative to
+    that folder.
 
     A module counts when its name says that it was found there: `helpers` as `helpers.py`, `nets.small` as `nets/small.py`. What
-    merely lies below the folder (a virtual environment, this package) does not. A source that cannot be read is left out.
+    merely is below the folder (a virtual environment, this package) does not. A source that cannot be read is left out.
     """
     file = file.resolve()
     folder = file.parent
@@ -105,7 +106,7 @@ def imported_sources(file: Path) -> dict[str, str]:
 
 
 def declaration(path: Path, kind: type[T]) -> T:
-    """The one object of a kind that a file declares at its top level.
+    """Return the one object of a kind that a file declares at its top level.
 
     Raises:
         UserError: when there is none, or more than one.

@@ -35,7 +35,7 @@ def encode_user(address: str) -> str:
 
 
 def hide_addresses(words: Sequence[str], variables: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """A command line without the options whose values hold a password, and the environment that says the same.
+    """Return a command line without the options whose values hold a password, and the environment that says the same.
 
     Args:
         words: the command line.

@@ -80,7 +80,7 @@ class Display:
         """Show a table."""
 
     def confirm(self, question: str) -> bool:
-        """Ask whether to go on; no where nobody can be asked."""
+        """Ask whether to continue; no where nobody can be asked."""
         return False
 
 
@@ -91,7 +91,7 @@ def _yield(value: Any) -> Iterator[Any]:
 
 _installed = Display()
 console: Callable[[], Display] | None = None
-"""Makes the display of the console; set by the public face, which stands above it."""
+"""Makes the display of the console; set by the public face, which is above it."""
 
 
 def display() -> Display:
@@ -142,7 +142,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], rig
 
 
 def confirm(question: str) -> bool:
-    """Ask whether to go on. False where nobody can be asked."""
+    """Ask whether to continue. False where nobody can be asked."""
     return _installed.confirm(question)
 
 

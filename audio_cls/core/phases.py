@@ -17,7 +17,8 @@ WRITE_SECONDS = 1.0
 
 
 def write_phase() -> Callable[[str, int, int], None] | None:
-    """A function `(phase, done, total)` for a `Watch` that writes to this worker's phase file; None where nobody reads it.
+    """Return a function `(phase, done, total)` for a `Watch` that writes to this worker's phase file; None if
+    nobody reads it.
 
     The file is a display: it is not synced, and a write that fails is left out.
     """
@@ -41,7 +42,7 @@ def write_phase() -> Callable[[str, int, int], None] | None:
 
 
 def read_phases(paths: Sequence[Path]) -> str:
-    """What the workers are doing, by their phase files: `computing features 300/2000, evaluation 64/400`."""
+    """Return what the workers are doing, by their phase files: `computing features 300/2000, evaluation 64/400`."""
     found = []
     for path in paths:
         try:

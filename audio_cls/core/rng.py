@@ -1,7 +1,7 @@
 """Randomness that comes from where one is, never from how one got there.
 
 Every random draw of a run is a function of (seed, path), where the path names the purpose and the place: `("order", epoch)`,
-`("augment", epoch, step)`. A run taken up in the middle therefore draws what the uninterrupted run would have drawn.
+`("augment", epoch, step)`. A run resumed in the middle therefore draws what the uninterrupted run would have drawn.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ __all__ = ["derive", "generator", "numpy_rng"]
 
 
 def derive(seed: int, *path: int | str) -> int:
-    """A 63-bit seed from (seed, path): equal paths give equal seeds, different paths independent ones."""
+    """Return a 63-bit seed from (seed, path): equal paths give equal seeds, different paths independent ones."""
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else int(part) for part in path]
     state = np.random.SeedSequence([int(seed), *words]).generate_state(2, np.uint32)
     return (int(state[0]) << 31) ^ int(state[1])
 
 
 def generator(seed: int, *path: int | str) -> torch.Generator:
-    """A CPU `torch.Generator` for (seed, path)."""
+    """Return a CPU `torch.Generator` for (seed, path)."""
     import torch
 
     return torch.Generator().manual_seed(derive(seed, *path))
 
 
 def numpy_rng(seed: int, *path: int | str) -> np.random.Generator:
-    """A NumPy generator for (seed, path)."""
+    """Return a NumPy generator for (seed, path)."""
     return np.random.default_rng(derive(seed, *path))

@@ -1,4 +1,4 @@
-"""Reading SQLite databases that lie in a read-only place: a consistent copy of each, in a temporary folder of this process.
+"""Reading SQLite databases that are in a read-only place: a consistent copy of each, in a temporary folder of this process.
 
 SQLite cannot open a database in write-ahead mode, or one whose last writer was killed, without writing beside it. Another
 machine may be writing to the original meanwhile: a copy that changed while it was made is made again.

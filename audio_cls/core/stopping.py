@@ -72,13 +72,13 @@ class StopRequest:
         self._asked.set()
 
     def reason(self) -> str | None:
-        """Why we should leave; None to go on."""
+        """Return why we should leave; None to continue."""
         if not self._asked.is_set() and self._parent is not None and os.getppid() != self._parent:
             self.ask("the supervisor is gone")
         return self._reason if self._asked.is_set() else None
 
     def overdue(self, phase: str = "the epoch") -> str | None:
-        """Why to leave at once, in the middle of `phase`; None while there is time. Cheap: no system call."""
+        """Return why to leave at once, in the middle of `phase`; None while there is time. Cheap: no system call."""
         if self._asked_at is None or time.monotonic() - self._asked_at < self._grace:
             return None
         return f"{self._reason}, and {phase} took longer than {self._grace:g} s"
@@ -124,12 +124,12 @@ class Watch:
             raise Abandoned(f"interrupted: {reason}{at}")
 
     def should_stop(self) -> str | None:
-        """Why to leave after this epoch; None to go on."""
+        """Return why to leave after this epoch; None to continue."""
         reason = self.stop.reason() if self.stop else None
         return f"interrupted: {reason}" if reason else None
 
     def leave_now(self) -> str | None:
-        """Why to leave in the middle of an epoch; None to go on."""
+        """Return why to leave in the middle of an epoch; None to continue."""
         reason = self.stop.overdue() if self.stop else None
         return f"interrupted: {reason}" if reason else None
 

@@ -24,15 +24,15 @@ RECORD = ".trusted.json"  # in the workspace's imported/: {folder: {file: SHA-25
 
 
 def imported_folder(workspace: Workspace, study: str) -> Path:
-    """Where the Python files of an imported study lie."""
+    """Return where the Python files of an imported study lie."""
     return workspace.root / "imported" / study
 
 
 def write_imported(workspace: Workspace, study: str, sources: Mapping[str, str]) -> list[Path]:
-    """Write the files of an imported study (relative path: text) in place of any that were there. They are not trusted.
+    """Write the files of an imported study (relative path: text) instead of any that were there. They are not trusted.
 
     Returns:
-        The files, as they lie in the workspace.
+        The files, as they are in the workspace.
     """
     remove_imported(workspace, study)
     folder = imported_folder(workspace, study)
@@ -91,13 +91,13 @@ def _imported_folder_of(file: Path) -> Path | None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file below a folder, by relative path; without Python's caches of them."""
+    """Return the SHA-256 of each file below a folder, by relative path; without Python's caches of them."""
     files = (p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
 
 
 def _read(imported: Path) -> dict[str, dict[str, str]]:
-    """The record of what is trusted; a damaged one trusts nothing."""
+    """Return the record of what is trusted; a damaged one trusts nothing."""
     with contextlib.suppress(OSError, ValueError):
         stored = json.loads((imported / RECORD).read_text(encoding="utf-8"))
         if isinstance(stored, dict):

@@ -54,18 +54,21 @@ class Workspace:
 
     @classmethod
     def find(cls, start: Path | str | None = None, tracking: str | None = None) -> Workspace:
-        """The folder given, else the one that AUDIO_CLS_WORKSPACE names, else the current one; the MLflow server given
-        (the empty text is none), else AUDIO_CLS_TRACKING's."""
+        """Return the folder given, else the one that AUDIO_CLS_WORKSPACE names, else the current one; the MLflow
+        server given (the empty text is none), else AUDIO_CLS_TRACKING's.
+        """
         folder = start if start is not None else os.environ.get(WORKSPACE_VARIABLE) or Path.cwd()
         return cls(Path(folder), os.environ.get(TRACKING_VARIABLE) if tracking is None else tracking)
 
     @classmethod
     def of(cls, place: Workspace | Path | str | None) -> Workspace:
-        """A workspace as it is, or the one in a folder, or the one that `find` finds."""
+        """Return a workspace as it is, or the one in a folder, or the one that `find` finds."""
         return place if isinstance(place, Workspace) else cls.find(place)
 
     def environment(self) -> dict[str, str]:
-        """What makes `Workspace.find` of a process that we start find this: no address stands in its command line."""
+        """Return what makes `Workspace.find` of a process that we start find this: no address is in its
+        command line.
+        """
         return {WORKSPACE_VARIABLE: str(self.root), TRACKING_VARIABLE: self.tracking or ""}
 
     @property

@@ -117,7 +117,7 @@ def load(
 
 
 def pack_job(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """The work of one packing worker: `load`'s arguments in, facts and little-endian int16 bytes out."""
+    """Decode one clip in a packing worker: takes the arguments of `load`, returns facts and little-endian int16 bytes."""
     try:
         audio = load(Path(job.pop("path")), **job)
     except BadAudio as error:
@@ -134,7 +134,7 @@ def pack_job(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
 
 def source_rate(path: Path) -> int:
-    """The sample rate that a file's header names, hertz.
+    """Return the sample rate that a file's header names, hertz.
 
     Raises:
         BadAudio: when there is none, or one that `load` refuses.
@@ -150,7 +150,7 @@ def source_rate(path: Path) -> int:
 
 
 def file_size(path: Path) -> int:
-    """Bytes of a file that can be opened for reading.
+    """Return bytes of a file that can be opened for reading.
 
     Raises:
         BadAudio: missing, empty, a folder, or a path that no file can have.
@@ -175,8 +175,10 @@ def file_size(path: Path) -> int:
 def _read(
     path: Path, sample_rate: int, start: float | None, end: float | None, max_seconds: float | None
 ) -> tuple[NDArray[np.float32], int]:
-    """The asked part of a file, (frames, channels), and its rate. Opened by its descriptor, never by its name: libsndfile
-    takes whatever is named `.au`, `.vox` or `.gsm` for audio without a header, and Python's names that are not UTF-8 for none."""
+    """Return the asked part of a file, (frames, channels), and its rate. Opened by its descriptor, never by its name:
+    libsndfile takes whatever is named `.au`, `.vox` or `.gsm` for audio without a header, and Python's names that are
+    not UTF-8 for none.
+    """
     import soundfile
 
     size = file_size(path)
@@ -234,7 +236,7 @@ def _plausible(rate: int) -> int:
 
 
 def _mix(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Frames (n, channels) -> (n,), the mean of the channels, refused where it is not a sound."""
+    """Return frames (n, channels) -> (n,), the mean of the channels, refused where it is not a sound."""
     with np.errstate(over="ignore", invalid="ignore"):
         mono = x[:, 0] if x.shape[1] == 1 else x.mean(axis=1, dtype=np.float32)
     if not np.isfinite(x).all() or not np.isfinite(mono).all():

@@ -160,7 +160,7 @@ class Corpus:
         return self.lengths / self.sample_rate
 
     def samples_of(self, i: int) -> NDArray[np.int16]:
-        """The samples of one clip, (length,) int16, compared with its checksum when this process reads it first.
+        """Return the samples of one clip, (length,) int16, compared with its checksum when this process reads it first.
 
         Raises:
             DamagedCorpus: naming all clips that are damaged.
@@ -170,7 +170,7 @@ class Corpus:
         return self._packed(i)
 
     def waveform(self, i: int) -> NDArray[np.float32]:
-        """One clip, (length,) float32 in [-1, 1); checked as by `samples_of`."""
+        """Return one clip, (length,) float32 in [-1, 1); checked as by `samples_of`."""
         return to_float(self.samples_of(i))
 
     def class_counts(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
@@ -179,7 +179,7 @@ class Corpus:
         return targets.sum(axis=0, dtype=np.float64).astype(np.int64)
 
     def resampling_groups(self, indices: Sequence[int] | NDArray[np.integer]) -> list[str]:
-        """The group of each of these clips, for a bootstrap; a clip without one is a group of its own."""
+        """Return the group of each of these clips, for a bootstrap; a clip without one is a group of its own."""
         return [self.groups[int(i)] or f"\0{int(i)}" for i in indices]
 
     def check(self, clips: Iterable[int]) -> None:
@@ -195,7 +195,9 @@ class Corpus:
                     raise self._damage(self.damaged())
 
     def damaged(self, progress: Callable[[int, int, str], None] | None = None) -> list[int]:
-        """The clips that are not what was packed, by reading every sample. `progress` is called with (done, total, what)."""
+        """Return the clips that are not what was packed, by reading every sample. `progress` is called with
+        (done, total, what).
+        """
         wrong = []
         for i in range(len(self)):
             if progress is not None and i % 100 == 0:
@@ -225,7 +227,9 @@ class Corpus:
         return zlib.crc32(self._packed(i).data) == self.crcs[i]
 
     def _sample(self) -> list[int]:
-        """Clips to look at on opening, spread at random over the file: the same at each opening, some megabytes at most."""
+        """Return clips to look at on opening, spread at random over the file: the same at each opening, some
+        megabytes at most.
+        """
         order = np.random.default_rng(int(self.digest[:15], 16)).permutation(len(self))
         return order[np.cumsum(2 * self.lengths[order]) <= _SAMPLE_BYTES].tolist()
 
@@ -237,7 +241,7 @@ class Corpus:
         )
 
     def _repair(self) -> str:
-        """The command that packs the damaged clips again, from what the index tells of the one that made them."""
+        """Return the command that packs the damaged clips again, from what the index tells of the one that made them."""
         layout, _, rest = self.source.partition(":")
         options = ["--name", self.directory.name, "--sample-rate", str(self.sample_rate)]
         if self.index.get("max_seconds") is not None:

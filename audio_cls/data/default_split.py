@@ -25,7 +25,7 @@ class AutoSplit(SplitScheme, kind="auto"):
 
 
 def choose_split(corpus: Corpus) -> tuple[SplitScheme, str]:
-    """The split that fits a corpus, and why: the first candidate that can be assigned.
+    """Return the split that fits a corpus, and why: the first candidate that can be assigned.
 
     Raises:
         UserError: when none can be: what is wrong with each.

@@ -14,7 +14,7 @@ __all__ = ["clip_faults"]
 
 
 def clip_faults(manifest: Manifest) -> dict[int, str]:
-    """The clips of a manifest that cannot be used whatever their audio is: place in the manifest -> reason."""
+    """Return the clips of a manifest that cannot be used whatever their audio is: place in the manifest -> reason."""
     faults: dict[int, str] = {}
     seen: dict[str, Clip] = {}
     classes = set(manifest.classes)
@@ -37,8 +37,9 @@ def clip_faults(manifest: Manifest) -> dict[int, str]:
 
 
 def _contradictions(manifest: Manifest, faults: dict[int, str]) -> dict[int, str]:
-    """Clips that are the same part of the same file, by whatever spelling or link, with other labels. None of them is right
-    for sure, so all of them are bad."""
+    """Return clips that are the same part of the same file, by whatever spelling or link, with other labels. None of
+    them is right for sure, so all of them are bad.
+    """
     same: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, clip in enumerate(manifest.clips):
         if i not in faults:
@@ -57,7 +58,7 @@ def _contradictions(manifest: Manifest, faults: dict[int, str]) -> dict[int, str
 
 
 def _identity(path: Path) -> object:
-    """What two paths to one file have in common."""
+    """Return what two paths to one file have in common."""
     found = os.stat(path)
     return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
 

@@ -25,19 +25,19 @@ __all__ = [
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
-    """A sort key that puts `speaker2` before `speaker10`."""
+    """Return a sort key that puts `speaker2` before `speaker10`."""
     parts = re.split(r"([0-9]+)", name)
     numbers = ((len(p.lstrip("0")), p.lstrip("0")) if i % 2 else (0, p) for i, p in enumerate(parts))
     return (*numbers, (0, name))
 
 
 def group_names(corpus: Corpus) -> list[str]:
-    """The names of a corpus's groups in natural order."""
+    """Return the names of a corpus's groups in natural order."""
     return sorted({g for g in corpus.groups if g is not None}, key=natural_key)
 
 
 def shared_groups(corpus: Corpus, split: Split) -> dict[str, list[str]]:
-    """The groups with clips on more than one side of a split: name -> sides, in the order of the corpus."""
+    """Return the groups with clips on more than one side of a split: name -> sides, in the order of the corpus."""
     where: dict[str, list[str]] = {}
     for name, side in split.sides().items():
         for i in side.tolist():
@@ -48,7 +48,7 @@ def shared_groups(corpus: Corpus, split: Split) -> dict[str, list[str]]:
 
 
 def shared_groups_text(n: int) -> str:
-    """The remark that goes with every figure of a split that shares groups; empty for n = 0."""
+    """Return the remark that goes with every figure of a split that shares groups; empty for n = 0."""
     if n == 0:
         return ""
     subject = "1 group stands" if n == 1 else f"{n} groups stand"
@@ -58,8 +58,9 @@ def shared_groups_text(n: int) -> str:
 
 
 def shared_groups_declared(experiment: Mapping[str, Any]) -> str:
-    """The remark on an experiment (as `to_dict` gives it) that allows shared groups, where the corpus is not at hand to count
-    them; empty for one that does not."""
+    """Return the remark on an experiment (as `to_dict` gives it) that allows shared groups, where the corpus is not
+    at hand to count them; empty for one that does not.
+    """
     split = experiment.get("data", {}).get("split") or {}
     if not split.get("allow_shared_groups"):
         return ""
@@ -96,7 +97,9 @@ def check_leak(corpus: Corpus, split: Split, allow_shared_groups: bool | None = 
 
 
 def shared_groups_published(corpus: Corpus) -> dict[str, int]:
-    """How many groups have clips in more than one of the published "splits" or "folds"; what is not shared is left out."""
+    """Return the number of groups with clips in more than one of the published "splits" or "folds"; what is not
+    shared is left out.
+    """
     counts = {}
     for part, names in (("splits", corpus.splits), ("folds", [None if f < 0 else f for f in corpus.folds.tolist()])):
         where: dict[str, set[object]] = {}
@@ -108,7 +111,7 @@ def shared_groups_published(corpus: Corpus) -> dict[str, int]:
 
 
 def shared_groups_notes(corpus: Corpus) -> list[str]:
-    """What to say of a corpus whose published splits or folds share groups, and the ways on: a line for each."""
+    """Return what to say of a corpus whose published splits or folds share groups, and the ways on: a line for each."""
     notes = []
     for part, n in shared_groups_published(corpus).items():
         kinds = "official" if part == "splits" else "folds, cross_validation"

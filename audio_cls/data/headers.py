@@ -41,7 +41,7 @@ class Promise:
 
 
 def read_promise(file: BinaryIO, size: int) -> Promise | None:
-    """The promise of a file's header that is not kept, or None: all is there, or the format names no length.
+    """Return the promise of a file's header that is not kept, or None: all is there, or the format names no length.
 
     `file` is read from its start and left anywhere; `size` is its length in bytes.
     """
@@ -106,7 +106,7 @@ def _au(file: BinaryIO, size: int) -> Promise | None:
 
 
 def _w64(file: BinaryIO, size: int) -> Promise | None:
-    """Sony's Wave64: 16-byte names, 64-bit sizes that include the 24 bytes of name and size, multiples of 8."""
+    """Return Sony's Wave64: 16-byte names, 64-bit sizes that include the 24 bytes of name and size, multiples of 8."""
     at = 40
     for _ in range(_MAX_CHUNKS):
         file.seek(at)
@@ -201,7 +201,7 @@ def _mp3(file: BinaryIO, size: int) -> Promise | None:
 
 
 def _mp3_frame(head: bytes) -> int | None:
-    """Bytes of the frame that begins with these four; None where they begin none (or one of free format)."""
+    """Return bytes of the frame that begins with these four; None if they begin none (or one of free format)."""
     version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
     bitrate, rate = head[2] >> 4, head[2] >> 2 & 3
     if head[0] != 0xFF or head[1] & 0xE0 != 0xE0 or version == 1 or layer == 0 or bitrate in (0, 15) or rate == 3:
@@ -215,7 +215,7 @@ def _mp3_frame(head: bytes) -> int | None:
 
 
 def _xing(frame: bytes) -> int | None:
-    """The number of frames that a Xing or Info header names, if the first frame holds one."""
+    """Return the number of frames that a Xing or Info header names, if the first frame holds one."""
     for name in (b"Xing", b"Info"):
         at = frame.find(name)
         if at > 0 and len(frame) >= at + 12 and frame[at + 7] & 1:

@@ -46,7 +46,7 @@ FACT_COLUMNS = ("length", "crc", "rate", "channels", "gain", "key")
 
 
 def read_index(directory: Path) -> dict[str, Any]:
-    """The index as a dictionary whose `columns` all have `n` values.
+    """Return the index as a dictionary whose `columns` all have `n` values.
 
     Raises:
         UserError: no corpus there, another format version, or an index that does not hold together.
@@ -90,7 +90,7 @@ def read_index(directory: Path) -> dict[str, Any]:
 
 
 def _nonsense(index: dict[str, Any]) -> str | None:
-    """What in an index cannot be, whoever wrote it: an archive may bring one whose checksum is right."""
+    """Return what in an index cannot be, whoever wrote it: an archive may bring one whose checksum is right."""
     try:
         columns, classes = index["columns"], index["classes"]
         for name, types in _TYPES.items():
@@ -129,7 +129,9 @@ def _are_plain_numbers(values: list[Any]) -> bool:
 
 
 def recorded_rate(directory: Path) -> int | None:
-    """The sample rate that a corpus, or a preparation of it that was interrupted, was packed at; None where there is none."""
+    """Return the sample rate that a corpus, or a preparation of it that was interrupted, was packed at; None if
+    there is none.
+    """
     for path in (directory / "index.json", directory / "partial" / "request.json"):
         try:
             rate = json.loads(path.read_bytes())["sample_rate"]
@@ -141,7 +143,7 @@ def recorded_rate(directory: Path) -> int | None:
 
 
 def _checksum(data: bytes) -> int:
-    """CRC-32 of what follows the second line of an index, which holds it."""
+    """Return CRC-32 of what follows the second line of an index, which holds it."""
     return zlib.crc32(data.split(b"\n", 2)[-1])
 
 
@@ -154,7 +156,8 @@ def _digest_holds(index: dict[str, Any]) -> bool:
 
 
 def content_digest(index: dict[str, Any]) -> str:
-    """SHA-256 (hex) over what an experiment depends on: audio, labels, folds, splits, groups, classes, task, sample rate.
+    """Return SHA-256 (hex) over what an experiment depends on: audio, labels, folds, splits, groups, classes, task,
+    sample rate.
 
     Neither paths nor names nor the place of the corpus go in.
     """

@@ -26,7 +26,7 @@ def generate(directory: Path | str, *, workers: int | None = None, progress: boo
     """Make a data set of procedurally generated sounds, as `audio-cls data generate` does; returns its folder.
 
     Args:
-        directory: the folder, absent, empty, or of the same settings (an interrupted call goes on).
+        directory: the folder, absent, empty, or of the same settings (an interrupted call continues).
         workers: processes; one a core unless given.
         progress: show a bar.
         settings: of the generator, such as `n_clips=2000`, `imbalance=10`, `task="multilabel"`.
@@ -51,7 +51,7 @@ def prepare(
     progress: bool = True,
     **options: Any,
 ) -> packing.PrepareReport:
-    """Decode, mix to mono, resample and pack a data set once, as `audio-cls data prepare` does. Interrupted, it goes on.
+    """Decode, mix to mono, resample and pack a data set once, as `audio-cls data prepare` does. Interrupted, it continues.
 
     Args:
         source: a folder, or a CSV file.

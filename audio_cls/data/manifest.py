@@ -94,7 +94,7 @@ class Manifest:
         return len(self.clips)
 
     def relative(self, clip: Clip) -> str:
-        """The clip's path as it is stored: below `root` where it lies there, with forward slashes."""
+        """Return the clip's path as it is stored: below `root` where it is there, with forward slashes."""
         if self.root is not None and clip.path.is_relative_to(self.root):
             return clip.path.relative_to(self.root).as_posix()
         return clip.path.as_posix()
@@ -123,11 +123,13 @@ def split_name(text: str) -> str | None:
 
 
 def display_name(name: str | Path) -> str:
-    r"""A file's name as text that can be shown and stored: bytes that are not UTF-8 as `\xe9`; other names as they are."""
+    r"""Return a file's name as text that can be shown and stored: bytes that are not UTF-8 as `\xe9`; other names as
+    they are.
+    """
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """A sort key under which "take2" stands before "take10"."""
+    """Return a sort key under which "take2" stands before "take10"."""
     parts = re.split(r"(\d+)", text)
     return [(0, int(p), "") if p.isdigit() and p.isascii() else (1, 0, p) for p in parts]

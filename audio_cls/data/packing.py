@@ -83,8 +83,8 @@ def prepare(
 ) -> PrepareReport:
     """Decode every clip of a manifest into the corpus at `directory`.
 
-    Clips stand in the order of the manifest, and the bytes do not depend on the number of workers or on interruptions.
-    Killed at any moment, the same call goes on where it was; with nothing changed it does nothing (files are compared
+    Clips are in the order of the manifest, and the bytes do not depend on the number of workers or on interruptions.
+    Killed at any moment, the same call continues where it stopped; with nothing changed it does nothing (files are compared
     by size and modification time) but compare the samples with their checksums, and decode damaged clips again. When
     labels, folds or some files have changed, clips already decoded are used again.
 
@@ -195,7 +195,7 @@ def _previous(manifest: Manifest, directory: Path) -> Corpus | None:
 
 
 def _leave_nothing(directory: Path) -> None:
-    """Remove a folder in which nothing was packed, unless something else lies in it."""
+    """Remove a folder in which nothing was packed, unless something else is in it."""
     shutil.rmtree(directory / "partial", ignore_errors=True)
     (directory / ".lock").unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -203,7 +203,7 @@ def _leave_nothing(directory: Path) -> None:
 
 
 def _entries(corpus: Corpus, damaged: set[int]) -> dict[str, Entry]:
-    """The clips of an older corpus that are still what was packed, by key."""
+    """Return the clips of an older corpus that are still what was packed, by key."""
     c = corpus.index["columns"]
     names = ("key", "offset", "length", "crc", "rate", "channels", "gain")
     columns = {**c, "offset": corpus.offsets.tolist()}
@@ -216,7 +216,7 @@ def _entries(corpus: Corpus, damaged: set[int]) -> dict[str, Entry]:
 
 
 def _key(manifest: Manifest, clip: Clip, request: dict[str, Any]) -> str:
-    """What decoding a clip depends on: the file (by path, size and time), the part of it, and the settings."""
+    """Return what decoding a clip depends on: the file (by path, size and time), the part of it, and the settings."""
     try:
         stat = clip.path.stat()
         state: tuple[int, int] | None = (stat.st_size, stat.st_mtime_ns)

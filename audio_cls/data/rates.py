@@ -45,7 +45,7 @@ def choose_rate(
     workers: int,
     tell: Callable[[int, int, str], None],
 ) -> RateChoice:
-    """The rate to pack a manifest at.
+    """Return the rate to pack a manifest at.
 
     "auto" is the rate of most files, 16 kHz at most, so that no more than a minority is resampled upwards; all headers are
     read for it (about half a millisecond each). Where `directory` holds the corpus already, or a preparation of it that was
@@ -69,7 +69,9 @@ def choose_rate(
 
 
 def advice(corpus: Corpus) -> str | None:
-    """What to say where most clips of a corpus were resampled upwards, with the better rate; None where that is not so."""
+    """Return what to say where most clips of a corpus were resampled upwards, with the better rate; None if that
+    is not so.
+    """
     counts = Counter(corpus.source_rates.tolist())
     below = sum(n for rate, n in counts.items() if rate < corpus.sample_rate)
     if 2 * below <= len(corpus):
@@ -82,12 +84,14 @@ def advice(corpus: Corpus) -> str | None:
 
 
 def commonest(counts: Counter[int]) -> int:
-    """The most frequent rate; of equally frequent ones the lowest, at which no clip is resampled upwards needlessly."""
+    """Return the most frequent rate; of equally frequent ones the lowest, at which no clip is resampled upwards
+    needlessly.
+    """
     return min(counts, key=lambda rate: (-counts[rate], rate))
 
 
 def rates_job(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """The work of one worker: the rates that the headers of some files name, None for a file that cannot be read."""
+    """Read the sample rates in the headers of some files, in a worker; None for a file that cannot be read."""
     rates: list[int | None] = []
     for path in job["paths"]:
         try:
@@ -98,7 +102,7 @@ def rates_job(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
 
 def _count_rates(manifest: Manifest, workers: int, tell: Callable[[int, int, str], None]) -> Counter[int]:
-    """How many clips come from files of each rate, by the headers of all files."""
+    """Return the number of clips from files of each rate, by the headers of all files."""
     clips = Counter(str(clip.path) for clip in manifest.clips)
     paths = list(clips)
     parts = [paths[k : k + _FILES_PER_JOB] for k in range(0, len(paths), _FILES_PER_JOB)]

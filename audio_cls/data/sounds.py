@@ -27,7 +27,7 @@ TAU = 2 * np.pi
 def coloured_noise(
     n: int, sample_rate: int, rng: np.random.Generator, *, slope: float = 0.0, low: float = 20.0, high: float = 1e9
 ) -> Signal:
-    """(n,) Gaussian noise of unit power, `slope` dB per octave between two soft band edges in hertz."""
+    """Return (n,): Gaussian noise of unit power, `slope` dB per octave between two soft band edges in hertz."""
     size = fft.next_fast_len(n, real=True)
     f = np.maximum(np.arange(size // 2 + 1, dtype=np.float32) * (sample_rate / size), 1.0)
     gain = (f / 1000.0) ** (slope / 6.02) / np.sqrt((1 + (low / f) ** 4) * (1 + (f / high) ** 4))
@@ -37,7 +37,7 @@ def coloured_noise(
 
 
 def fade(n: int, sample_rate: int, attack: float, release: float) -> Signal:
-    """(n,) an envelope that rises and falls over the given seconds."""
+    """Return (n,): an envelope that rises and falls over the given seconds."""
     envelope = np.ones(n, np.float32)
     a, r = (max(1, min(n // 2, int(seconds * sample_rate))) for seconds in (attack, release))
     envelope[:a] = np.linspace(0, 1, a, dtype=np.float32)
@@ -50,7 +50,7 @@ def _phase(f: NDArray[np.floating], sample_rate: int, start: float = 0.0) -> NDA
 
 
 def _harmonics(phase: NDArray[np.float64], amplitudes: NDArray[np.floating], limit: float) -> Signal:
-    """Sum of a_k sin(k phase), by the recurrence of Chebyshev; `limit` is how many harmonics stay below Nyquist."""
+    """Return sum of a_k sin(k phase), by the recurrence of Chebyshev; `limit` is how many harmonics stay below Nyquist."""
     twice_cos = (2 * np.cos(phase)).astype(np.float32)
     before, now = np.zeros(len(phase), np.float32), np.sin(phase).astype(np.float32)
     out = amplitudes[0] * now
@@ -61,14 +61,14 @@ def _harmonics(phase: NDArray[np.float64], amplitudes: NDArray[np.floating], lim
 
 
 def _rolloff(count: int, slope: float, rng: np.random.Generator, spread: float = 0.6) -> NDArray[np.float64]:
-    """Amplitudes of harmonics that fall by `slope` dB per octave, each scattered."""
+    """Return amplitudes of harmonics that fall by `slope` dB per octave, each scattered."""
     k = np.arange(1, count + 1)
     scatter = np.exp(spread * rng.standard_normal(count))
     return np.asarray(k ** (slope / 6.02) * scatter, dtype=np.float64)
 
 
 def _drift(n: int, rate: float, sample_rate: int, rng: np.random.Generator) -> Signal:
-    """(n,) a smooth random curve in [-1, 1] that turns about `rate` times a second."""
+    """Return (n,): a smooth random curve in [-1, 1] that turns about `rate` times a second."""
     knots = max(4, int(n / sample_rate * rate) + 3)
     at = np.linspace(0, knots - 1.001, n // 16 + 2)  # slow enough to be worked out at every 16th sample
     values, i = rng.uniform(-1, 1, knots + 1), at.astype(np.int64)
@@ -88,7 +88,7 @@ def _place(out: Signal, at: float, part: Signal) -> None:
 def _thump(
     m: int, sample_rate: int, modes: NDArray[np.float64], decay: float, rng: np.random.Generator, noise: float
 ) -> Signal:
-    """A struck thing: decaying modes (rows of frequency, level) and decaying noise."""
+    """Return a struck thing: decaying modes (rows of frequency, level) and decaying noise."""
     t = np.arange(m, dtype=np.float32) / sample_rate
     out = noise * rng.standard_normal(m, dtype=np.float32)
     for frequency, level in modes:

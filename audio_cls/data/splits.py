@@ -87,12 +87,13 @@ class SplitScheme(Component, family=True):
         return split
 
     def sides(self, corpus: Corpus) -> Index:
-        """(n,) the side of each clip: 0 train, 1 validation, 2 test, -1 unused."""
+        """Return (n,): the side of each clip: 0 train, 1 validation, 2 test, -1 unused."""
         raise NotImplementedError
 
     def folds(self, corpus: Corpus) -> dict[int, str]:
-        """The folds that a corpus has in this scheme: number -> name (of the group left out, else the number). Empty where
-        there are none, and where any number is a fold."""
+        """Return the folds that a corpus has in this scheme: number -> name (of the group left out, else the
+        number). Empty if there are none, and where any number is a fold.
+        """
         return {}
 
     def fold_number(self, corpus: Corpus) -> int:
@@ -100,7 +101,7 @@ class SplitScheme(Component, family=True):
         return int(getattr(self, self.fold_key)) if self.fold_key and not self.any_fold else 0
 
     def fold_name(self, corpus: Corpus) -> str:
-        """The name of the fold at which the scheme stands; empty for a scheme without folds that can be listed."""
+        """Return the name of the fold at which the scheme stands; empty for a scheme without folds that can be listed."""
         if not self.fold_key or self.any_fold:
             return ""
         number = self.fold_number(corpus)
@@ -278,7 +279,7 @@ class LeaveOneGroupOut(SplitScheme, kind="leave_one_group_out"):
         return dict(enumerate(group_names(corpus), start=1))
 
     def fold_number(self, corpus: Corpus) -> int:
-        """The number of the group that is held out.
+        """Return the number of the group that is held out.
 
         Raises:
             UserError: for a corpus that names no groups, or not for every clip, and for a group that is not there.

@@ -47,7 +47,7 @@ def lock(directory: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 class PartialStore:
-    """Decoded clips, appended in whatever order, each known by its key once its line stands in the journal.
+    """Decoded clips, appended in whatever order, each known by its key once its line is in the journal.
 
     Samples are written before the line that tells of them, so a kill leaves at most a tail that no line knows. On
     opening every clip's checksum is verified; from the first that does not hold, the rest is cut off.
@@ -103,7 +103,7 @@ class PartialStore:
             self.sync()
 
     def note_rate(self, sample_rate: int) -> None:
-        """Write down the rate of the clips, for a call that goes on after an interruption without naming one."""
+        """Write down the rate of the clips, for a call that continues after an interruption without naming one."""
         (self.directory / "request.json").write_text(json.dumps({"sample_rate": sample_rate}), encoding="utf-8")
 
     def sync(self) -> None:
@@ -116,7 +116,7 @@ class PartialStore:
         self._journal.close()
 
     def in_order(self, wanted: Sequence[tuple[Path, Entry]]) -> Path:
-        """A file that holds the wanted clips back to back: the store itself where it does, else a copy beside it."""
+        """Return a file that holds the wanted clips back to back: the store itself where it does, else a copy beside it."""
         starts = np.cumsum([0] + [entry["length"] for _, entry in wanted])
         ours = all(path == self.path and entry["offset"] == s for (path, entry), s in zip(wanted, starts, strict=False))
         if ours and 2 * int(starts[-1]) == self.size:
@@ -135,7 +135,7 @@ class PartialStore:
 def publish(directory: Path, index: dict[str, Any] | None, samples: Path | None) -> bool:
     """Make a finished corpus visible: samples first, index last, each by a rename.
 
-    With no index given, takes up a publication that was interrupted between the two renames; False if there is none.
+    With no index given, resumes a publication that was interrupted between the two renames; False if there is none.
     """
     partial = directory / "partial"
     pending = partial / "index.json"

@@ -21,7 +21,7 @@ _CONTINUOUS = frozenset({"siren", "alarm", "engine", "drill", "rain", "wind", "c
 
 
 def render(config: Synthetic, made: Plan, i: int) -> Signal:
-    """Clip `i`, (n,) float32 within [-1, 1]; depends on the settings and on `i` alone."""
+    """Return clip `i`, (n,) float32 within [-1, 1]; depends on the settings and on `i` alone."""
     n, sample_rate = round(config.clip_seconds * config.sample_rate), config.sample_rate
     group, labels = made.groups[i], made.labels[i]
     clip = numpy_rng(config.seed, "clip", i)
@@ -65,7 +65,7 @@ def _plan(settings: str) -> Plan:
 
 
 def _sound(config: Synthetic, name: str, group: int, n: int, clip: np.random.Generator) -> Signal:
-    """One class's sound somewhere in the clip, of unit power while it sounds."""
+    """Return one class's sound somewhere in the clip, of unit power while it sounds."""
     source = numpy_rng(config.seed, "source", name, group)
     m = n if name not in _CONTINUOUS or clip.uniform() < 0.5 else int(n * clip.uniform(0.35, 1.0))
     sound = SOUNDS[name](m, config.sample_rate, source, clip)

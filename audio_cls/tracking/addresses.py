@@ -44,7 +44,7 @@ def note_address(workspace: Workspace, address: str) -> None:
 
 
 def running_address(workspace: Workspace) -> str | None:
-    """Return the address at which the workspace's UI is served now; None where it is not."""
+    """Return the address at which the workspace's UI is served now; None if it is not."""
     try:
         noted = json.loads(_file(workspace).read_text(encoding="utf-8"))
         os.kill(int(noted["process"]), 0)

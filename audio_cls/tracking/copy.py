@@ -1,4 +1,4 @@
-"""Runs of MLflow carried from one database to another, which MLflow itself does not do: as JSON and files, made anew under
+"""Runs of MLflow carried from one database to another, which MLflow itself does not do: as JSON and files, made again under
 new ids. Each new run tells the id that it had first, in the tag `original_run_id`."""
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _NOT_COPIED = ("mlflow.runName", "mlflow.parentRunId", "mlflow.loggedArtifacts",
 
 
 def run_record(tracker: Tracker, run_id: str) -> dict[str, Any] | None:
-    """A run as JSON values: parameters, tags, every point of every curve, its data. None where MLflow does not have it.
+    """Return a run as JSON values: parameters, tags, every point of every curve, its data. None if MLflow does not
+    have it.
 
-    A run that is being recorded is told as interrupted.
+    A run that is being recorded is given as interrupted.
     """
     with readable(tracker.uri):
         client = tracker._readable()
@@ -166,7 +167,7 @@ def discard(tracker: Tracker, run_ids: list[str]) -> None:
 
 
 def purge(tracker: Tracker, marker: str, keep: Collection[str] = ()) -> int:
-    """Discard what an import with this marker left when it was killed, but for runs that a study has (`keep`); how many."""
+    """Discard what an import with this marker left when it was killed, except for runs that a study has (`keep`); how many."""
     left = [r.run_id for r in tracker.runs(filter=f"tags.{IMPORTING} = '{marker}'")]
     settle(tracker, [run_id for run_id in left if run_id in keep])
     discard(tracker, [run_id for run_id in left if run_id not in keep])

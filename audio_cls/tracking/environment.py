@@ -86,7 +86,7 @@ def _version(package: str) -> str:
 
 
 def _device() -> str:
-    """The accelerator's name, else the processor's. Asks torch only where it has been imported already."""
+    """Return the accelerator's name, else the processor's. Asks torch only where it has been imported already."""
     torch = sys.modules.get("torch")
     try:
         if torch is not None and torch.cuda.is_available():

@@ -74,7 +74,7 @@ class Outbox:
 
     @classmethod
     def take(cls, path: Path, wait_seconds: float = 0.0) -> Outbox | None:
-        """Open an outbox that exists; None where it is gone, or another process holds it for longer than `wait_seconds`."""
+        """Open an outbox that exists; None if it is gone, or another process holds it for longer than `wait_seconds`."""
         deadline = time.monotonic() + wait_seconds
         while (box := cls._lock(path, create=False)) is None and path.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -82,7 +82,9 @@ class Outbox:
 
     @classmethod
     def heads(cls, folder: Path) -> Iterator[tuple[Path, Operation]]:
-        """The outboxes of a folder with their first line, oldest first, without locking; `run_id` as far as it is known."""
+        """Return the outboxes of a folder with their first line, oldest first, without locking; `run_id` as far
+        as it is known.
+        """
         found = []
         for path in folder.glob("*.jsonl") if folder.is_dir() else ():
             try:
@@ -116,8 +118,9 @@ class Outbox:
         self._count += 1
 
     def pending(self) -> list[Operation]:
-        """What is still to be sent, in order; artifacts with a `path` that can be opened. A line that cannot be read is
-        there as well, and is no operation (`is_operation`)."""
+        """Return what is still to be sent, in order; artifacts with a `path` that can be opened. A line that
+        cannot be read is there as well, and is no operation (`is_operation`).
+        """
         out = []
         for operation in self._read()[1 + self._sent :]:
             if "stored" in operation:
@@ -220,7 +223,7 @@ def is_operation(value: Operation) -> bool:
 
 
 def _parse(line: bytes) -> Operation:
-    """A line's JSON object; `{"damaged": its text}` where it is none."""
+    """Return a line's JSON object; `{"damaged": its text}` where it is none."""
     try:
         value = json.loads(line)
     except ValueError:
@@ -229,14 +232,16 @@ def _parse(line: bytes) -> Operation:
 
 
 def _head(path: Path, value: Operation) -> Operation:
-    """The first line of an outbox. Where it is damaged, the file's name tells the run; `backend` is missing then."""
+    """Return the first line of an outbox. Where it is damaged, the file's name tells the run; `backend` is missing then."""
     if isinstance(value.get("uid"), str):
         return value
     return {"uid": path.stem.partition("+")[0], "run_id": None, "time": 0.0, DAMAGED: True}
 
 
 def _read_marker(path: Path) -> dict[str, Any]:
-    """How much has been sent; nothing where the marker is missing or damaged, since sending twice changes nothing."""
+    """Return how much has been sent; nothing if the marker is missing or damaged, since sending twice changes
+    nothing.
+    """
     try:
         state = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):

@@ -203,13 +203,13 @@ class Run:
         self._do({"op": "artifact", "path": str(path), "folder": folder})
 
     def finish(self, state: State, reason: str = "") -> None:
-        """End the run: MLflow's status FINISHED, KILLED or FAILED, told apart by the tags `state` and `reason`."""
+        """End the run: MLflow's status FINISHED, KILLED or FAILED, distinguished by the tags `state` and `reason`."""
         tags = {"state": state, "reason": clean_value(reason, TAG_LIMIT)}
         self._do({"op": "finish", "status": _STATUS[state], "time": now_ms(), "tags": tags})
         self.close()
 
     def close(self) -> None:
-        """Leave the run as it is (it can be taken up again): what is kept is left to `Tracker.flush`."""
+        """Leave the run as it is (it can be resumed): what is kept is left to `Tracker.flush`."""
         try:
             self._catch_up(30.0)
         except Exception as error:
@@ -287,7 +287,9 @@ class Run:
             self._outbox = None
 
     def _left_behind(self, uid: str) -> Outbox | None:
-        """What an earlier process kept of this run: it must go first. Also where it knows the run by its local uid alone."""
+        """Return what an earlier process kept of this run: it must go first. Also where it knows the run by its
+        local uid alone.
+        """
         link = self._link
         for path, head in Outbox.heads(link.workspace.outbox):
             if link.mine(head) and uid in (head["uid"], head["run_id"]):

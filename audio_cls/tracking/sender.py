@@ -40,7 +40,9 @@ class Backend:
         self._experiments: dict[str, str] = {}
 
     def experiment(self, name: str, note: str = "", tags: Mapping[str, str] | None = None) -> str:
-        """The id of the experiment, created where absent, restored where deleted; what its tags already say stays."""
+        """Return the id of the experiment, created where absent, restored where deleted; what its tags already
+        say stays.
+        """
         if name in self._experiments:
             return self._experiments[name]
         wanted = {"mlflow.experimentKind": "custom_model_development", **(tags or {})}
@@ -65,7 +67,7 @@ class Backend:
         return self._experiments[name]
 
     def find(self, uid: str, experiment_id: str) -> Any:
-        """The MLflow run with this id, or that was made under this local uid; None where there is none."""
+        """Return the MLflow run with this id, or that was made under this local uid; None if there is none."""
         run_id = self.run_ids.get(uid, uid)
         if not run_id.startswith(LOCAL):
             try:
@@ -214,13 +216,15 @@ class Sender:
 
 
 def clean_key(key: str) -> str:
-    """A name that MLflow takes: letters, digits, `_ - . space : /`, at most 250; anything else becomes `_`."""
+    """Return a name that MLflow takes: letters, digits, `_ - . space : /`, at most 250; anything else becomes `_`."""
     key = re.sub(r"[^\w\-. :/]", "_", str(key)).strip("/")
     return key if len(key) <= 250 else f"{key[:233]}~{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def clean_value(value: Any, limit: int) -> str:
-    """A parameter's or tag's text: strings as they are, None as `none`, else JSON; too long ones keep a digest of the rest."""
+    """Return a parameter's or tag's text: strings as they are, None as `none`, else JSON; too long ones keep a digest
+    of the rest.
+    """
     if isinstance(value, str):
         text = value
     elif value is None:
@@ -233,7 +237,9 @@ def clean_value(value: Any, limit: int) -> str:
 
 
 def finite(value: Any) -> float | None:
-    """A metric's value: infinities become NaN (MLflow stores them as 1.8e308, which ruins every axis), no number is None."""
+    """Return a metric's value: infinities become NaN (MLflow stores them as 1.8e308, which ruins every axis), no
+    number is None.
+    """
     try:
         number = float(value)
     except (TypeError, ValueError):

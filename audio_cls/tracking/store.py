@@ -84,7 +84,8 @@ def database_uri(path: Path) -> str:
 
 
 def open_client(workspace: Workspace, uri: str | None) -> Any:
-    """An `MlflowClient` on the workspace's own database (created or relocated where needed), or on the server at `uri`.
+    """Return an `MlflowClient` on the workspace's own database (created or relocated where needed), or on the server
+    at `uri`.
 
     In a read-only workspace it is a client on a copy of the database, to read from.
     """
@@ -101,7 +102,7 @@ def open_client(workspace: Workspace, uri: str | None) -> Any:
 
 
 def copy_to_read(workspace: Workspace) -> Path:
-    """Return a copy of a read-only workspace's mlflow.db, its paths as the workspace lies now; empty where there is none."""
+    """Return a copy of a read-only workspace's mlflow.db, its paths as the workspace lies now; empty if there is none."""
     if workspace.mlflow_db.exists():
         copy = readable_copy(workspace.mlflow_db)
     else:
@@ -146,7 +147,7 @@ def _new_database(path: Path, artifacts: Path) -> None:
 def relocate(workspace: Workspace) -> int:
     """Where the folder has moved, rewrite the absolute artifact paths in mlflow.db; returns the rows changed.
 
-    MLflow stores where artifacts lie as absolute paths: in a copied folder it would list none, and a run that goes on would
+    MLflow stores where artifacts lie as absolute paths: in a copied folder it would list none, and a run that continues would
     write into the old place. The folder in which the database last stood is kept in the database itself, and read from the
     default experiment where it is not; all is changed in one transaction. Call it under the workspace's lock.
     """
@@ -198,7 +199,7 @@ def _relocate(database: Path, new: str) -> tuple[int, str | None]:
 
 def _forget_places() -> None:
     """MLflow remembers in each process where a run's artifacts are, by the run's id alone: a process that had the workspace
-    open in its old place would go on writing there."""
+    open in its old place would continue writing there."""
     utils = sys.modules.get("mlflow.tracking._tracking_service.utils")
     places = getattr(utils, "_artifact_repos_cache", None)
     if places is not None:
@@ -206,7 +207,7 @@ def _forget_places() -> None:
 
 
 def _first_root(con: sqlite3.Connection) -> str | None:
-    """The folder of a database that we have not seen before: where MLflow put the first experiment's `mlruns/ID`."""
+    """Return the folder of a database that we have not seen before: where MLflow put the first experiment's `mlruns/ID`."""
     for number, location in con.execute(
         "select experiment_id, artifact_location from experiments order by experiment_id"
     ):

@@ -24,7 +24,7 @@ __all__ = ["arm_colours", "arm_figures", "save_suite_views", "suite_view_names"]
 
 
 def arm_figures(metric: str) -> dict[str, str]:
-    """The names of an arm's figures in MLflow, by what they are; `metric` without a prefix (`macro_f1`)."""
+    """Return the names of an arm's figures in MLflow, by what they are; `metric` without a prefix (`macro_f1`)."""
     return {
         "mean": f"mean/{metric}",
         "std": f"std/{metric}",
@@ -38,7 +38,7 @@ def arm_figures(metric: str) -> dict[str, str]:
     }
 
 
-# One for each arm, in turn; told apart by people who do not see all colours (Okabe and Ito, 2008), without its yellow and black.
+# Colours of the arms, in order: a palette for colour-blind readers (Okabe and Ito, 2008) without its yellow and black.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#7F7F7F", "#8C564B")
 
 
@@ -48,7 +48,7 @@ def arm_colours(arms: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def suite_view_names(suite: str) -> list[str]:
-    """The names of a suite's views: arms as a table and as bars, curves by arm, runs."""
+    """Return the names of a suite's views: arms as a table and as bars, curves by arm, runs."""
     return [f"{suite}: arms", f"{suite}: bars", f"{suite}: by arm", f"{suite}: runs"]
 
 

@@ -64,7 +64,7 @@ class DatasetInfo:
         }
 
     def note(self) -> str:
-        """The description of the experiment on this data set, in Markdown."""
+        """Return the description of the experiment on this data set, in Markdown."""
         return experiment_note(self.operation())
 
 
@@ -93,8 +93,9 @@ class Tracker:
 
     @staticmethod
     def new_id() -> str:
-        """A `run_id` for a run that is not there yet. Kept before `start`, it leads whoever takes over from a process that died
-        right after to the run that it made, where there would be two."""
+        """Return a `run_id` for a run that is not there yet. Kept before `start`, it leads whoever takes over
+        from a process that died right after to the run that it made, where there would be two.
+        """
         return f"{LOCAL}{uuid.uuid4().hex}"
 
     def start(
@@ -140,7 +141,9 @@ class Tracker:
         return run
 
     def reopen(self, run_id: str) -> Run:
-        """A run that has ended, to add tags, figures or artifacts to; its state, end and curve stay. Takes MLflow's id."""
+        """Return a run that has ended, to add tags, figures or artifacts to; its state, end and curve stay. Takes
+        MLflow's id.
+        """
         run = Run(self._link, run_id, resume=True)
         run._sender.run_id = run_id
         return run
@@ -173,7 +176,7 @@ class Tracker:
         return sent
 
     def pending(self) -> int:
-        """The number of runs of which something has not been sent."""
+        """Return the number of runs of which something has not been sent."""
         return sum(self._link.mine(head) for _, head in Outbox.heads(self.workspace.outbox))
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -181,7 +184,7 @@ class Tracker:
     def runs(
         self, experiment: str | None = None, filter: str = "", order_by: Sequence[str] = (), limit: int | None = None
     ) -> list[RunInfo]:
-        """Runs, newest first unless told otherwise; `filter` and `order_by` in MLflow's language.
+        """Return runs, newest first unless set otherwise; `filter` and `order_by` in MLflow's language.
 
         Raises:
             UserError: for an unknown experiment, a filter that does not parse, or a server that cannot be asked.
@@ -189,15 +192,15 @@ class Tracker:
         return reads.runs(self._readable(), experiment, filter, order_by, limit)
 
     def curve(self, run_id: str, key: str) -> list[tuple[int, float]]:
-        """The points (step, value) of a metric, by step."""
+        """Return the points (step, value) of a metric, by step."""
         return reads.curve(self._readable(), run_id, key)
 
     def download(self, run_id: str, artifact: str, to: Path | None = None) -> Path:
-        """The local path of an artifact: where it lies, or a copy (in `to`, else in a new temporary folder)."""
+        """Return the local path of an artifact: where it lies, or a copy (in `to`, else in a new temporary folder)."""
         return reads.download(self._readable(), run_id, artifact, to)
 
     def resolve(self, run: str) -> RunInfo:
-        """The run with this id, this beginning of an id (four characters or more) or this name."""
+        """Return the run with this id, this beginning of an id (four characters or more) or this name."""
         return reads.resolve(self._readable(), run)
 
     # -- the UI -------------------------------------------------------------------------------------------------------
@@ -266,17 +269,19 @@ class Tracker:
             return {}
 
     def view_links(self, address: str | None = None) -> list[tuple[str, str]]:
-        """The saved views of all experiments, `("EXPERIMENT: VIEW", link)`."""
+        """Return the saved views of all experiments, `("EXPERIMENT: VIEW", link)`."""
         from audio_cls.tracking.views import view_links
 
         return view_links(self._readable(), self._address(address))
 
     def experiment_name(self, experiment_id: str) -> str:
-        """The name of an experiment."""
+        """Return the name of an experiment."""
         return str(self._readable().get_experiment(experiment_id).name)
 
     def views_by_experiment(self) -> dict[str, dict[str, str]]:
-        """The links of all saved views, relative to the server's root, by the experiment's id and the view's name."""
+        """Return the links of all saved views, relative to the server's root, by the experiment's id and the
+        view's name.
+        """
         from audio_cls.tracking.views import view_links_of
 
         found = self._readable().search_experiments(max_results=1000)

@@ -65,7 +65,7 @@ def _uuid(*parts: str) -> str:
 
 
 def section(name: str, columns: int = 3, height: int = 360) -> View:
-    """A row of charts, `columns` side by side, each `height` pixels high."""
+    """Return a row of charts, `columns` side by side, each `height` pixels high."""
     flags = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
     return {"uuid": _uuid("section", name), "name": name, "columns": columns, "cardHeight": height, **flags}
 
@@ -84,12 +84,12 @@ def _chart(kind: str, section: str, title: str, n_runs: int, **fields: Any) -> V
 
 
 def bar(section: str, metric: str, n_runs: int = 20) -> View:
-    """One bar for each run: for metrics without steps, `best/...` and `final/...`."""
+    """Return one bar for each run: for metrics without steps, `best/...` and `final/...`."""
     return _chart("BAR", section, metric, n_runs, metricKey=metric)
 
 
 def line(section: str, metric: str, n_runs: int = 20) -> View:
-    """One curve for each run, over its epochs."""
+    """Return one curve for each run, over its epochs."""
     return _chart(
         "LINE",
         section,
@@ -118,7 +118,7 @@ def parallel(section: str, title: str, metric: str, params: Sequence[str], n_run
 
 
 def save_view(client: Any, experiment_id: str, name: str, **state: Any) -> str:
-    """Save a view under a name, in place of the one that had it; returns its key, which stays the same."""
+    """Save a view under a name, instead of the one that had it; returns its key, which stays the same."""
     key = _uuid("view", name)
     tags = client.get_experiment(experiment_id).tags
     for tag, value in tags.items():
@@ -134,7 +134,7 @@ def save_view(client: Any, experiment_id: str, name: str, **state: Any) -> str:
 
 
 def _halved(state: View) -> View:
-    """The state with half as many columns, and axes."""
+    """Return the state with half as many columns, and axes."""
     columns = state["selectedColumns"][: len(state["selectedColumns"]) // 2]
     charts = [
         {**c, "selectedParams": c["selectedParams"][: len(columns)]} if "selectedParams" in c else c
@@ -214,12 +214,12 @@ def save_views(
 
 
 def study_view_names(study: str) -> list[str]:
-    """The names of a study's views: the table, the curves, the parameters."""
+    """Return the names of a study's views: the table, the curves, the parameters."""
     return [f"{study}: trials", f"{study}: curves", f"{study}: what matters"]
 
 
 def quoted(text: str) -> str:
-    """A text in MLflow's filter language, which has no escapes."""
+    """Return a text in MLflow's filter language, which has no escapes."""
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
@@ -247,13 +247,13 @@ def _is_number(text: str) -> bool:
 
 
 def view_links(client: Any, address: str) -> list[tuple[str, str]]:
-    """Every saved view, `("EXPERIMENT: VIEW", link)`, by experiment."""
+    """Return every saved view, `("EXPERIMENT: VIEW", link)`, by experiment."""
     experiments = sorted(client.search_experiments(max_results=1000), key=lambda e: e.name)
     return [(f"{e.name}: {view}", link) for e in experiments for view, link in view_links_of(e, address).items()]
 
 
 def view_links_of(experiment: Any, address: str) -> dict[str, str]:
-    """The links of an experiment's saved views, by name, oldest first."""
+    """Return the links of an experiment's saved views, by name, oldest first."""
     views = []
     for tag, value in experiment.tags.items():
         if tag.startswith(_TAG) and (name := _name(value)):

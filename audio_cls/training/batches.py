@@ -45,7 +45,7 @@ class PackedFeatures:
     lengths: torch.Tensor | None  # (n_clips,) rows of each clip
 
     def rows(self, clips: np.ndarray) -> torch.Tensor:
-        """All rows of some clips, as float32 `(rows, n)`: what a normaliser is fitted on."""
+        """Return all rows of some clips, as float32 `(rows, n)`: what a normaliser is fitted on."""
         if self.offsets is None or self.lengths is None:
             return self.values[torch.as_tensor(clips, device=self.values.device)].float()
         parts = [self.values[int(self.offsets[i]) : int(self.offsets[i] + self.lengths[i])] for i in clips.tolist()]
@@ -53,7 +53,7 @@ class PackedFeatures:
 
 
 def fit_length(waveform: np.ndarray, samples: int, pad: str) -> np.ndarray:
-    """A clip at least `samples` long: as it is, tiled, or with silence on both sides."""
+    """Return a clip at least `samples` long: as it is, tiled, or with silence on both sides."""
     missing = samples - len(waveform)
     if missing <= 0:
         return waveform
@@ -151,7 +151,7 @@ class FeatureCache:
         device: torch.device,
         watch: Watch = QUIET,
     ) -> Normaliser:
-        """Statistics of the training clips' features, fitted once for each (features, split)."""
+        """Return statistics of the training clips' features, fitted once for each (features, split)."""
         packed = self.packed(experiment, corpus, features, device, watch)
         key = (
             corpus.digest,
@@ -206,7 +206,7 @@ class Batches:
         check_sampling(experiment.sampling, self._order, len(split.train), experiment.seed)
 
     def train(self, epoch: int) -> Iterator[Batch]:
-        """One epoch's batches; the order and the crops depend on (seed, epoch) only."""
+        """Return one epoch's batches; the order and the crops depend on (seed, epoch) only."""
         seed, size = self.experiment.seed, self.experiment.training.batch_size
         order = self.split.train[self._order(seed, epoch)]
         crops = numpy_rng(seed, "crop", epoch).random(len(order))
@@ -224,7 +224,7 @@ class Batches:
             yield Batch(clips, x, self.targets[torch.as_tensor(clips, device=self.device)])
 
     def evaluate(self, clips: np.ndarray, size: int | None = None) -> Iterator[Batch]:
-        """The middle window of each clip, in the order given, never augmented.
+        """Return the middle window of each clip, in the order given, never augmented.
 
         Raises:
             Abandoned: when the grace of whoever was asked to leave is over.
@@ -238,7 +238,9 @@ class Batches:
             yield Batch(part, x, self.targets[torch.as_tensor(part, device=self.device)])
 
     def features(self, clips: np.ndarray, where: np.ndarray) -> torch.Tensor:
-        """Windows of packed features at `where` (0 the first, 1 the last): (batch, 1, n_bins, frames), or (batch, n_features)."""
+        """Return windows of packed features at `where` (0 the first, 1 the last): (batch, 1, n_bins, frames), or
+        (batch, n_features).
+        """
         packed = self.packed
         if packed.offsets is None or packed.lengths is None:
             return packed.values[torch.as_tensor(clips, device=self.device)]
@@ -250,7 +252,7 @@ class Batches:
         return window.transpose(1, 2).unsqueeze(1).float()
 
     def waveforms(self, clips: np.ndarray, where: np.ndarray) -> torch.Tensor:
-        """Windows of samples at `where`, (batch, clip_samples) float32 in [-1, 1]."""
+        """Return windows of samples at `where`, (batch, clip_samples) float32 in [-1, 1]."""
         data = self.experiment.data
         out = np.empty((len(clips), data.clip_samples), dtype=np.float32)
         for row, (clip, part) in enumerate(zip(clips.tolist(), where.tolist(), strict=True)):

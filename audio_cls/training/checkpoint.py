@@ -46,13 +46,13 @@ class DamagedCheckpoint(UserError):
 
 @dataclass
 class Checkpoint:
-    """What a run needs to go on: `tensors` by dotted name, `state` as JSON values."""
+    """What a run needs to continue: `tensors` by dotted name, `state` as JSON values."""
 
     tensors: dict[str, torch.Tensor]
     state: dict[str, Any]
 
     def part(self, prefix: str) -> dict[str, torch.Tensor]:
-        """The tensors below `prefix.`, without it."""
+        """Return the tensors below `prefix.`, without it."""
         return {k[len(prefix) + 1 :]: v for k, v in self.tensors.items() if k.startswith(prefix + ".")}
 
 
@@ -103,7 +103,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], state: str) -> str:
-    """SHA-256 over the state's text and each tensor's name, type, shape and bytes, in order of the names."""
+    """Return SHA-256 over the state's text and each tensor's name, type, shape and bytes, in order of the names."""
     digest = hashlib.sha256(state.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -112,7 +112,7 @@ def _checksum(tensors: Mapping[str, torch.Tensor], state: str) -> str:
 
 
 def read_state(file: BinaryIO, name: str) -> dict[str, Any]:
-    """The state of a checkpoint, from the head of its open file, without its tensors.
+    """Return the state of a checkpoint, from the head of its open file, without its tensors.
 
     Raises:
         UserError: as `read`.
@@ -136,7 +136,7 @@ def read_state(file: BinaryIO, name: str) -> dict[str, Any]:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The optimiser's state as tensors `"<parameter>.<name>"` and the plain values that are no tensors."""
+    """Return the optimiser's state as tensors `"<parameter>.<name>"` and the plain values that are no tensors."""
     tensors: dict[str, torch.Tensor] = {}
     plain: dict[str, Any] = {}
     for index, values in optimizer.state_dict()["state"].items():
@@ -173,7 +173,7 @@ class CheckpointStore:
 
     `previous` are folders of earlier attempts at the same run, nearest first: read, never written, so that a stalled worker
     which comes back cannot write over its successor's files. `renamed` maps the digest of the experiment that a checkpoint was
-    written under to that of the one it knowingly goes on as (a larger budget).
+    written under to that of the one it knowingly continues as (a larger budget).
     """
 
     def __init__(self, folder: Path, previous: tuple[Path, ...] = (), renamed: Mapping[str, str] | None = None) -> None:
@@ -193,7 +193,7 @@ class CheckpointStore:
                     old.unlink(missing_ok=True)
 
     def load(self) -> tuple[Checkpoint, Path] | None:
-        """The furthest checkpoint among this folder and the previous ones, with the folder it came from.
+        """Return the furthest checkpoint among this folder and the previous ones, with the folder it came from.
 
         One that is damaged, or whose best weights are, is passed over with a warning, and the reason joins `refused`.
         """
@@ -235,7 +235,7 @@ class CheckpointStore:
             self.load_best(best, folder)
 
     def load_best(self, epoch: int, folder: Path | None = None) -> Checkpoint:
-        """The best weights as of `epoch`, from this folder or an earlier attempt's."""
+        """Return the best weights as of `epoch`, from this folder or an earlier attempt's."""
         for place in (folder or self.folder, self.folder, *self.previous):
             path = self._best(epoch, place)
             if path.exists():
@@ -252,11 +252,11 @@ class CheckpointStore:
             atomic_write(mine, theirs.read_bytes())
 
     def best_path(self, epoch: int) -> Path:
-        """Where the best weights of this run lie."""
+        """Return where the best weights of this run lie."""
         return self._best(epoch)
 
     def size(self) -> int:
-        """Bytes on disk."""
+        """Return bytes on disk."""
         return sum(os.path.getsize(p) for p in self.folder.glob("*.safetensors"))
 
     def _best(self, epoch: int, folder: Path | None = None) -> Path:

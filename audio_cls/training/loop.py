@@ -1,7 +1,7 @@
 """fit(): the one training loop.
 
 Each epoch: train, evaluate on validation data, make the checkpoint durable, then tell the observer. Whatever kills the process
-between two of these, the run taken up again repeats what was not durable and nothing else, with the same random draws.
+between two of these, the resumed run repeats only what was not durable, with the same random draws.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from audio_cls.training.predictions import autocast, corpus_predictions, evaluat
 
 __all__ = ["FINISHED_AT", "Diverged", "Fit", "Observer", "augment", "fit"]
 
-# Seconds since 1970, kept with each epoch: whoever goes on from its checkpoint records it as measured at the same moment, so that
+# Seconds since 1970, kept with each epoch: whoever continues from its checkpoint records it as measured at the same moment, so that
 # an epoch recorded by two processes (one of them thought dead) is the same record, which MLflow keeps once.
 FINISHED_AT = "time/finished_at"
 
@@ -38,18 +38,18 @@ class Diverged(Exception):
 
 
 class Observer(Protocol):
-    """Told of each epoch when its checkpoint is durable; told again of earlier ones when a run is taken up."""
+    """Called after each epoch once its checkpoint is durable, and again for earlier epochs when a run is resumed."""
 
     def epoch(self, epoch: int, row: dict[str, float]) -> None:
         """`epoch` counts from 0; `row` holds train/..., val/..., time/..., among them `FINISHED_AT`."""
 
     def should_stop(self) -> str | None:
-        """Asked after each epoch: a reason to stop, or None to go on."""
+        """Asked after each epoch: a reason to stop, or None to continue."""
 
 
 @dataclass
 class Fit:
-    """What came of a run so far.
+    """The result of a run so far.
 
     history: one row an epoch.
     stopped: the observer's reason to stop, if it gave one.
@@ -76,11 +76,11 @@ def fit(
     accumulate: int = 1,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Fit:
-    """Train `chain` to the experiment's budget, going on from the store's checkpoint where there is one.
+    """Train `chain` to the experiment's budget, continuing from the store's checkpoint if there is one.
 
     On return the chain holds the weights of the best epoch. `epochs` ends training there, on the experiment's own schedule;
     `accumulate` splits each batch in so many parts whose gradients are added (for a device too small for the whole batch):
-    the same gradient, but for batch normalisation, whose statistics are those of a part (ghost batch normalisation, Hoffer
+    the same gradient, except for batch normalisation, whose statistics are those of a part (ghost batch normalisation, Hoffer
     et al. 2017) and whose running averages move once a part.
     `on_step(step, epoch)` is called before each optimiser step; it may raise `Abandoned`, which ends the training before this
     epoch: its reason is `stopped`.
@@ -103,7 +103,7 @@ def fit(
     ema = _Average(chain.classifier, training.ema_decay) if training.ema_decay else None
     _resume(experiment, chain, optimizer, ema, store, result)
     budget = min(training.epochs, epochs or training.epochs)
-    if observe and result.history:  # whoever trained so far may have died before it told
+    if observe and result.history:  # the process that trained them may have died before it reported
         for epoch, row in enumerate(result.history):
             observe.epoch(epoch, row)
         result.stopped = observe.should_stop()
@@ -146,7 +146,7 @@ def fit(
 
 
 def _complete_predictions(chain: Chain, batches: Batches, store: CheckpointStore, result: Fit) -> None:
-    """Predict what an earlier process predicted and did not keep: a run that was taken up after its best or its last epoch."""
+    """Predict again what an earlier process did not keep: of a run that was resumed after its best or its last epoch."""
     if result.stopped or result.best_epoch < 0:
         result.predictions = result.last_predictions = None
         return
@@ -224,7 +224,7 @@ def _train_epoch(
 def augment(
     chain: Chain, x: torch.Tensor, y: torch.Tensor, random: torch.Generator, from_waveforms: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch on its way to the model: waveform operations, features, normalised, feature operations, mixing.
+    """Return a batch on its way to the model: waveform operations, features, normalised, feature operations, mixing.
 
     Normalised before feature operations, so that a mask of zeros is a mask of the training mean.
     """
@@ -258,7 +258,7 @@ def _resume(
 
 
 def _take_up(experiment: Experiment, chain: Chain, store: CheckpointStore, result: Fit) -> Checkpoint | None:
-    """Put the weights and the history of the store's checkpoint in place; the checkpoint, None where there is none."""
+    """Put the weights and the history of the store's checkpoint in place; the checkpoint, None if there is none."""
     found = store.load()
     if found is None:
         return None

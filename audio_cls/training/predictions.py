@@ -71,13 +71,13 @@ def corpus_predictions(corpus: Corpus, rows: NDArray[np.int64], scores: NDArray[
 
 
 def autocast(precision: Any, device: torch.device) -> torch.autocast:
-    """The context in which a model computes in the experiment's precision."""
+    """Return the context in which a model computes in the experiment's precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=choose_precision(precision, device) == "bf16")
 
 
 @torch.inference_mode()
 def predict(chain: Chain, batches: Batches, clips: np.ndarray) -> torch.Tensor:
-    """Logits of some clips, (n, n_classes) float32 on the CPU, without augmentation."""
+    """Return logits of some clips, (n, n_classes) float32 on the CPU, without augmentation."""
     chain.classifier.eval()
     precision = batches.experiment.training.precision
     out = []
@@ -117,8 +117,9 @@ def evaluate_clips(
 
 
 def scores_csv(clips: Sequence[str], values: NDArray[Any], classes: Sequence[str]) -> str:
-    """One row for each clip: its id, then a probability for each class, with all its digits: figures computed from them again
-    are the same."""
+    """Return one row for each clip: its id, then a probability for each class, with all its digits: figures computed
+    from them again are the same.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["clip", *classes])

@@ -74,7 +74,9 @@ def _routes(collector: Collector) -> list[Any]:
 
 
 def _mlflow_page() -> str:
-    """MLflow's page, whose relative addresses lead to the root from here as well, with defaults for what it asks a browser."""
+    """Return MLflow's page, whose relative addresses lead to the root from here as well, with defaults for what it
+    asks a browser.
+    """
     from mlflow.server import app
 
     page = (Path(str(app.static_folder)) / "index.html").read_text(encoding="utf-8")

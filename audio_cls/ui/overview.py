@@ -68,7 +68,7 @@ class SuiteRow:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A single run, a cross-validation or a confirmation. `began`: seconds since 1970."""
+    """A single run, a cross-validation or a confirmation. `started`: seconds since 1970."""
 
     name: str
     kind: str
@@ -135,7 +135,7 @@ class Collector:
 
         @contextlib.contextmanager
         def part(what: str) -> Iterator[None]:
-            """What cannot be read is said, and hides nothing else."""
+            """What cannot be read is reported, and hides nothing else."""
             try:
                 yield
             except Exception as error:
@@ -253,7 +253,7 @@ class Collector:
         )
 
     def _links(self, run: RunInfo | None, views: list[str]) -> Links:
-        """The run's views by the last part of their names, its page in MLflow, its report where there is one."""
+        """Return the run's views by the last part of their names, its page in MLflow, its report if there is one."""
         if run is None:
             return []
         saved = self._views.get(run.experiment_id, {})
@@ -277,7 +277,7 @@ class Collector:
 
 
 def best_of(run: RunInfo, metric: str) -> float | None:
-    """A run's best figure by a metric (`val/macro_f1`): its own, or the mean over the runs below it."""
+    """Return a run's best figure by a metric (`val/macro_f1`): its own, or the mean over the runs below it."""
     name = metric.removeprefix("val/")
     found: Callable[[str], Any] = run.metrics.get
     return found(f"best/{name}") if f"best/{name}" in run.metrics else found(f"mean/best/{name}")

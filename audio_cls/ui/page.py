@@ -190,7 +190,7 @@ def _links(links: Links) -> str:
 
 
 def _local(address: str) -> str:
-    """MLflow's addresses on this server, without the detour over this page."""
+    """Return MLflow's addresses on this server, without the detour over this page."""
     return MLFLOW_PATH + address.removeprefix("/") if address.startswith("/#/") else address
 
 

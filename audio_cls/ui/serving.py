@@ -1,4 +1,4 @@
-"""Starting the server of a workspace's UI: its command, a free port, a browser where there is one."""
+"""Starting the server of a workspace's UI: its command, a free port, a browser if there is one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 def ui_command(
     workspace: Workspace, port: int = 5000, host: str = "127.0.0.1", database: str | None = None, app: str | None = None
 ) -> list[str]:
-    """The command that serves MLflow's UI on the workspace, with the start page where `app` is ours."""
+    """Return the command that serves MLflow's UI on the workspace, with the start page where `app` is ours."""
     return [
         *python_command("mlflow", "server"),
         "--uvicorn-opts",

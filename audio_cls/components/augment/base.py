@@ -38,7 +38,7 @@ class Augmentation(Component, family=True):
 
     @abstractmethod
     def build(self, sample_rate: int, hop_length: int) -> Any:
-        """An `Augmenter`, or a `Mixer` where `domain` is "mix".
+        """Return an `Augmenter`, or a `Mixer` where `domain` is "mix".
 
         The generator that it is called with lives on the CPU: what is drawn for each clip is then the same on every device.
 
@@ -70,16 +70,18 @@ Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 def uniform(low: float, high: float, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Float32 draws from [low, high), on the CPU."""
+    """Return float32 draws from [low, high), on the CPU."""
     return torch.rand(size, generator=generator) * (high - low) + low
 
 
 def chosen(p: float, batch: int, generator: torch.Generator) -> Tensor:
-    """Which clips of a batch are changed, (batch,) bool on the CPU; always draws `batch` numbers."""
+    """Return which clips of a batch are changed, (batch,) bool on the CPU; always draws `batch` numbers."""
     return torch.rand(batch, generator=generator) < p
 
 
 def device_generator(device: torch.device, generator: torch.Generator) -> torch.Generator:
-    """A generator on `device`, seeded by one draw from `generator`: for noise in bulk, too large to be sent there."""
+    """Return a generator on `device`, seeded by one draw from `generator`: for noise in bulk, too large to be sent
+    there.
+    """
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     return torch.Generator(device=device).manual_seed(seed)

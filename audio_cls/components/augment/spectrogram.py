@@ -78,7 +78,7 @@ class SpecAugment(Augmentation, kind="specaugment"):
 
 
 def _kept(length: int, batch: int, n_masks: int, widest: int, generator: torch.Generator) -> Tensor:
-    """What the masks of one axis leave, (batch, length) bool on the CPU."""
+    """Return what the masks of one axis leave, (batch, length) bool on the CPU."""
     widest = min(widest, length // 2)
     draws = torch.rand(2, batch, n_masks, 1, generator=generator)
     width = (draws[0] * (widest + 1)).long().clamp_(max=widest)

@@ -77,7 +77,7 @@ class Noise(Augmentation, kind="noise"):
     snr_db: Range = (10.0, 30.0)
     """Lowest and highest signal-to-noise ratio in dB."""
     amplitude: Range | None = None
-    """Lowest and highest standard deviation of the noise, in place of snr_db."""
+    """Lowest and highest standard deviation of the noise, instead of snr_db."""
     p: float = Field(default=0.5, ge=0, le=1)
     """Probability that a clip is changed."""
 

@@ -25,7 +25,7 @@ class Model(Component, family=True):
 
     @abstractmethod
     def build(self, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
-        """A module whose forward takes (batch, *input_shape) and gives logits (batch, n_classes).
+        """Return a module whose forward takes (batch, *input_shape) and gives logits (batch, n_classes).
 
         Initial weights are drawn from PyTorch's global generator; the caller seeds it.
 
@@ -36,12 +36,12 @@ class Model(Component, family=True):
 
 
 def parameter_count(module: nn.Module) -> int:
-    """The number of trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def refuse_shape(model: Model, input_shape: tuple[int, ...], needs: str) -> ConfigError:
-    """The error for a shape that a model cannot take: `needs` says which it could."""
+    """Return the error for a shape that a model cannot take: `needs` says which it could."""
     return ConfigError(
         f"model.kind={model.kind} cannot take inputs of shape {tuple(input_shape)} (without batch): it needs {needs}"
     )

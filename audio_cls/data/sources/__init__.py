@@ -45,7 +45,7 @@ def read(path: Path | str, layout: str | None = None, **options: Any) -> Manifes
 
 
 def detect(path: Path) -> str:
-    """The layout of a path.
+    """Return the layout of a path.
 
     Raises:
         UserError: none fits; says what was looked for. Or it is a published layout that has no reader.

@@ -116,7 +116,7 @@ def read(
 
 
 def read_rows(path: Path, required: Sequence[str] = (), raw: Sequence[str] = ()) -> tuple[list[str], list[Row]]:
-    """The columns and rows of a CSV file (UTF-8; comma, semicolon or tab), cells stripped, blank lines left out.
+    """Return the columns and rows of a CSV file (UTF-8; comma, semicolon or tab), cells stripped, blank lines left out.
 
     Columns named in `raw` (in lower case) hold names of files, which may be any bytes: what is not UTF-8 there is kept as
     surrogates.

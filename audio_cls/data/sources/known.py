@@ -98,7 +98,7 @@ def refuse_names(path: Path) -> None:
 
 
 def note_of(path: Path) -> str:
-    """What a reader of folders of classes passes over in a published layout that is one otherwise."""
+    """Return what a reader of folders of classes passes over in a published layout that is one otherwise."""
     lists = [name for name in ("validation_list.txt", "testing_list.txt") if (path / name).is_file()]
     if not lists:
         return ""
@@ -110,7 +110,7 @@ def note_of(path: Path) -> str:
 
 def _mark(path: Path, known: Known) -> str | None:
     for pattern in known.marks:
-        if pattern.startswith("../"):  # the folder of the audio was given, its table lies beside it
+        if pattern.startswith("../"):  # the folder of the audio was given, its table is beside it
             if _is_no_class(path.name.lower()) and (path / pattern).exists():
                 return pattern
         elif "*" in pattern:
