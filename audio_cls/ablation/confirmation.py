@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from audio_cls.ablation.declaration import Cell
-from audio_cls.cli.study_commands import PARENT, open_by_name
 from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import count
 from audio_cls.core.notices import progress, say, table
@@ -34,7 +33,8 @@ from audio_cls.runs.grid import GridItem, RunState, item_folder, read_state, run
 from audio_cls.runs.own_parts import recorded
 from audio_cls.runs.preparation import mlflow_experiment, open_corpus
 from audio_cls.study.launches import LAUNCH
-from audio_cls.study.search import SOURCES, dataset_info
+from audio_cls.study.opening import PARENT, open_by_name
+from audio_cls.study.search import dataset_info
 from audio_cls.tracking import Tracker
 
 __all__ = ["Candidate", "Confirmed", "candidates", "confirm", "confirm_command"]
@@ -86,7 +86,7 @@ def candidates(status: StudyStatus, top: int) -> list[Candidate]:
 
 
 def _experiment(status: StudyStatus, row: Row) -> Experiment:
-    stored = row.attrs.get("experiment")
+    stored = row.record.experiment
     if not stored:
         raise UserError(
             f"study {status.name!r}: trial {row.number} was not run by audio_cls: no experiment is stored with it"
@@ -208,7 +208,7 @@ def confirm_command(
 
 def _sources(workspace: Workspace, opened: Any, status: StudyStatus) -> tuple[list[str], list[Path]]:
     """The digests of the files that declare a study's own parts, and its file, for studies that recorded no digests."""
-    digests = {digest: None for row in status.rows for digest in row.attrs.get(SOURCES, ())}
+    digests = {digest: None for row in status.rows for digest in row.record.sources}
     launch = opened.user_attrs.get(LAUNCH)
     return list(digests), [workspace.root / launch["file"]] if launch else []
 

@@ -30,14 +30,14 @@ def tune_arms(suite: Suite, file: Path, *, device: str, grace: float = GRACE_SEC
         UserError: where a search finds nothing, or what it finds breaks the contract.
         SystemExit: 130 when interrupted; the same command goes on.
     """
-    from audio_cls.cli.study_commands import PARENT
     from audio_cls.core.device import choose_device, tune_process
     from audio_cls.metrics.classification import check_metric
     from audio_cls.queue.status import study_status
     from audio_cls.queue.storage import open_storage, open_study
-    from audio_cls.queue.worker import run_worker
+    from audio_cls.queue.worker import Shift, run_worker
     from audio_cls.runs.preparation import Runtime
     from audio_cls.study.declaration import TPE, NoPruning, Settled, Study
+    from audio_cls.study.opening import PARENT
     from audio_cls.study.search import open_parent, study_identity, trial_objective
 
     ablation, tune = suite.ablation, suite.ablation.tune
@@ -69,7 +69,7 @@ def tune_arms(suite: Suite, file: Path, *, device: str, grace: float = GRACE_SEC
         objective = trial_objective(runtime, study, parent.id, file)
         with StopRequest(grace=grace) as stop, progress(study.name) as show:
             runtime.watch = Watch(stop, show.phase)
-            run_worker(study, suite.workspace.root, tune.trials, objective, identity=identity, stop=stop)
+            run_worker(study, suite.workspace.root, tune.trials, objective, identity=identity, shift=Shift(stop=stop))
         status = study_status(opened, tune.trials)
         if status.finished < tune.trials:
             parent.finish("INTERRUPTED", f"{status.finished} of {tune.trials} trials")
@@ -80,7 +80,7 @@ def tune_arms(suite: Suite, file: Path, *, device: str, grace: float = GRACE_SEC
             raise UserError(
                 f"{study.name}: none of {tune.trials} trials is complete: audio-cls study status {study.name}"
             )
-        found: dict[str, Any] = dict(status.best.attrs.get("overrides", {}))
+        found: dict[str, Any] = dict(status.best.record.overrides)
         parent.finish("COMPLETE")
         suite.state.tuned[arm] = found
         write_suite(suite.workspace, suite.state)

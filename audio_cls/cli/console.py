@@ -223,7 +223,7 @@ class ConsoleDisplay(Display):
         return progress(what)
 
     def follow_queue(self) -> AbstractContextManager[QueueProgress]:
-        from audio_cls.queue.progress import Progress as Searching
+        from audio_cls.cli.queue_progress import Progress as Searching
 
         return Searching()
 

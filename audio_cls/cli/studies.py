@@ -156,26 +156,6 @@ def study_remove(ctx: click.Context, name: str, yes: bool, with_runs: bool, stor
         say(line)
 
 
-@study.command("worker", hidden=True)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--trials", type=int, required=True)
-@click.option("--supervisor", type=int, default=None)
-@click.option("--since", type=float, default=None)
-@click.option("--name", default=None)
-@click.option("--only", type=int, multiple=True)
-@STORAGE
-@SET
-@DEVICE
-@GRACE
-@WITH
-@click.pass_context
-def study_worker(ctx: click.Context, file: Path, **options: Any) -> None:
-    """One worker of a study; started by `study run`."""
-    from audio_cls.cli.study_commands import worker_command
-
-    worker_command(workspace_of(ctx), file, **options)
-
-
 @study.command("status")
 @click.argument("name_or_file", required=False)
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Rows of the leaderboard.")

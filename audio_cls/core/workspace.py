@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from audio_cls.core.errors import UserError
+from audio_cls.core.locks import LockBusy, file_lock
 from audio_cls.core.masking import mask_address
 from audio_cls.core.snapshots import is_writable
 
@@ -25,7 +24,6 @@ __all__ = ["TRACKING_VARIABLE", "WORKSPACE_VARIABLE", "Workspace", "atomic_write
 
 WORKSPACE_VARIABLE = "AUDIO_CLS_WORKSPACE"
 TRACKING_VARIABLE = "AUDIO_CLS_TRACKING"
-_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -132,35 +130,20 @@ class Workspace:
         if not re.fullmatch(r"[\w.-]+", name):
             raise ValueError(f"a lock's name is made of letters, digits, '_', '-' and '.', got {name!r}")
         path = self.root / ".locks" / f"{name}.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            raise UserError(f"the workspace {self.root} cannot be written to: {error}") from None
-        try:
-            deadline = time.monotonic() + timeout
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    if error.errno not in (errno.EAGAIN, errno.EACCES):
-                        raise
-                if time.monotonic() >= deadline:
-                    holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
-                    raise UserError(
-                        f"waited {timeout:g} s for the lock {name!r} of the workspace {self.root}: it is held by process "
-                        f"{holder}. Wait for it to end, or end it if it hangs."
-                    )
-                time.sleep(_POLL_SECONDS)
-            with contextlib.suppress(OSError):  # only for the message above: a full disk must not cost the lock
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, str(os.getpid()).encode(), 0)
+        with contextlib.ExitStack() as held:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(file_lock(path, timeout))
+            except LockBusy as busy:
+                raise UserError(
+                    f"waited {timeout:g} s for the lock {name!r} of the workspace {self.root}: it is held by {busy.holder}. "
+                    "Wait for it to end, or end it if it hangs."
+                ) from None
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise
+                raise UserError(f"the workspace {self.root} cannot be written to: {error}") from None
             yield
-        finally:
-            os.close(fd)
 
 
 def atomic_write(path: Path | str, data: bytes | str) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from audio_cls.core.locks import file_lock
 from audio_cls.data.index import write_index
 
 __all__ = ["Entry", "PartialStore", "lock", "publish"]
@@ -32,17 +33,7 @@ Entry = dict[str, Any]  # key and either "bad" or the facts: offset, length, crc
 def lock(directory: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Let one process at a time prepare into a directory. The lock goes with its process, however that ends."""
     directory.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock; do not prepare twice at once there
-        yield
-        return
-    with open(directory / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with file_lock(directory / ".lock", waiting=waiting):
         yield
 
 

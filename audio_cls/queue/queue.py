@@ -4,9 +4,7 @@ A *configuration* is an index k of the study. Its sampler draws from (seed, k), 
 numbers. A trial is one attempt at a configuration; an interrupted attempt is FAIL in Optuna, and its successor a WAITING
 copy with parameters, curve and attributes. Everything here that decides happens under the study's lock.
 
-Attributes of a trial: `config` (k), `ready` (all parameters are suggested), `worker`, `outcome` and `reason` (how it ended),
-`root_trial`, `resumed_from`, `attempt`, `resume_reason`, `deaths` (in a row, without a new epoch), `no_prune`, `revived`,
-`changes` (dotted keys in which this attempt's experiment differs from what its parameters give: a larger budget).
+What each attempt carries is a `record.TrialRecord`.
 """
 
 from __future__ import annotations
@@ -26,34 +24,31 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from audio_cls.core.errors import UserError
 from audio_cls.queue.lease import is_dead
+from audio_cls.queue.record import (
+    ABANDONED,
+    FAILED,
+    INTERRUPTED,
+    OF_ONE_ATTEMPT,
+    attributes,
+    config_of,
+    is_begun,
+    is_finished,
+    record_of,
+    root_of,
+)
 from audio_cls.queue.storage import StudyStorage
-from audio_cls.study.samplers import root_of
 
-__all__ = ["Queue", "Tally", "is_finished"]
+__all__ = ["Queue", "Tally"]
 
 log = logging.getLogger(__name__)
 
-FAILED, INTERRUPTED, ABANDONED = "failed", "interrupted", "abandoned"
 LIVE = (TrialState.RUNNING, TrialState.WAITING)
-_OF_ONE_ATTEMPT = ("worker", "outcome", "reason", "traceback", "deaths", "inherited_epochs")
 _OF_OPTUNA = ("tpe:", "constraints", "artifacts:", "hb:")  # a stale constraint, once copied, could not be set again
-
-
-def is_finished(trial: FrozenTrial) -> bool:
-    """Whether a trial came to an end of its own: complete, pruned, or failed for a reason that lies in its configuration."""
-    if trial.state == TrialState.FAIL:
-        return trial.user_attrs.get("outcome") == FAILED
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-def _is_begun(trial: FrozenTrial) -> bool:
-    """Whether a trial's parameters are settled: drawn by us, or given by whoever enqueued it."""
-    return bool(trial.user_attrs.get("ready")) or "fixed_params" in trial.system_attrs
 
 
 def _moved(trial: FrozenTrial) -> bool:
     """Whether an attempt finished an epoch that the one before had not."""
-    return len(trial.intermediate_values) > int(trial.user_attrs.get("inherited_epochs", 0))
+    return len(trial.intermediate_values) > record_of(trial).inherited_epochs
 
 
 @dataclass(frozen=True)
@@ -68,13 +63,13 @@ class Tally:
         latest: dict[int, FrozenTrial] = {}
         others = []
         for trial in sorted(trials, key=lambda t: t.number):
-            config = trial.user_attrs.get("config")
+            config = config_of(trial)
             if config is None:
                 others.append(trial)
             elif trial.state != TrialState.FAIL or (
-                trial.user_attrs.get("outcome") != ABANDONED and (_is_begun(trial) or is_finished(trial))
+                record_of(trial).outcome != ABANDONED and (is_begun(trial) or is_finished(trial))
             ):  # a trial that died before its parameters were drawn does not own its index
-                latest[int(config)] = trial
+                latest[config] = trial
         return cls(latest, tuple(others))
 
     @property
@@ -104,6 +99,7 @@ class Queue:
 
     A configuration whose worker died `max_deaths` times in a row without a new epoch has failed (it would otherwise kill
     worker after worker). A RUNNING trial that somebody else asked for, without heartbeat, is given up after `foreign_hours`.
+    Unless configurations are `drawn`, they are those that were enqueued, and are taken in their order.
     """
 
     def __init__(
@@ -114,12 +110,14 @@ class Queue:
         *,
         max_deaths: int = 6,
         foreign_hours: float = 24.0,
+        drawn: bool = True,
     ) -> None:
         self.study = study
         self.storage = storage
         self.worker = worker
         self.max_deaths = max_deaths
         self.foreign_hours = foreign_hours
+        self.drawn = drawn
         self._mine: set[int] = set()
 
     def tally(self) -> Tally:
@@ -134,21 +132,24 @@ class Queue:
         """The next trial to run, now ours, or None when `total` configurations are finished or in other hands.
 
         Interrupted, revived and user-enqueued trials come first; then fresh configurations up to `total`, counting live ones.
-        With `only` (indices of configurations) whatever waits of these is taken, and nothing else, whatever the total.
+        With `only` (indices of configurations) whatever waits of these is taken, and nothing else, whatever the total. So it is
+        with all configurations where none is drawn.
 
         Raises:
             LockBusy: when the study's lock was not had in time.
         """
         with self.storage.lock(self.study.study_name):
             tally = self._tidy()
-            if only is not None:
+            if only is not None or not self.drawn:
                 return self._take(tally, only), self.tally()
             if len(tally.finished) + len(tally.live) > total:
                 tally = self._withdraw(tally, total)
             if not tally.waiting:
                 if len(tally.finished) + len(tally.live) >= total:
                     return None, tally
-                self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"config": tally.next_index}))
+                self.study.add_trial(
+                    create_trial(state=TrialState.WAITING, user_attrs=attributes(config=tally.next_index))
+                )
                 tally = self.tally()
             # Claimed first, popped second: whatever dies between the two, no running trial is without a known worker.
             first = tally.waiting[0]
@@ -192,18 +193,21 @@ class Queue:
             original = next((t for t in trials if t.number == number), None)
             if original is None:
                 raise UserError(f"study {self.study.study_name!r} has no trial {number}: it has 0 to {len(trials) - 1}")
-            again = [t for t in trials if t.user_attrs.get("resumed_from") == number]
+            again = [t for t in trials if record_of(t).resumed_from == number]
             if not original.state.is_finished() or any(t.state != TrialState.FAIL for t in again):
                 return None
-            extra = {"no_prune": True, "revived": True} if no_prune else {}
-            return self._copy(original, reason, {"deaths": 0, **extra, **(attrs or {})})
+            extra = attributes(no_prune=True, revived=True) if no_prune else {}
+            return self._copy(original, reason, {**attributes(deaths=0), **extra, **(attrs or {})})
 
     # -- all below: under the lock ----------------------------------------------------------------------------------
 
-    def _take(self, tally: Tally, only: Collection[int]) -> optuna.Trial | None:
-        """Claim the first waiting trial of some configurations, past any other in the queue."""
+    def _take(self, tally: Tally, only: Collection[int] | None) -> optuna.Trial | None:
+        """Claim the first waiting trial of some configurations, or of all, past any other in the queue."""
         backend = self.study._storage
-        for first in (t for t in tally.waiting if t.user_attrs.get("config") in only):
+        waiting = [t for k, t in sorted(tally.latest.items()) if t.state == TrialState.WAITING]
+        if self.drawn:
+            waiting.sort(key=lambda t: t.number)
+        for first in (t for t in waiting if only is None or config_of(t) in only):
             self._sign(first.user_attrs, tally, partial(backend.set_trial_user_attr, first._trial_id))
             if backend.set_trial_state_values(first._trial_id, TrialState.RUNNING):  # False: somebody's `optuna ask`
                 self._mine.add(first._trial_id)
@@ -231,7 +235,7 @@ class Queue:
 
     def _death_of(self, trial: FrozenTrial, silent: set[int]) -> str | None:
         """Why a RUNNING trial has no living worker; None when it has, or may have."""
-        worker = trial.user_attrs.get("worker")
+        worker = record_of(trial).worker
         age = time.time() - trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if worker is not None:
             dead = worker == self.worker or is_dead(worker)
@@ -255,12 +259,12 @@ class Queue:
             return bool(connection.scalar(query, {"trial": trial._trial_id}))
 
     def _bury(self, trial: FrozenTrial, why: str) -> None:
-        if "config" not in trial.user_attrs:
+        if config_of(trial) is None:
             self._fail(trial._trial_id, outcome=FAILED, reason=f"abandoned: {why}")
-        elif not _is_begun(trial):
+        elif not is_begun(trial):
             self._fail(trial._trial_id, outcome=ABANDONED, reason=why)
         else:
-            deaths = 0 if _moved(trial) else int(trial.user_attrs.get("deaths", 0)) + 1
+            deaths = 0 if _moved(trial) else record_of(trial).deaths + 1
             if deaths >= self.max_deaths:
                 self._fail(
                     trial._trial_id,
@@ -275,7 +279,7 @@ class Queue:
         """Attributes, then the state: a trial that has ended takes no attribute. False when somebody else ended it."""
         backend = self.study._storage
         try:
-            for key, value in attrs.items():
+            for key, value in attributes(**attrs).items():
                 backend.set_trial_user_attr(trial_id, key, value)
             return backend.set_trial_state_values(trial_id, TrialState.FAIL)
         except UpdateFinishedTrialError:
@@ -286,20 +290,22 @@ class Queue:
         tally = self.tally()
         cut_short = [t for t in tally.latest.values() if t.state == TrialState.FAIL and not is_finished(t)]
         for trial in sorted(cut_short, key=lambda t: t.number):
-            self._copy(trial, str(trial.user_attrs.get("reason", "it was failed from outside")))
+            self._copy(trial, record_of(trial).reason or "it was failed from outside")
         return self.tally() if cut_short else tally
 
     def _copy(self, trial: FrozenTrial, reason: str, extra: Mapping[str, Any] | None = None) -> int:
-        attrs = {k: v for k, v in trial.user_attrs.items() if k not in _OF_ONE_ATTEMPT}
-        attrs |= {
-            "resumed_from": trial.number,
-            "root_trial": root_of(trial),
-            "attempt": int(trial.user_attrs.get("attempt", 0)) + 1,
-            "resume_reason": reason,
-            "inherited_epochs": len(trial.intermediate_values),
-            "deaths": 0 if _moved(trial) else int(trial.user_attrs.get("deaths", 0)),
-            **(extra or {}),
-        }
+        trial = self.storage.backend.get_trial(trial._trial_id)  # not as cached: the choices of an arm may have grown
+        before = record_of(trial)
+        attrs = {k: v for k, v in trial.user_attrs.items() if k not in OF_ONE_ATTEMPT}
+        attrs |= attributes(
+            resumed_from=trial.number,
+            root_trial=root_of(trial),
+            attempt=before.attempt + 1,
+            resume_reason=reason,
+            inherited_epochs=len(trial.intermediate_values),
+            deaths=0 if _moved(trial) else before.deaths,
+        )
+        attrs |= extra or {}
         system = {k: v for k, v in trial.system_attrs.items() if not k.startswith(_OF_OPTUNA)}
         drawn: dict[str, Any] = {"params": trial.params, "distributions": trial.distributions}
         if any(not d._contains(d.to_internal_repr(trial.params[k])) for k, d in trial.distributions.items()):
@@ -313,14 +319,12 @@ class Queue:
             **drawn,
         )
         self.study.add_trial(copy)
-        return max(
-            t.number for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get("resumed_from") == trial.number
-        )
+        return max(t.number for t in self.study.get_trials(deepcopy=False) if record_of(t).resumed_from == trial.number)
 
     def _withdraw(self, tally: Tally, total: int) -> Tally:
         """Take back fresh configurations that nobody began, when `total` was lowered."""
         surplus = len(tally.finished) + len(tally.live) - total
-        fresh = [t for t in tally.waiting if "config" in t.user_attrs and not _is_begun(t)]
+        fresh = [t for t in tally.waiting if config_of(t) is not None and not is_begun(t)]
         for trial in fresh[::-1][:surplus]:
             self._fail(trial._trial_id, outcome=ABANDONED, reason="withdrawn: the total was reached")
         return self.tally() if fresh else tally

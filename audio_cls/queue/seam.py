@@ -1,16 +1,16 @@
-"""The seam between a study and what it runs: an objective takes a `TrialContext`, gives an `Outcome`, and knows no Optuna."""
+"""Between a queue and what it runs: an objective takes a `TrialContext`, returns an `Outcome`, and knows no Optuna."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from audio_cls.core.config import Component
+from audio_cls.queue.record import TrialRecord, attributes
+from audio_cls.runs.outcome import Outcome
 
-__all__ = ["Objective", "Outcome", "State", "TrialContext", "TrialOutcome"]
-
-State = Literal["COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
+__all__ = ["Objective", "Outcome", "TrialContext"]
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,15 @@ class TrialContext:
         True
     )  # asked before anything is recorded that a successor may have recorded by now
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended. `value` counts for COMPLETE only; `reason` is `kind: details` (`oom: ...`, `diverged: ...`)."""
-
-    state: State
-    value: float | None = None
-    reason: str = ""
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-
-
-class TrialOutcome(Protocol):
-    """Anything that reads like an `Outcome`."""
-
     @property
-    def state(self) -> State: ...
-    @property
-    def value(self) -> float | None: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def attrs(self) -> Mapping[str, Any]: ...
+    def record(self) -> TrialRecord:
+        """What the trial carries by now."""
+        return TrialRecord.of(self.attrs)
+
+    def note(self, **values: Any) -> None:
+        """Write attributes of the trial's record; durable at once, and handed on to later attempts."""
+        for key, value in attributes(**values).items():
+            self.set_attr(key, value)
 
 
-Objective = Callable[[TrialContext], TrialOutcome]
+Objective = Callable[[TrialContext], Outcome]

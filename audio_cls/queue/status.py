@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from audio_cls.core.formatting import count, duration, printable
-from audio_cls.queue.queue import Tally, is_finished
-from audio_cls.queue.storage import IDENTITY, StudyStorage, damage_told, load_study
-from audio_cls.queue.worker import TOTAL, reason_kind
-from audio_cls.study.samplers import root_of
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-NARROWEST = 12  # columns that a text is cut down to, not further
+from audio_cls.core.formatting import count, duration
+from audio_cls.queue.queue import Tally
+from audio_cls.queue.record import INTERRUPTED, TrialRecord, is_finished, record_of, root_of, row_state
+from audio_cls.queue.storage import IDENTITY, TOTAL, StudyStorage, damage_told, load_study
+from audio_cls.queue.work import kind_of
+from audio_cls.queue.worker import reason_kind
 
 __all__ = [
     "Row",
     "StudyStatus",
     "baseline_of",
     "findings_of",
-    "leaderboard",
+    "number_text",
     "searched_keys",
     "stored_status",
     "study_status",
@@ -47,7 +43,7 @@ class Row:
     value: float | None
     reason: str
     params: dict[str, Any]
-    attrs: dict[str, Any]
+    record: TrialRecord
     epochs: int
     attempts: int
     revived: bool
@@ -78,6 +74,7 @@ class StudyStatus:
     revived_complete: int = 0
     overtook: int = 0  # of these, how many are better than the best that was never pruned
     never_pruned_best: Row | None = None
+    kind: str = "search"
     extended: int = 0  # revived to a larger budget than the others had: not compared
 
     @property
@@ -120,9 +117,13 @@ def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
     failed = Counter(reason_kind(r.reason) or "unknown" for r in mine if r.state == "FAILED")
     complete = [r for r in rows if r.state == "COMPLETE"]
     best = complete[0] if complete else None
-    revived = [r for r in complete if r.revived and not r.attrs.get("changes")]
+    revived = [r for r in complete if r.revived and not r.record.changes]
     kept = next((r for r in complete if not r.revived), None)
-    seconds = [r.seconds for r in mine if r.seconds is not None and r.state in ("COMPLETE", "PRUNED", "FAILED")]
+    seconds = [
+        r.seconds
+        for r in mine
+        if r.seconds is not None and not r.record.adopted_from and r.state in ("COMPLETE", "PRUNED", "FAILED")
+    ]
     pace = statistics.fmean(seconds) if seconds else None
     done = states["COMPLETE"] + states["PRUNED"] + states["FAILED"]
     left = None
@@ -139,15 +140,16 @@ def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
         running=states["RUNNING"],
         waiting=states["WAITING"],
         revived=sum(r.revived for r in mine),
-        interruptions=sum(t.user_attrs.get("outcome") == "interrupted" and t.state == TrialState.FAIL for t in trials),
+        interruptions=sum(record_of(t).outcome == INTERRUPTED and t.state == TrialState.FAIL for t in trials),
         others=len(tally.others),
         revived_complete=len(revived),
         overtook=sum(kept is None or order(r)[:2] < order(kept)[:2] for r in revived),
         never_pruned_best=kept,
-        extended=sum(r.revived and bool(r.attrs.get("changes")) for r in complete),
+        extended=sum(r.revived and bool(r.record.changes) for r in complete),
         attempts=len(trials),
         best=best,
         rows=tuple(rows),
+        kind=kind_of(attrs),
         seconds_per_configuration=pace,
         seconds_left=left,
     )
@@ -156,6 +158,7 @@ def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
 def _row(trial: FrozenTrial, attempts: Sequence[FrozenTrial]) -> Row:
     # Attempts that were cut short lasted until somebody noticed: their durations say nothing.
     lasted = [t.duration.total_seconds() for t in attempts if t.duration is not None and is_finished(t)]
+    record = record_of(trial)
     last = trial.last_step
     value = (
         trial.value if trial.state.is_finished() else (trial.intermediate_values[last] if last is not None else None)
@@ -163,71 +166,17 @@ def _row(trial: FrozenTrial, attempts: Sequence[FrozenTrial]) -> Row:
     return Row(
         number=trial.number,
         root=root_of(trial),
-        config=trial.user_attrs.get("config"),
-        state={"FAIL": "FAILED"}.get(trial.state.name, trial.state.name)
-        if is_finished(trial) or not trial.state.is_finished()
-        else "WAITING",
+        config=record.config,
+        state=row_state(trial),
         value=value,
-        reason=str(trial.user_attrs.get("reason", "")) if trial.state.is_finished() else "",
+        reason=record.reason if trial.state.is_finished() else "",
         params=dict(trial.params),
-        attrs=dict(trial.user_attrs),
+        record=record,
         epochs=len(trial.intermediate_values),
-        attempts=int(trial.user_attrs.get("attempt", 0)) + 1,
-        revived=bool(trial.user_attrs.get("revived")),
+        attempts=record.attempt + 1,
+        revived=record.revived,
         seconds=sum(lasted) if lasted else None,
     )
-
-
-def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
-    """The best complete configurations, then pruned ones, as a table for a terminal of `width` columns; `limit` rows at most.
-
-    The parameters that vary get a column each where the terminal is wide enough, else they share one.
-    """
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    rows = [r for r in status.rows if r.state in ("COMPLETE", "PRUNED")][:limit]
-    names = sorted({name for row in rows for name in row.params})
-    varying = [n for n in names if len({str(row.params.get(n)) for row in rows}) > 1] or names
-    head = ("trial", "state", status.metric, "epochs", "time")
-    cells = [
-        [
-            str(r.number),
-            r.state.lower() + (" (revived)" if r.revived else ""),
-            _number(r.value),
-            str(r.epochs),
-            duration(r.seconds),
-        ]
-        for r in rows
-    ]
-    shown = {n: [_number(r.params[n]) if n in r.params else "" for r in rows] for n in varying}
-    fixed = sum(max(len(h), *(len(c[i]) for c in cells), 0) + 3 for i, h in enumerate(head)) if cells else 0
-    wanted = sum(max(len(_short_name(n, varying)), *(len(v) for v in shown[n])) + 3 for n in varying) if cells else 0
-    table = Table(
-        title=f"{status.name}: {status.metric} ({status.direction})",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for name in head:
-        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
-    in_columns = fixed + wanted <= width
-    together = [
-        ", ".join(f"{_short_name(n, varying)} {shown[n][i]}" for n in varying if shown[n][i]) for i in range(len(rows))
-    ]
-    if in_columns:
-        for name in varying:
-            table.add_column(escape(printable(_short_name(name, varying))), no_wrap=True)
-    else:  # wraps between words, never within one
-        longest = max((len(word) for text in together for word in text.split()), default=1)
-        table.add_column("parameters", min_width=min(longest, max(NARROWEST, width - fixed - 2)), overflow="ellipsis")
-    for i, row in enumerate(rows):
-        tail = [shown[n][i] for n in varying] if in_columns else [together[i]]
-        texts = [escape(printable(text)) for text in (*cells[i], *tail)]
-        table.add_row(*texts, style="dim" if row.state == "PRUNED" else None)
-    return table
 
 
 def summary(status: StudyStatus) -> list[str]:
@@ -247,9 +196,9 @@ def summary(status: StudyStatus) -> list[str]:
         lines.append(f"started by others, not counted: {count(status.others, 'trial')}")
     if status.best:
         baseline = baseline_of(status)
-        beside = "" if baseline is None else f" (a model that learned nothing: {_number(baseline)})"
-        lines.append(f"best: trial {status.best.number}, {status.metric} {_number(status.best.value)}{beside}")
-        lines += [f"  {key} = {_number(value)}" for key, value in status.best.params.items()]
+        beside = "" if baseline is None else f" (a model that learned nothing: {number_text(baseline)})"
+        lines.append(f"best: trial {status.best.number}, {status.metric} {number_text(status.best.value)}{beside}")
+        lines += [f"  {key} = {number_text(value)}" for key, value in status.best.params.items()]
         lines += [f"  {line}" for line in findings_of(status)]
     if status.seconds_left:
         lines.append(
@@ -261,18 +210,18 @@ def summary(status: StudyStatus) -> list[str]:
 def baseline_of(status: StudyStatus) -> float | None:
     """The study's metric of a model that learned nothing, on the clips of the best trial; None where it was not recorded (trials
     of earlier versions, and the loss, which depends on how it was trained)."""
-    recorded: Mapping[str, float] = status.best.attrs.get("baseline", {}) if status.best else {}
+    recorded = status.best.record.baseline if status.best else {}
     return recorded.get(status.metric.rpartition("/")[2])
 
 
 def findings_of(status: StudyStatus) -> list[str]:
     """What is wrong with the best trial's predictions, in sentences; empty where nothing is, or it was not recorded."""
-    return [str(line) for line in status.best.attrs.get("findings", [])] if status.best else []
+    return [str(line) for line in status.best.record.findings] if status.best else []
 
 
 def searched_keys(status: StudyStatus) -> list[str]:
     """Return the experiment's keys that the trials of a study override, in the order in which they appear."""
-    return list(dict.fromkeys(key for row in status.rows for key in row.attrs.get("overrides", {})))
+    return list(dict.fromkeys(key for row in status.rows for key in row.record.overrides))
 
 
 def _pruning_lost(status: StudyStatus) -> str:
@@ -280,23 +229,18 @@ def _pruning_lost(status: StudyStatus) -> str:
     line = f"{count(status.revived, 'pruned configuration')} revived"
     kept = status.never_pruned_best
     if status.revived_complete:
-        against = f"the best that was never pruned ({_number(kept.value)})" if kept else "the others, all pruned"
+        against = f"the best that was never pruned ({number_text(kept.value)})" if kept else "the others, all pruned"
         line += f"; of {status.revived_complete} trained to the end, {status.overtook} overtook {against}"
     if status.overtook and kept and kept.value is not None:
-        values = [r.value for r in status.rows if r.state == "COMPLETE" and r.revived and not r.attrs.get("changes")]
+        values = [r.value for r in status.rows if r.state == "COMPLETE" and r.revived and not r.record.changes]
         line += f": pruning would have lost {abs(next(v for v in values if v is not None) - kept.value):.4g}"
     if status.extended:
         line += f"; {status.extended} trained to a larger budget, not compared"
     return line
 
 
-def _number(value: Any) -> str:
+def number_text(value: Any) -> str:
+    """Format a number, or anything else, for people."""
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _short_name(name: str, among: Sequence[str]) -> str:
-    """The last part of a dotted name where it is enough to tell it apart."""
-    last = name.rsplit(".", 1)[-1]
-    return last if sum(n.rsplit(".", 1)[-1] == last for n in among) == 1 else name

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,21 @@ import psutil
 from optuna.exceptions import StorageInternalError
 
 from audio_cls.core.errors import UserError
-from audio_cls.core.interpreter import safe_environment
+from audio_cls.core.interpreter import python_command, safe_environment
+from audio_cls.core.notices import QueueProgress, follow_queue
 from audio_cls.core.phases import PHASE_FILE, read_phases
-from audio_cls.core.stopping import GRACE_SECONDS, StopRequest
+from audio_cls.core.stopping import StopRequest
+from audio_cls.core.workspace import Workspace
 from audio_cls.queue.lease import worker_identity
-from audio_cls.queue.progress import Progress
+from audio_cls.queue.options import USUAL, QueueOptions
+from audio_cls.queue.places import log_folder
+from audio_cls.queue.process import ORDER, Order, WorkTarget
 from audio_cls.queue.queue import Queue
 from audio_cls.queue.status import StudyStatus, study_status
-from audio_cls.queue.storage import Heartbeat, LockBusy, open_storage, open_study
-from audio_cls.queue.worker import DATABASE, TOTAL
-from audio_cls.study.declaration import Study, load_study_file
+from audio_cls.queue.storage import TOTAL, LockBusy, open_storage, open_study
+from audio_cls.queue.work import Work
 
-__all__ = ["gpu_slots", "log_folder", "run_study"]
+__all__ = ["gpu_slots", "run_workers"]
 
 USER_ERROR = 2  # the exit code of a worker whose user must mend something
 LEAVE_SECONDS = 15.0  # to leave in, once an epoch was given up
@@ -52,96 +56,68 @@ class _Worker:
         return self.process is not None and self.process.poll() is None
 
 
-def run_study(
-    study: Study | Path,
-    workspace: Path,
-    trials: int,
-    workers: int,
-    worker_command: Sequence[str],
-    on_progress: Callable[[StudyStatus], None] | None = None,
+def run_workers(
+    work: Work,
+    workspace: Workspace,
+    total: int,
+    target: WorkTarget,
+    options: QueueOptions = USUAL,
     *,
-    storage: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
-    heartbeat: Heartbeat | None = None,
-    gpus: Sequence[str] | None = None,
-    threads: int | None = None,
-    grace_seconds: float = GRACE_SECONDS,
-    poll_seconds: float = 1.0,
-    environment: Mapping[str, str] | None = None,
     only: Collection[int] | None = None,
+    on_progress: Callable[[StudyStatus], None] | None = None,
 ) -> StudyStatus:
-    """Run a study with `workers` processes until `trials` configurations are finished, or until Ctrl-C.
+    """Work with `options.workers` processes until `total` configurations are finished, or until Ctrl-C.
 
-    `worker_command` starts one worker; in its words `{index}`, `{supervisor}` (this process's id) and `{since}` (seconds since
-    the epoch) are filled in. Each worker has a session of its own, a share of the cores in OMP_NUM_THREADS (`threads` unless
-    None), a GPU in turn, and a log under `log_folder`. A worker that dies is replaced, and its trial goes on. On Ctrl-C, SIGTERM
-    or a closed terminal the workers finish their epoch, checkpoint and leave; one whose epoch takes longer than `grace_seconds`
-    leaves it at the next step (its command must say so to it), and `LEAVE_SECONDS` later it is killed. A second Ctrl-C ends them
-    at once. Neither costs more than the unfinished epochs. `environment` is added to the workers' own: the place for an
-    address with a password, which a command line would show to every user of the machine.
+    Each worker has a session of its own, a share of the cores in OMP_NUM_THREADS, a GPU in turn, and a log under `log_folder`; it
+    gets its work from `target`. A worker that dies is replaced, and its trial goes on. On Ctrl-C, SIGTERM or a closed terminal the
+    workers finish their epoch, checkpoint and leave; one whose epoch takes longer than the grace leaves it at the next step, and
+    `LEAVE_SECONDS` later it is killed. A second Ctrl-C ends them at once. Neither costs more than the unfinished epochs.
 
-    `on_progress` takes the place of the display. With `only`, the workers are told (by `worker_command`) to run these
-    configurations alone; `trials` is then what will be finished in the end, and the study's total stays.
+    `on_progress` takes the place of the display. With `only`, these configurations alone are run; `total` is then what will be
+    finished in the end, and the study's total stays.
 
     Raises:
         UserError: when the study cannot be opened, a worker meets a mistake of the user's, or workers keep dying.
     """
-    if workers < 1 or trials < 1:
-        raise UserError(f"--trials {trials} --workers {workers}: both must be 1 or more")
-    declaration = study if isinstance(study, Study) else load_study_file(study)[0]
-    opened = open_storage(storage or workspace / DATABASE, heartbeat=heartbeat)
-    optuna_study = open_study(declaration, opened, extra=identity)
-    if only is None and optuna_study.user_attrs.get(TOTAL) != trials:
-        optuna_study.set_user_attr(TOTAL, trials)
-    queue = Queue(optuna_study, opened, worker_identity())
-    slots = gpu_slots() if gpus is None else list(gpus)
-    logs = log_folder(workspace, declaration.name)
+    if options.workers < 1 or total < 1:
+        raise UserError(f"{total} configurations, --workers {options.workers}: both must be 1 or more")
+    storage = open_storage(options.storage or workspace.optuna_db, heartbeat=options.heartbeat)
+    study = open_study(work, storage, extra=identity)
+    if only is None and study.user_attrs.get(TOTAL) != total:
+        study.set_user_attr(TOTAL, total)
+    queue = Queue(study, storage, worker_identity(), drawn=work.drawn)
+    logs = log_folder(workspace.root, work.name)
     logs.mkdir(parents=True, exist_ok=True)
-    command = [
-        word.replace("{supervisor}", str(os.getpid())).replace("{since}", repr(time.time())) for word in worker_command
-    ]
-    share = threads or max(1, len(os.sched_getaffinity(0)) // workers if hasattr(os, "sched_getaffinity") else 1)
-    team = [_Worker(i, logs / f"worker-{i}.log") for i in range(workers)]
+    team = [_Worker(i, logs / f"worker-{i}.log") for i in range(options.workers)]
+    order = Order(target, total, options, os.getpid(), time.time(), None if only is None else tuple(only))
 
     def start(worker: _Worker, finished: int) -> None:
-        env = safe_environment()
-        env["OMP_NUM_THREADS"] = str(share)
-        env |= environment or {}
-        env[PHASE_FILE] = str(_phase_file(worker))
-        if slots:
-            env["CUDA_VISIBLE_DEVICES"] = slots[worker.index % len(slots)]
-        words = [word.replace("{index}", str(worker.index)) for word in command]
         worker.finished_before, worker.code = finished, None
-        with open(worker.log, "ab") as log:
-            log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(words)}\n".encode())
-            log.flush()
-            worker.log_from = log.tell()
-            worker.process = subprocess.Popen(
-                words, env=env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+        _start(worker, work.name, order, workspace)
 
-    status = study_status(optuna_study, trials)
+    status = study_status(study, total)
     with StopRequest() as stop, _display(on_progress) as display:
         try:
-            enough = len(only) if only is not None else workers if status.waiting else trials - status.finished
+            enough = len(only) if only is not None else options.workers if status.waiting else total - status.finished
             for worker in team[: max(1, enough)]:
                 start(worker, status.finished)
             while any(w.runs or w.start_at for w in team):
-                if stop.wait(poll_seconds):
-                    _dismiss(team, stop, grace_seconds + LEAVE_SECONDS, display.say)
+                if stop.wait(options.poll_seconds):
+                    _dismiss(team, stop, options.grace_seconds + LEAVE_SECONDS, display.say)
                     break
                 for worker in team:
-                    _end_if_stalled(worker, opened.heartbeat.grace, display.say)
+                    _end_if_stalled(worker, storage.heartbeat.grace, display.say)
                 try:
-                    status = study_status(optuna_study, trials)
+                    status = study_status(study, total)
                 except StorageInternalError:
-                    display.say(f"{opened.shown} does not answer; the workers wait for it")
+                    display.say(f"{storage.shown} does not answer; the workers wait for it")
                     continue
                 display.update(status, read_phases([_phase_file(w) for w in team if w.runs]))
                 for worker in team:
                     _look_after(worker, status, start, display.say)
         except BaseException:
-            _end(team, min(grace_seconds, 10.0))
+            _end(team, min(options.grace_seconds, 10.0))
             raise
         finally:
             with contextlib.suppress(
@@ -150,19 +126,39 @@ def run_study(
                 queue.tidy()
             for worker in team:
                 _phase_file(worker).unlink(missing_ok=True)
-        status = study_status(optuna_study, trials)
+        status = study_status(study, total)
         display.update(status)
     return status
+
+
+def _start(worker: _Worker, name: str, order: Order, workspace: Workspace) -> None:
+    """Start a worker's process; its log tells where it begins."""
+    options = order.options
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    slots = gpu_slots() if options.gpus is None else list(options.gpus)
+    environment = {
+        **safe_environment(),
+        "OMP_NUM_THREADS": str(options.threads or max(1, cores // options.workers)),
+        **workspace.environment(),
+        ORDER: order.to_json(),  # not on the command line, which every user may read: an address may hold a password
+        PHASE_FILE: str(_phase_file(worker)),
+    }
+    if slots:
+        environment["CUDA_VISIBLE_DEVICES"] = slots[worker.index % len(slots)]
+    command = python_command("audio_cls.queue.process", name, str(worker.index))
+    with open(worker.log, "ab") as log:
+        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}\n".encode())
+        log.flush()
+        worker.log_from = log.tell()
+        worker.process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
 
 
 def _phase_file(worker: _Worker) -> Path:
     """Where a worker writes what it is doing."""
     return worker.log.with_suffix(".phase")
-
-
-def log_folder(workspace: Path, study: str) -> Path:
-    """Where the workers of a study write their logs."""
-    return workspace / "logs" / study
 
 
 def gpu_slots() -> list[str]:
@@ -255,17 +251,12 @@ def _last_words(worker: _Worker) -> str:
     return "\n".join(tail)[-4000:].removeprefix("error:").removeprefix("Error:").strip()
 
 
-@contextlib.contextmanager
-def _display(on_progress: Callable[[StudyStatus], None] | None) -> Any:
-    if on_progress is None:
-        with Progress() as progress:
-            yield progress
-    else:
-        yield _Told(on_progress)
+def _display(on_progress: Callable[[StudyStatus], None] | None) -> AbstractContextManager[QueueProgress]:
+    return follow_queue() if on_progress is None else contextlib.nullcontext(_CallbackDisplay(on_progress))
 
 
-class _Told:
-    """A caller's function in the place of the display."""
+class _CallbackDisplay:
+    """Passes each status to a caller's function."""
 
     def __init__(self, update: Callable[[StudyStatus], None]) -> None:
         self._update = update

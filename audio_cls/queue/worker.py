@@ -1,13 +1,13 @@
-"""A worker: takes trials from a study's queue, runs the objective, tells how they ended; leaves when the total is reached."""
+"""A worker: takes trials from a queue, runs the objective, records how they ended; leaves when the total is reached."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,21 +21,20 @@ from optuna.trial import FrozenTrial, TrialState
 from audio_cls.core.config import Component, ConfigError
 from audio_cls.core.disk import DiskFull, is_disk_full
 from audio_cls.core.errors import UserError
-from audio_cls.core.stopping import GRACE_SECONDS, StopRequest
+from audio_cls.core.stopping import StopRequest
 from audio_cls.queue.lease import Lease, worker_identity
-from audio_cls.queue.queue import FAILED, Queue, Tally
-from audio_cls.queue.seam import Objective, Outcome, TrialContext, TrialOutcome
-from audio_cls.queue.storage import Heartbeat, LockBusy, StudyStorage, open_storage, open_study, patiently
-from audio_cls.study.declaration import Study, load_study_file
-from audio_cls.study.pruners import RevivablePruner
-from audio_cls.study.samplers import root_of
+from audio_cls.queue.options import USUAL, QueueOptions
+from audio_cls.queue.queue import LIVE, Queue, Tally
+from audio_cls.queue.record import FAILED, REFUSED, TrialRecord, attributes, config_of, plain, record_of, root_of
+from audio_cls.queue.seam import Objective, Outcome, TrialContext
+from audio_cls.queue.storage import TOTAL, LockBusy, StudyStorage, open_storage, open_study, patiently
+from audio_cls.queue.work import Work
 
-__all__ = ["Outcome", "RepeatedFailure", "TrialContext", "WorkerReport", "reason_kind", "run_worker"]
+__all__ = ["RepeatedFailure", "Shift", "WorkerReport", "reason_kind", "run_worker"]
 
 log = logging.getLogger(__name__)
 
 DATABASE = "optuna.db"  # in the workspace
-TOTAL = "total"  # the study attribute that holds the total last asked for
 LOST = "lease lost"
 TRACEBACK_CHARACTERS = 6000
 
@@ -59,73 +58,80 @@ def reason_kind(reason: str) -> str:
     return ": ".join(parts[:2]) if parts[0] == "error" and len(parts) > 1 else parts[0]
 
 
+@dataclass(frozen=True)
+class Shift:
+    """What bounds one worker's stay.
+
+    Attributes:
+        only: the configurations (indices) that it runs, and leaves when they are finished; the study's total stays what it was.
+        since: seconds since the epoch; failures before do not count towards `same_failures`. Now unless given.
+        supervisor: the worker leaves when this process ends.
+        stop: a request to leave that the caller has entered already; `supervisor` and the grace are then its own.
+    """
+
+    only: Collection[int] | None = None
+    since: float | None = None
+    supervisor: int | None = None
+    stop: StopRequest | None = None
+
+
+UNBOUNDED = Shift()
+
+
 def run_worker(
-    study: Study | Path,
+    work: Work,
     workspace: Path,
     total: int,
     objective: Objective,
+    options: QueueOptions = USUAL,
     *,
-    storage: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
-    supervisor: int | None = None,
-    since: float | None = None,
-    same_failures: int = 5,
-    heartbeat: Heartbeat | None = None,
-    poll_seconds: float = 1.0,
-    max_deaths: int = 6,
-    foreign_hours: float = 24.0,
-    grace_seconds: float = GRACE_SECONDS,
-    only: Collection[int] | None = None,
-    stop: StopRequest | None = None,
+    shift: Shift = UNBOUNDED,
 ) -> WorkerReport:
-    """Run trials until `total` configurations of the study are finished, or until asked to leave; then the epoch under way
-    is finished, or given up after `grace_seconds`.
+    """Run trials until `total` configurations of the work are finished, or until asked to leave; then the epoch under way
+    is finished, or given up after the grace.
 
-    `stop` is a request that the caller has entered already; `supervisor` and `grace_seconds` are then its own.
-
-    `storage` is `optuna.db` in the workspace unless given. `identity` joins the study's identity. With `supervisor` (a
-    process id) the worker leaves when that process ends. Failures before `since` (seconds since the epoch; now unless given)
-    do not count towards `same_failures`.
-
-    With `only`, the worker runs what waits of these configurations (indices) and leaves when they are finished; the study's
-    total stays what it was.
+    Work whose configurations are not drawn ends when none of them waits or runs; `total` is then without effect. `identity` joins
+    the work's identity.
 
     Raises:
         UserError: when the study cannot be opened, its space fails or gives keys that do not hold.
         DiskFull: when there was no room for a checkpoint, or in the database; the trial goes on when the study does.
-        RepeatedFailure: when the first `same_failures` trials since `since` all failed in the same way.
+        RepeatedFailure: when the first trials of a search since `shift.since` all failed in the same way.
     """
-    declaration = study if isinstance(study, Study) else load_study_file(study)[0]
-    since = time.time() if since is None else since
-    asked = contextlib.nullcontext(stop) if stop is not None else StopRequest(supervisor, grace_seconds)
+    since = time.time() if shift.since is None else shift.since
+    asked = contextlib.nullcontext(shift.stop) if shift.stop else StopRequest(shift.supervisor, options.grace_seconds)
     with asked as stop, _full_disk_told(workspace):
-        opened = open_storage(storage or workspace / DATABASE, heartbeat=heartbeat)
-        optuna_study = open_study(declaration, opened, extra=identity)
-        if only is None and optuna_study.user_attrs.get(TOTAL) != total:
-            optuna_study.set_user_attr(TOTAL, total)
-        queue = Queue(optuna_study, opened, worker_identity(), max_deaths=max_deaths, foreign_hours=foreign_hours)
-        worker = _Worker(declaration, optuna_study, opened, queue, objective, stop)
-        ended: dict[str, int] = {}
-        told = ""
+        storage = open_storage(options.storage or workspace / DATABASE, heartbeat=options.heartbeat)
+        study = open_study(work, storage, extra=identity)
+        if shift.only is None and work.drawn and study.user_attrs.get(TOTAL) != total:
+            study.set_user_attr(TOTAL, total)
+        queue = Queue(
+            study, storage, worker_identity(),
+            max_deaths=options.max_deaths, foreign_hours=options.foreign_hours, drawn=work.drawn,
+        )  # fmt: skip
+        worker = _Worker(work, study, storage, queue, objective, stop)
+        ended: Counter[str] = Counter()
+        reported = ""
         while (reason := stop.reason()) is None:
-            trial, tally = worker.claim(total, only)
+            trial, tally = worker.claim(total, shift.only)
             if tally is None:
                 continue
             if trial is None:
-                if _reached(tally, total, only):
-                    return WorkerReport("total reached", ended=ended)
+                if _reached(work, tally, total, shift.only):
+                    return WorkerReport("total reached", ended=dict(ended))
                 elsewhere = ", ".join(str(t.number) for t in tally.live)
-                if elsewhere != told:
+                if elsewhere != reported:
                     log.info("nothing left to begin: trials that others run: %s", elsewhere)
-                    told = elsewhere
-                stop.wait(poll_seconds)
+                    reported = elsewhere
+                stop.wait(options.poll_seconds)
                 continue
-            how = worker.run(trial)
-            ended[how] = ended.get(how, 0) + 1
+            ended[worker.run(trial)] += 1
             if worker.disk_full:
                 raise DiskFull(worker.disk_full)
-            _refuse_repetition(queue.tally(), since, same_failures)
-        return WorkerReport("interrupted", reason, ended)
+            if work.drawn:
+                _refuse_repetition(queue.tally(), since, options.same_failures)
+        return WorkerReport("interrupted", reason, dict(ended))
 
 
 @contextlib.contextmanager
@@ -142,35 +148,39 @@ def _full_disk_told(workspace: Path) -> Iterator[None]:
         ) from None
 
 
-def _reached(tally: Tally, total: int, only: Collection[int] | None) -> bool:
-    if only is None:
+def _reached(work: Work, tally: Tally, total: int, only: Collection[int] | None) -> bool:
+    if work.drawn and only is None:
         return len(tally.finished) >= total
-    return not any(t.user_attrs.get("config") in only for t in tally.live)
+    return not any(only is None or config_of(t) in only for t in tally.latest.values() if t.state in LIVE)
 
 
 def _refuse_repetition(tally: Tally, since: float, limit: int) -> None:
     recent = [t for t in tally.finished if t.datetime_complete and t.datetime_complete.timestamp() >= since]
-    kinds = {reason_kind(str(t.user_attrs.get("reason", ""))) if t.state == TrialState.FAIL else "" for t in recent}
+    kinds = {reason_kind(record_of(t).reason) if t.state == TrialState.FAIL else "" for t in recent}
     if len(recent) >= limit and len(kinds) == 1 and "" not in kinds:
-        last = max(recent, key=lambda t: t.number)
-        where = str(last.user_attrs.get("traceback", "")).strip()
+        last = record_of(max(recent, key=lambda t: t.number))
+        where = last.traceback.strip()
         raise RepeatedFailure(
-            f"the first {len(recent)} trials all failed in the same way: {last.user_attrs.get('reason')}. "
+            f"the first {len(recent)} trials all failed in the same way: {last.reason}. "
             "The study was stopped; mend the cause and run the same command again." + (f"\n{where}" if where else "")
         )
+
+
+class _Refused(Exception):
+    """A configuration cannot be run; the others can."""
 
 
 class _Worker:
     def __init__(
         self,
-        declaration: Study,
+        work: Work,
         study: optuna.Study,
         storage: StudyStorage,
         queue: Queue,
         objective: Objective,
         stop: StopRequest,
     ) -> None:
-        self.declaration = declaration
+        self.work = work
         self.study = study
         self.storage = storage
         self.queue = queue
@@ -190,8 +200,11 @@ class _Worker:
         """One attempt, from its parameters to its end; how it ended."""
         try:
             with Lease(self.study, self.storage, trial._trial_id) as lease:
-                overrides, experiment = self._draw(trial)
-                outcome = self._attempt(trial, lease, overrides, experiment)
+                try:
+                    overrides, experiment = self._draw(trial)
+                    outcome = self._attempt(trial, lease, overrides, experiment)
+                except _Refused as refused:
+                    outcome = Outcome("FAILED", None, str(refused), attrs=attributes(outcome=REFUSED))
                 return self._tell(trial, lease, outcome)
         finally:
             self.queue.release(trial)
@@ -199,36 +212,44 @@ class _Worker:
     def _draw(self, trial: optuna.Trial) -> tuple[dict[str, Any], Component]:
         """Parameters and experiment; a mistake in the study's file costs no configuration."""
         try:
-            overrides = {**self.declaration.overrides(trial), **trial.user_attrs.get("changes", {})}
-            experiment = self.declaration.experiment(overrides)
-            trial.set_user_attr("ready", True)
-            return overrides, experiment
+            drawn = self.work.draw(trial)
+            for key, value in attributes(ready=True).items():
+                trial.set_user_attr(key, value)
+            return drawn
         except UserError as error:
-            self._give_back(trial, f"space: {error}")
+            self._give_back(trial, "space", error)
             raise
 
-    def _give_back(self, trial: optuna.Trial, reason: str) -> None:
-        """Leave an attempt to a later run: a new one as if it had never been, a resumed one as interrupted."""
-        resumed = "resumed_from" in trial.user_attrs
+    def _give_back(self, trial: optuna.Trial, what: str, error: UserError) -> None:
+        """Leave an attempt to a later run: a new one as if it had never been, a resumed one as interrupted.
+
+        Raises:
+            _Refused: where configurations are given, not drawn: the mistake is in this one alone.
+        """
+        if not self.work.drawn:
+            raise _Refused(f"refused: {error}") from error
+        reason = f"{what}: {error}"
+        resumed = TrialRecord.of(trial.user_attrs).resumed_from is not None
         self._until_free(lambda: (self.queue.interrupt if resumed else self.queue.abandon)(trial, _short(reason)))
 
-    def _attempt(
-        self, trial: optuna.Trial, lease: Lease, overrides: dict[str, Any], experiment: Component
-    ) -> TrialOutcome:
+    def _attempt(self, trial: optuna.Trial, lease: Lease, overrides: dict[str, Any], experiment: Component) -> Outcome:
         attempt = _Attempt(self.study, trial, lease, self.stop)
         attrs = trial.user_attrs
+        record = TrialRecord.of(attrs)
+        assert record.config is not None
+        root = trial.number if record.root_trial is None else record.root_trial
         context = TrialContext(
-            study=self.declaration.name,
+            study=self.work.name,
             number=trial.number,
-            root=int(attrs.get("root_trial", trial.number)),
-            config_index=int(attrs["config"]),
+            root=root,
+            config_index=record.config,
             params=trial.params,
             overrides=overrides,
             experiment=experiment,
-            attempt=int(attrs.get("attempt", 0)),
-            resumed_from=attrs.get("resumed_from"),
-            lineage=_lineage(trial, self.study.get_trials(deepcopy=False)),
-            revived=bool(attrs.get("no_prune")),
+            attempt=record.attempt,
+            resumed_from=record.resumed_from,
+            lineage=_lineage(root, trial.number, self.study.get_trials(deepcopy=False)),
+            revived=record.no_prune,
             report=attempt.report,
             should_stop=attempt.should_stop,
             attrs=attrs,
@@ -249,18 +270,18 @@ class _Worker:
             if is_disk_full(error):
                 return Outcome("INTERRUPTED", None, f"disk full: {error}")
             if isinstance(error, UserError) and not isinstance(error, ConfigError):
-                self._give_back(trial, f"error: {error}")  # nothing that another configuration would escape
+                self._give_back(trial, "error", error)  # nothing that another configuration would escape
                 raise
             log.exception("trial %d failed", trial.number)
             lines = traceback.format_exc()[-TRACEBACK_CHARACTERS:]
-            return Outcome("FAILED", None, f"error: {type(error).__name__}: {error}", {"traceback": lines})
+            return Outcome("FAILED", None, f"error: {type(error).__name__}: {error}", attrs=attributes(traceback=lines))
         if outcome.state == "COMPLETE" and (outcome.value is None or not math.isfinite(outcome.value)):
-            return Outcome("FAILED", None, f"diverged: {self.declaration.metric} is {outcome.value}", outcome.attrs)
+            return Outcome("FAILED", None, f"diverged: {self.work.metric} is {outcome.value}", attrs=outcome.attrs)
         if outcome.state == "PRUNED" and not outcome.reason:
-            return Outcome("PRUNED", outcome.value, attempt.pruned or "pruned", outcome.attrs)
+            outcome.reason = attempt.pruned or "pruned"
         return outcome
 
-    def _tell(self, trial: optuna.Trial, lease: Lease, outcome: TrialOutcome) -> str:
+    def _tell(self, trial: optuna.Trial, lease: Lease, outcome: Outcome) -> str:
         if lease.lost or not lease.check():
             log.warning("trial %d was given to another worker while this one was stopped: left to it", trial.number)
             return "LOST"
@@ -273,16 +294,15 @@ class _Worker:
             "PRUNED": (TrialState.PRUNED, None),
             "FAILED": (TrialState.FAIL, None),
         }[outcome.state]
-        attrs = {
-            **outcome.attrs,
-            "outcome": FAILED if state == TrialState.FAIL else outcome.state.lower(),
-            "reason": _short(outcome.reason),
-        }
+        figures = {k: v for k, v in (("metrics", outcome.metrics), ("last", outcome.last)) if v}
+        how = FAILED if state == TrialState.FAIL else outcome.state.lower()
+        ended = attributes(outcome=how, reason=_short(outcome.reason), **figures)
+        attrs = {**ended, **{k: plain(v) for k, v in outcome.attrs.items()}}
 
         def tell() -> str:
             try:
                 for key, content in attrs.items():
-                    trial.set_user_attr(key, _plain(content))
+                    trial.set_user_attr(key, content)
                 self.study.tell(trial, value, state=state)
             except UpdateFinishedTrialError:
                 return "LOST"
@@ -343,7 +363,7 @@ class _Attempt:
 
     def set_attr(self, key: str, value: Any) -> None:
         try:
-            patiently(lambda: self.trial.set_user_attr(key, _plain(value)))
+            patiently(lambda: self.trial.set_user_attr(key, plain(value)))
         except UpdateFinishedTrialError:
             self.lease.give_up()
 
@@ -353,27 +373,16 @@ class _Attempt:
             pruner = self.study.pruner
             if not pruner.prune(self.study, frozen):
                 return None
-            return f"pruned: {pruner.explain(self.study, frozen)}" if isinstance(pruner, RevivablePruner) else "pruned"
+            explain = getattr(pruner, "explain", None)  # only ours say why
+            return f"pruned: {explain(self.study, frozen)}" if explain else "pruned"
 
         return patiently(ask)
 
 
-def _lineage(trial: optuna.Trial, trials: list[FrozenTrial]) -> tuple[int, ...]:
-    """The earlier attempts at a trial's configuration, newest first."""
-    root = int(trial.user_attrs.get("root_trial", trial.number))
-    return tuple(t.number for t in reversed(trials) if root_of(t) == root and t.number < trial.number)
+def _lineage(root: int, number: int, trials: list[FrozenTrial]) -> tuple[int, ...]:
+    """Return the earlier attempts at a trial's configuration, newest first."""
+    return tuple(t.number for t in reversed(trials) if root_of(t) == root and t.number < number)
 
 
 def _short(text: str) -> str:
     return text if len(text) <= 1000 else f"{text[:997]}..."
-
-
-def _plain(value: Any) -> Any:
-    """As JSON, which is what a storage keeps: numbers of NumPy become Python's, what JSON does not know becomes text."""
-    if hasattr(value, "item"):
-        value = value.item()
-    try:
-        json.dumps(value)
-    except TypeError:
-        return str(value)
-    return value

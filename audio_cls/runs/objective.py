@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,7 @@ from audio_cls.experiment import Experiment
 from audio_cls.metrics.baselines import BASELINE, finite_figures
 from audio_cls.runs.failures import FAILURE, describe, write_traceback
 from audio_cls.runs.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
+from audio_cls.runs.outcome import Outcome, State
 from audio_cls.runs.own_parts import record_sources
 from audio_cls.runs.preparation import Prepared, Runtime, mlflow_experiment, prepare_run, run_facts
 from audio_cls.runs.resolve import resolve
@@ -33,25 +34,9 @@ from audio_cls.training.loop import FINISHED_AT, Diverged, Fit, fit
 if TYPE_CHECKING:
     from audio_cls.tracking import Run
 
-__all__ = ["Outcome", "Record", "State", "run_experiment"]
+__all__ = ["Outcome", "Record", "run_experiment"]
 
-State = Literal["COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 SMALLEST_PART = 4  # clips: batches are not split further than this for want of memory
-
-
-@dataclass
-class Outcome:
-    """How a run ended. `value` is the chosen metric at its best epoch; None unless the run is COMPLETE or PRUNED.
-
-    `metrics` are the validation metrics of the best epoch, `last` those of the last one (chosen by nobody).
-    """
-
-    state: State
-    value: float | None = None
-    reason: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
-    attrs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import shutil
 
 from audio_cls.core.workspace import Workspace
-from audio_cls.study.search import trial_folder
+from audio_cls.queue.places import trial_folder
 from audio_cls.study.versions import NewVersion
 
 __all__ = ["bring_checkpoints"]

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ from audio_cls.core.config import Component, ConfigError
 from audio_cls.core.errors import UserError, choices
 from audio_cls.core.loading import declaration
 from audio_cls.core.names import check_name
+from audio_cls.queue.record import TrialRecord
+from audio_cls.queue.work import SEARCH, Direction, Kind
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -39,7 +41,6 @@ __all__ = [
     "load_study_file",
 ]
 
-Direction = Literal["maximize", "minimize"]
 RULES = "data_rules"  # key of an identity: the version of the rules by which what is left to the data is chosen
 
 
@@ -195,6 +196,39 @@ class Study:
             raise UserError(f"{where}: space must be a function of the trial, found {type(self.space).__name__}")
         if not isinstance(self.metric, str) or not self.metric:
             raise UserError(f"{where}: metric must be a name such as 'val/macro_f1', found {self.metric!r}")
+
+    @property
+    def kind(self) -> Kind:
+        return SEARCH
+
+    @property
+    def drawn(self) -> bool:
+        return True
+
+    def make_sampler(self) -> BaseSampler:
+        """Return the Optuna sampler: seeded by configuration, blind to superseded trials."""
+        from audio_cls.study.samplers import build_sampler
+
+        return build_sampler(self.sampler)
+
+    def make_pruner(self) -> BasePruner:
+        """Return the Optuna pruner, which says why it stops a trial and leaves revived trials alone."""
+        from audio_cls.study.pruners import build_pruner
+
+        return build_pruner(self.pruner)
+
+    def draw(self, trial: Any) -> tuple[dict[str, Any], Component]:
+        """Return the overrides and the experiment of a trial; a revived one may have a larger budget than its parameters give.
+
+        Raises:
+            UserError: when the space fails, or gives keys that do not hold.
+        """
+        overrides = {**self.overrides(trial), **TrialRecord.of(trial.user_attrs).changes}
+        return overrides, self.experiment(overrides)
+
+    def changes_since(self, stored: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> list[str]:
+        """Describe how the declaration differs from a stored identity: a line for each difference."""
+        return identity_changes(stored, self, extra)
 
     def overrides(self, trial: Any) -> dict[str, Any]:
         """The space at one trial: the dotted keys that it changes.

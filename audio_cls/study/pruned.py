@@ -16,8 +16,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from audio_cls.core.errors import UserError
-from audio_cls.queue.queue import Queue, Tally, is_finished
-from audio_cls.study.samplers import root_of
+from audio_cls.queue.queue import Queue, Tally
+from audio_cls.queue.record import attributes, config_of, is_finished, record_of, root_of
 
 __all__ = ["Pruned", "choose", "queue_revival"]
 
@@ -39,7 +39,7 @@ class Pruned:
 
     @property
     def revived(self) -> bool:
-        return bool(self.latest.user_attrs.get("revived"))
+        return record_of(self.latest).revived
 
     @property
     def finished(self) -> bool:
@@ -80,7 +80,7 @@ def choose(study: optuna.Study, top: int | None = None, numbers: Sequence[int] =
 
 def queue_revival(queue: Queue, pruned: Pruned, attrs: Mapping[str, Any]) -> int | None:
     """Queue a pruned trial, exempt from pruning; the number of its next attempt, None when another process was faster."""
-    kept = {"pruned_epochs": pruned.epochs, "pruned_reason": str(pruned.latest.user_attrs.get("reason", ""))}
+    kept = attributes(pruned_epochs=pruned.epochs, pruned_reason=record_of(pruned.latest).reason)
     return queue.requeue(pruned.number, "revived", no_prune=True, attrs={**kept, **attrs})
 
 
@@ -92,19 +92,21 @@ def _pruned(study: optuna.Study) -> list[Pruned]:
     attempts: dict[int, list[int]] = {}
     for trial in trials:
         attempts.setdefault(root_of(trial), []).insert(0, trial.number)
-        if trial.state == TrialState.PRUNED and "config" in trial.user_attrs:
+        if trial.state == TrialState.PRUNED and config_of(trial) is not None:
             stopped[root_of(trial)] = trial
     out = []
     for root, trial in stopped.items():
         newest = latest.get(root, trial)
-        if newest.state != TrialState.PRUNED and not newest.user_attrs.get("revived"):
+        if newest.state != TrialState.PRUNED and not record_of(newest).revived:
             continue
         values = [v for v in trial.intermediate_values.values() if math.isfinite(v)]
         worst = -math.inf if maximize else math.inf
         best = (max(values) if maximize else min(values)) if values else worst
+        config = config_of(trial)
+        assert config is not None
         out.append(
             Pruned(
-                trial.number, int(trial.user_attrs["config"]), root, tuple(attempts[root]),
+                trial.number, config, root, tuple(attempts[root]),
                 len(trial.intermediate_values), best, newest,
             )
         )  # fmt: skip
@@ -117,7 +119,7 @@ def _what_it_is(trial: FrozenTrial) -> str:
     if trial.state == TrialState.PRUNED:
         return "it was pruned, but not run by audio_cls: it has no checkpoint"
     if is_finished(trial):
-        return f"it failed ({trial.user_attrs.get('reason', 'unknown reason')})"
+        return f"it failed ({record_of(trial).reason or 'unknown reason'})"
     if trial.state == TrialState.FAIL:
         return "it was interrupted, and goes on with `study run`"
     return f"it is {trial.state.name.lower()}"

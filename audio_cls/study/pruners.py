@@ -11,6 +11,7 @@ from optuna.pruners import BasePruner, PercentilePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from audio_cls.queue.record import record_of
 from audio_cls.study.declaration import PrunerConfig
 from audio_cls.study.samplers import StudyView
 
@@ -29,7 +30,7 @@ class RevivablePruner(BasePruner):
         self.base = base
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        if trial.user_attrs.get("no_prune"):
+        if record_of(trial).no_prune:
             return False
         view: Any = StudyView(study, empty=True)
         return self.base.prune(view, trial)

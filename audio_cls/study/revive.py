@@ -11,8 +11,9 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.notices import say
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
+from audio_cls.queue.places import trial_folder
+from audio_cls.queue.record import attributes, config_of, experiment_text, record_of
 from audio_cls.study.pruned import Pruned, choose, queue_revival
-from audio_cls.study.search import trial_folder
 from audio_cls.training.checkpoint import read_state
 
 __all__ = ["Revival", "larger_budget", "queue_revivals", "revive_command"]
@@ -42,16 +43,18 @@ def revive_command(
     parts: Sequence[Path] = (),
 ) -> None:
     """Queue the pruned trials that are meant and run them, and nothing else, to the end of their budget."""
-    from audio_cls.cli.study_commands import open_parts, run_command
+    from audio_cls.cli.study_commands import run_command
     from audio_cls.queue.lease import worker_identity
     from audio_cls.queue.queue import Queue
     from audio_cls.queue.storage import open_storage
     from audio_cls.study.launches import find_launch
+    from audio_cls.study.opening import open_parts
 
     if top is not None and numbers:
         raise UserError("--top and --trial: give one of them")
     launch = find_launch(workspace, reference, storage, assignments, trust=trust)
-    study, corpus, opened = open_parts(workspace, launch, storage)
+    search = open_parts(workspace, launch, storage)
+    study, corpus, opened = search.study, search.corpus, search.opened
     where = open_storage(storage or workspace.optuna_db)
     queue = Queue(opened, where, worker_identity())
     queue.tidy()
@@ -66,7 +69,7 @@ def revive_command(
         workspace,
         str(launch.file),
         name=study.name,
-        trials=len(tally.finished) + sum(t.user_attrs.get("config") in revival.configs for t in tally.live),
+        trials=len(tally.finished) + sum(config_of(t) in revival.configs for t in tally.live),
         workers=min(workers, len(revival.configs)),
         storage=storage,
         assignments=launch.assignments,
@@ -100,11 +103,11 @@ def queue_revivals(
         what = f"trial {pruned.number} (configuration {pruned.config}, best {pruned.best:.4g} when it was pruned)"
         if pruned.finished:
             value = pruned.latest.value
-            end = f"complete, {value:.4g}" if value is not None else str(pruned.latest.user_attrs.get("reason"))
+            end = f"complete, {value:.4g}" if value is not None else record_of(pruned.latest).reason
             told.append(f"{what}: revived before, as trial {pruned.latest.number}: {end}")
             continue
         if pruned.revived:
-            queued = pruned.latest.user_attrs.get("changes", {}).get("training.epochs")
+            queued = record_of(pruned.latest).changes.get("training.epochs")
             if epochs is not None and epochs != (queued or _experiment(pruned).training.epochs):
                 raise UserError(
                     f"{what}: its revival as trial {pruned.latest.number} to {queued or 'its own'} epochs is under way; "
@@ -135,10 +138,10 @@ class _NoCheckpoint(UserError):
 
 
 def _experiment(pruned: Pruned) -> Experiment:
-    stored = pruned.latest.user_attrs.get("experiment")
+    stored = record_of(pruned.latest).experiment
     if not stored:
         raise UserError("no experiment is stored with it: it was not run by audio_cls")
-    return Experiment.from_json(stored)
+    return Experiment.from_json(experiment_text(stored))
 
 
 def _prepare(
@@ -151,7 +154,7 @@ def _prepare(
     if state is None:
         looked = ", ".join(str(f / "last.safetensors") for f in folders)
         raise _NoCheckpoint(f"no checkpoint is left to go on from; looked for {looked}")
-    known = {experiment.digest(), *pruned.latest.user_attrs.get("begun_as", ())}
+    known = {experiment.digest(), *record_of(pruned.latest).begun_as}
     if state["experiment"] not in known:
         raise UserError(
             f"the checkpoint in {folders[0].parent} belongs to another experiment ({state['experiment'][:12]})"
@@ -164,7 +167,7 @@ def _prepare(
     if epochs is None or epochs == budget:
         return {}, f"from epoch {done} of {budget}"
     larger, note = larger_budget(experiment, epochs, done)
-    attrs = {"changes": {"training.epochs": epochs}, "begun_as": sorted(known), "own_epochs": budget}
+    attrs = attributes(changes={"training.epochs": epochs}, begun_as=sorted(known), own_epochs=budget)
     return attrs, f"from epoch {done} to {larger.training.epochs} instead of {budget}: {note}"
 
 

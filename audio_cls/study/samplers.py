@@ -12,9 +12,10 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from audio_cls.queue.record import config_of, root_of
 from audio_cls.study.declaration import SamplerConfig
 
-__all__ = ["ConfigurationSeeded", "HideSuperseded", "StudyView", "build_sampler", "root_of"]
+__all__ = ["ConfigurationSeeded", "HideSuperseded", "StudyView", "build_sampler"]
 
 STANDING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
@@ -22,11 +23,6 @@ STANDING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 def build_sampler(config: SamplerConfig) -> BaseSampler:
     """The sampler of a study: seeded by configuration, blind to superseded trials."""
     return HideSuperseded(ConfigurationSeeded(config.seed, config.make))
-
-
-def root_of(trial: FrozenTrial) -> int:
-    """The number of a configuration's first attempt."""
-    return int(trial.user_attrs.get("root_trial", trial.number))
 
 
 class ConfigurationSeeded(BaseSampler):
@@ -42,9 +38,9 @@ class ConfigurationSeeded(BaseSampler):
         self._local = threading.local()
 
     def _inner(self, trial: FrozenTrial) -> BaseSampler:
-        config = trial.user_attrs.get("config")
+        config = config_of(trial)
         # A trial without an index (asked for by somebody else) gets a stream that no index has.
-        path = [self._seed, int(config)] if config is not None else [self._seed, 2**32 - 1, trial.number]
+        path = [self._seed, config] if config is not None else [self._seed, 2**32 - 1, trial.number]
         key = (trial.number, *path)
         if getattr(self._local, "key", None) != key:
             self._local.key = key

@@ -9,34 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from audio_cls.core.config import Component, ConfigError
-from audio_cls.core.errors import UserError
-from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import VERSION, check_metric
 from audio_cls.queue.seam import Objective, TrialContext
+from audio_cls.queue.tracked import run_tracked
 from audio_cls.runs import resolve
-from audio_cls.runs.objective import Outcome, Record, State, run_experiment
-from audio_cls.runs.own_parts import sources_of
+from audio_cls.runs.objective import Record
+from audio_cls.runs.outcome import Outcome
 from audio_cls.runs.preparation import Runtime, mlflow_experiment
 from audio_cls.study.declaration import RULES, Settled, Study
 from audio_cls.tracking import DatasetInfo, Run, Tracker
-from audio_cls.training.checkpoint import CheckpointStore
 
 __all__ = [
-    "SOURCES",
     "check_study",
     "dataset_info",
     "open_parent",
-    "settle_runs",
     "settle_study",
     "study_identity",
-    "trial_folder",
     "trial_objective",
 ]
 
 log = logging.getLogger(__name__)
-SOURCES = "sources"  # attribute of a trial: the digests of the files that declare its own parts
 
 
 def check_study(study: Study) -> Experiment:
@@ -88,11 +82,6 @@ def dataset_info(corpus: Corpus) -> DatasetInfo:
     )
 
 
-def trial_folder(workspace: Workspace, study: str, root: int, number: int) -> Path:
-    """Where one attempt at a configuration keeps its checkpoints."""
-    return workspace.checkpoints / "studies" / study / f"{root:05d}" / f"{number:05d}"
-
-
 def open_parent(tracker: Tracker, study: Study, corpus: Corpus, file: Path, run_id: str | None) -> Run:
     """The study's own run in MLflow, the parent of its trials' runs."""
     base = check_study(study)
@@ -124,20 +113,11 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
     """The objective of a study: trains the trial's experiment, going on from the attempts before it."""
 
     def objective(trial: TrialContext) -> Outcome:
-        experiment = trial.experiment
-        assert isinstance(experiment, Experiment)
-        trial.set_attr("experiment", experiment.to_json(None))
-        trial.set_attr("overrides", dict(trial.overrides))
-        if sources := [source.digest for source in sources_of(experiment)]:
-            trial.set_attr(SOURCES, sources)
-        begun = {digest: experiment.digest() for digest in trial.attrs.get("begun_as", ())}
-        folders = [trial_folder(runtime.workspace, trial.study, trial.root, n) for n in (trial.number, *trial.lineage)]
-
         record = Record(
             name=f"{trial.study} {trial.config_index:03d}",
             kind="trial",
             parent=parent,
-            run_id=trial.attrs.get("mlflow_run_id"),
+            run_id=trial.record.mlflow_run_id,
             tags={
                 "study": trial.study,
                 "trial": str(trial.number),
@@ -148,21 +128,9 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
                 **{f"suggested.{k}": str(v) for k, v in trial.params.items()},
             },
             sources=(file,),
-            on_run_id=lambda run_id: trial.set_attr("mlflow_run_id", run_id),
+            on_run_id=lambda run_id: trial.note(mlflow_run_id=run_id),
         )
-        store = CheckpointStore(folders[0], tuple(folders[1:]), begun)
-        outcome = run_experiment(
-            experiment,
-            runtime,
-            record,
-            store,
-            report=trial.report,
-            should_stop=trial.should_stop,
-            leave_now=trial.leave_now,
-            is_mine=trial.is_mine,
-        )
-        _log(trial, outcome, study.metric)
-        return outcome
+        return run_tracked(trial, runtime, record)
 
     return objective
 
@@ -173,45 +141,11 @@ def _revival_tags(trial: TrialContext) -> dict[str, str]:
         return {}
     experiment = trial.experiment
     assert isinstance(experiment, Experiment)
+    record = trial.record
     tags = {
-        "revived.at_epoch": str(trial.attrs.get("pruned_epochs", "")),
-        "revived.pruned_because": str(trial.attrs.get("pruned_reason", "")),
+        "revived.at_epoch": "" if record.pruned_epochs is None else str(record.pruned_epochs),
+        "revived.pruned_because": record.pruned_reason,
     }
-    if "own_epochs" in trial.attrs:
-        tags["revived.epochs"] = f"{experiment.training.epochs} instead of {trial.attrs['own_epochs']}"
+    if record.own_epochs is not None:
+        tags["revived.epochs"] = f"{experiment.training.epochs} instead of {record.own_epochs}"
     return tags
-
-
-def settle_runs(tracker: Tracker, experiment: str, study: Any) -> int:
-    """Where MLflow says of a finished trial that it runs, or ended otherwise, tell it how the trial ended; how many there were.
-
-    A worker that is halted in the middle of a request, for so long that its trial was given to another one and finished, sends
-    the rest of it when it wakes. What it recorded of an epoch is the same record; the state of the run is what is left to mend.
-    """
-    from audio_cls.queue.queue import Tally, is_finished
-
-    states: dict[str, State] = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAIL": "FAILED"}
-    try:
-        known = tracker.runs(experiment, "tags.kind = 'trial'")
-    except UserError as error:
-        log.warning("the runs' states were not checked: %s", error)
-        return 0
-    runs = {r.run_id: r for r in known} | {r.tags.get("local_uid", r.run_id): r for r in known}
-    mended = 0
-    for trial in Tally.of(study.get_trials(deepcopy=False)).latest.values():
-        run = runs.get(str(trial.user_attrs.get("mlflow_run_id")))
-        if run is None or not is_finished(trial) or run.state == states[trial.state.name]:
-            continue
-        log.warning("trial %d ended %s, its run said %s: mended", trial.number, trial.state.name, run.state)
-        again = tracker.reopen(run.run_id)
-        again.tags({"trial": str(trial.number), "attempt": str(trial.user_attrs.get("attempt", 0))})
-        again.finish(states[trial.state.name], str(trial.user_attrs.get("reason", "")))
-        mended += 1
-    return mended
-
-
-def _log(trial: TrialContext, outcome: Outcome, metric: str) -> None:
-    value = f"{metric} {outcome.value:.4f}" if outcome.value is not None else ""
-    log.info(
-        "trial %d (configuration %d): %s %s %s", trial.number, trial.config_index, outcome.state, value, outcome.reason
-    )

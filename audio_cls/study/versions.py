@@ -23,9 +23,9 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from audio_cls.core.config import Component
 from audio_cls.core.errors import UserError
 from audio_cls.queue.queue import Tally
+from audio_cls.queue.record import attributes, record_of, root_of
 from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, study_ids, study_names
 from audio_cls.study.declaration import Study, identity_changes
-from audio_cls.study.samplers import root_of
 from audio_cls.study.writing import tidy_leftovers, with_attrs, write_study
 
 __all__ = ["VERSION", "NewVersion", "begin_version", "newest_version", "resolve_version", "stored_identity", "versions"]
@@ -163,7 +163,7 @@ def _carry(
             made.left["not finished, or failed"] += 1
         elif differ:
             made.left[f"{' and '.join(differ)} changed: values cannot be compared"] += 1
-        elif trial.user_attrs.get("changes"):
+        elif record_of(trial).changes:
             made.left["revived to a larger budget than the study's"] += 1
         elif trial.state == TrialState.PRUNED and not same_pruner:
             made.left["pruned by a rule that is no longer the study's"] += 1
@@ -181,7 +181,7 @@ def _carry(
 
 def _unfit(study: Study, fixed: FixedTrial, trial: FrozenTrial) -> str | None:
     """Why a trial's value says nothing about the new space; None when it does."""
-    stored = trial.user_attrs.get("experiment")
+    stored = record_of(trial).experiment
     if not stored:
         return "no experiment is stored with it"
     with warnings.catch_warnings():
@@ -208,12 +208,13 @@ def _carried(trial: FrozenTrial, fixed: FixedTrial, number: int, before: str) ->
     """The trial as one of the new version. A complete one keeps its run in MLflow; a pruned one, if it is ever revived, gets one
     of its own, so that no two studies write into one run."""
     attrs = {k: trial.user_attrs[k] for k in COUNTED if k in trial.user_attrs}
-    run = trial.user_attrs.get("mlflow_run_id")
-    if run is not None:
-        attrs["mlflow_run_id" if trial.state == TrialState.COMPLETE else "carried_run_id"] = run
-    attrs |= {"config": number, "carried_from": {"study": before, "trial": trial.number}}
-    if trial.user_attrs.get("revived"):
-        attrs |= {"revived": True}
+    record = record_of(trial)
+    if record.mlflow_run_id is not None:
+        complete = trial.state == TrialState.COMPLETE
+        attrs |= attributes(**{"mlflow_run_id" if complete else "carried_run_id": record.mlflow_run_id})
+    attrs |= attributes(config=number, carried_from={"study": before, "trial": trial.number})
+    if record.revived:
+        attrs |= attributes(revived=True)
     plain = with_attrs(trial, number=number)
     plain.user_attrs = attrs
     plain.system_attrs = {}

@@ -9,7 +9,6 @@ aside in `outbox/NAME.damaged`, and the rest is sent. Knows nothing of MLflow.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from audio_cls.core.locks import try_lock
 from audio_cls.core.workspace import atomic_write, fsync_folder
 
 __all__ = ["DAMAGED", "Operation", "Outbox", "is_operation"]
@@ -165,12 +165,11 @@ class Outbox:
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.stat(path).st_ino == os.fstat(fd).st_ino:  # else its last holder has just removed it
+            if try_lock(fd) and os.stat(path).st_ino == os.fstat(fd).st_ino:  # else its last holder has just removed it
                 box = cls(path, fd)
                 fd = -1
                 return box
-        except (BlockingIOError, FileNotFoundError):
+        except FileNotFoundError:
             pass
         finally:
             if fd >= 0:

@@ -194,7 +194,7 @@ class Collector:
         from audio_cls.queue.status import stored_status
 
         status = stored_status(name, self._storage)
-        alive = [r for r in status.rows if r.state == "RUNNING" and not is_dead(str(r.attrs.get("worker", "")))]
+        alive = [r for r in status.rows if r.state == "RUNNING" and not is_dead(str(r.record.worker))]
         done = status.total is not None and status.finished >= status.total
         counts = {"running": len(alive), "complete": status.complete, "pruned": status.pruned, "failed": sum(status.failed.values())}  # fmt: skip
         return StudyRow(

@@ -31,7 +31,8 @@ from audio_cls.queue.worker import RepeatedFailure, run_worker
 from audio_cls.runs.objective import Outcome, Record, run_experiment
 from audio_cls.runs.preparation import Runtime
 from audio_cls.study import TPE, Study
-from audio_cls.study.search import settle_runs, trial_objective
+from audio_cls.queue.tracked import settle_runs
+from audio_cls.study.search import trial_objective
 from audio_cls.tracking import Run, Tracker
 from audio_cls.tracking.outbox import Outbox
 from audio_cls.training.checkpoint import CheckpointStore, read

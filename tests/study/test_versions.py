@@ -13,7 +13,7 @@ from audio_cls.cli.study_commands import open_parts
 from audio_cls.core.errors import UserError
 from audio_cls.core.loading import load_file
 from audio_cls.queue.storage import load_study, open_study, study_names
-from audio_cls.study.search import trial_folder
+from audio_cls.queue.places import trial_folder
 from audio_cls.study.versions import newest_version, versions
 from audio_cls.tracking import Tracker
 from tests.study_tones import Place

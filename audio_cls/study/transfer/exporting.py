@@ -14,8 +14,8 @@ from typing import Any
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
+from audio_cls.queue.places import trial_folder
 from audio_cls.queue.storage import IDENTITY, load_study, open_storage
-from audio_cls.study.search import trial_folder
 from audio_cls.study.transfer.archive import ArchiveWriter
 from audio_cls.study.transfer.portable import study_to_json
 from audio_cls.tracking import Tracker

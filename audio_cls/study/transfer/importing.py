@@ -13,9 +13,10 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.names import check_name
 from audio_cls.core.trust import ensure_trusted, imported_folder, write_imported
 from audio_cls.core.workspace import Workspace
+from audio_cls.queue.places import trial_folder
+from audio_cls.queue.record import record_of
 from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, open_storage, study_names
 from audio_cls.study.launches import LAUNCH
-from audio_cls.study.search import trial_folder
 from audio_cls.study.transfer.archive import read_archive
 from audio_cls.study.transfer.contents import read_contents
 from audio_cls.study.transfer.exporting import PLAIN_NAME, RUN, runs_of
@@ -112,7 +113,7 @@ class _Import:
                 raise
         settle(self.tracker, self.runs)
         for trial in joined.replaced:
-            old, new = trial.user_attrs.get(RUN), self._run_after(joined, trial)
+            old, new = record_of(trial).mlflow_run_id, self._run_after(joined, trial)
             if old and new and old != new:
                 supersede(self.tracker, old, new)
         what = f"merged: {joined.told()}" if exists else f"{len(joined.trials)} trials"
@@ -141,7 +142,7 @@ class _Import:
         made: dict[str, str | None] = {}
         for number in joined.taken:
             trial = joined.trials[number]
-            run = trial.user_attrs.get(RUN)
+            run = record_of(trial).mlflow_run_id
             if run is not None:
                 if run not in made:
                     made[run] = self._make_run(run, parent)
@@ -245,7 +246,5 @@ class _Import:
         self.said += [f"  {file}" for file in files]
 
     def _run_after(self, joined: Joined, trial: Any) -> str | None:
-        after = [
-            t for t in joined.trials if t.user_attrs.get("resumed_from") == trial.number and t.number in joined.taken
-        ]
-        return after[-1].user_attrs.get(RUN) if after else None
+        after = [t for t in joined.trials if record_of(t).resumed_from == trial.number and t.number in joined.taken]
+        return record_of(after[-1]).mlflow_run_id if after else None

@@ -19,8 +19,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from audio_cls.queue.queue import ABANDONED, LIVE, Tally, is_finished
-from audio_cls.study.samplers import root_of
+from audio_cls.queue.queue import LIVE, Tally
+from audio_cls.queue.record import ABANDONED, config_of, is_begun, is_finished, record_of, root_of
 from audio_cls.study.writing import with_attrs
 
 __all__ = ["Joined", "identity_difference", "join"]
@@ -56,10 +56,10 @@ def join(mine: Sequence[FrozenTrial], theirs: Sequence[FrozenTrial]) -> Joined:
     """Our trials with what another copy has beyond them. No trial may be running."""
     ours, other = Tally.of(mine), Tally.of(theirs)
     out = Joined(list(mine))
-    born = {_birth(t): int(t.user_attrs["config"]) for t in mine if "config" in t.user_attrs and t.datetime_start}
+    born = {_birth(t): k for t in mine if (k := config_of(t)) is not None and t.datetime_start}
     used = {*ours.latest, *other.latest}
     for config, latest in sorted(other.latest.items()):
-        attempts = [t for t in theirs if t.user_attrs.get("config") == config and not _abandoned(t)]
+        attempts = [t for t in theirs if config_of(t) == config and not _abandoned(t)]
         if not _begun(latest):
             continue
         here = ours.latest.get(config)
@@ -80,9 +80,9 @@ def join(mine: Sequence[FrozenTrial], theirs: Sequence[FrozenTrial]) -> Joined:
                 out.renumbered += 1
             used.add(index)
             _add(out, attempts, index)
-    known = {_birth(t) for t in mine if "config" not in t.user_attrs}
+    known = {_birth(t) for t in mine if config_of(t) is None}
     for trial in theirs:
-        if "config" not in trial.user_attrs and trial.state.is_finished() and _birth(trial) not in known:
+        if config_of(trial) is None and trial.state.is_finished() and _birth(trial) not in known:
             _append(out, trial)
     return out
 
@@ -114,8 +114,8 @@ def _join_same(out: Joined, here: FrozenTrial, there: FrozenTrial) -> None:
         out.trials[here.number] = _withdrawn(here)
     number = _append(
         out, there,
-        config=here.user_attrs["config"], root_trial=root_of(here), resumed_from=here.number,
-        attempt=int(here.user_attrs.get("attempt", 0)) + 1, resume_reason="merged",
+        config=config_of(here), root_trial=root_of(here), resumed_from=here.number,
+        attempt=record_of(here).attempt + 1, resume_reason="merged",
     )  # fmt: skip
     out.place[root_of(there)] = (root_of(here), number)
 
@@ -127,8 +127,8 @@ def _add(out: Joined, attempts: Sequence[FrozenTrial], index: int) -> None:
     root = len(out.trials)
     for trial in attempts:
         attrs: dict[str, Any] = {"config": index}
-        if "resumed_from" in trial.user_attrs:
-            before = numbers.get(int(trial.user_attrs["resumed_from"]), root)
+        if (earlier := record_of(trial).resumed_from) is not None:
+            before = numbers.get(earlier, root)
             attrs |= {"root_trial": root, "resumed_from": before} if before < len(out.trials) else {}
         numbers[trial.number] = _append(out, trial, **attrs)
     out.place[root_of(attempts[-1])] = (root, numbers[attempts[-1].number])
@@ -149,7 +149,7 @@ def _rank(trial: FrozenTrial) -> tuple[int, int]:
     """How far a configuration has come; a revival under way is more than the pruned trial that it goes on from."""
     if trial.state == TrialState.COMPLETE:
         kind = 3
-    elif trial.state == TrialState.PRUNED or trial.user_attrs.get("revived"):
+    elif trial.state == TrialState.PRUNED or record_of(trial).revived:
         kind = 2
     else:
         kind = 1 if is_finished(trial) else 0
@@ -157,11 +157,11 @@ def _rank(trial: FrozenTrial) -> tuple[int, int]:
 
 
 def _begun(trial: FrozenTrial) -> bool:
-    return bool(trial.params) or bool(trial.user_attrs.get("ready")) or "fixed_params" in trial.system_attrs
+    return bool(trial.params) or is_begun(trial)
 
 
 def _abandoned(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and trial.user_attrs.get("outcome") == ABANDONED
+    return trial.state == TrialState.FAIL and record_of(trial).outcome == ABANDONED
 
 
 def _same_params(a: FrozenTrial, b: FrozenTrial) -> bool:

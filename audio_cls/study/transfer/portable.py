@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from audio_cls.core.errors import UserError
-from audio_cls.queue.queue import ABANDONED, FAILED, INTERRUPTED
+from audio_cls.queue.record import ABANDONED, FAILED, INTERRUPTED, config_of, is_begun
 from audio_cls.study.writing import with_attrs
 
 __all__ = ["study_from_json", "study_to_json"]
@@ -49,11 +49,11 @@ def study_from_json(data: Mapping[str, Any], where: str) -> list[FrozenTrial]:
 def _settled(trial: FrozenTrial) -> FrozenTrial:
     if trial.state != TrialState.RUNNING:
         return trial
-    if "config" not in trial.user_attrs:
+    if config_of(trial) is None:
         return with_attrs(
             trial, state=TrialState.FAIL, outcome=FAILED, reason="abandoned: exported while it ran elsewhere"
         )
-    begun = trial.user_attrs.get("ready") or "fixed_params" in trial.system_attrs
+    begun = is_begun(trial)
     return with_attrs(
         trial, state=TrialState.FAIL, outcome=INTERRUPTED if begun else ABANDONED, reason="exported while it ran"
     )

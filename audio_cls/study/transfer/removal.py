@@ -14,8 +14,8 @@ from audio_cls.core.errors import UserError, choices
 from audio_cls.core.trust import remove_imported
 from audio_cls.core.workspace import Workspace
 from audio_cls.queue.lease import is_dead
+from audio_cls.queue.places import trial_folder
 from audio_cls.queue.storage import StudyStorage, study_ids, study_names
-from audio_cls.study.search import trial_folder
 from audio_cls.study.transfer.exporting import RUN
 from audio_cls.tracking import Tracker
 from audio_cls.tracking.copy import discard

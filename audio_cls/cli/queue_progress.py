@@ -8,6 +8,7 @@ from typing import Any
 
 from audio_cls.core.formatting import duration, printable
 from audio_cls.queue.status import Row, StudyStatus
+from audio_cls.queue.work import SEARCH
 
 __all__ = ["Progress"]
 
@@ -77,6 +78,8 @@ def _line(row: Row, status: StudyStatus) -> str:
     again = f", attempt {row.attempts}" if row.attempts > 1 else ""
     # Each attempt at a configuration is a trial: numbers of trials may be larger than the number of configurations.
     which = f"trial {row.number}" + (f" (configuration {row.config})" if row.config != row.number else "")
+    if status.kind != SEARCH:
+        which = ", ".join(f"{key} {value}" for key, value in row.params.items())
     return f"{which} {row.state.lower()}{value}{best}{taken}{again}{reason}"
 
 
