@@ -307,8 +307,8 @@ def audit(site: Site, asked: int) -> dict[str, list[str]]:
     from audio_cls.experiment import Experiment
     from audio_cls.queue.queue import Tally, is_finished
     from audio_cls.queue.storage import load_study, open_storage
-    from audio_cls.runs.preparation import mlflow_experiment
     from audio_cls.queue.tracked import settle_runs
+    from audio_cls.runs.preparation import mlflow_experiment
     from audio_cls.tracking import Tracker
     from audio_cls.tracking.run import FIGURES
     from audio_cls.training.checkpoint import read

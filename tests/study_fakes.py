@@ -1,6 +1,6 @@
 """A toy experiment, its space and an objective that sleeps, checkpoints and resumes: studies are tested without training.
 
-`main` is a worker process for a supervisor's tests.
+`open_toy` gives a worker process its work.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from audio_cls.core.config import Component
-from audio_cls.core.errors import UserError
 from audio_cls.study import TPE, Median, Outcome, Study, TrialContext
 
 EPOCHS = 6
@@ -119,6 +118,16 @@ class FakeObjective:
         os.replace(temporary, path)
 
 
+def work(declared: Any, folder: Path, total: int, objective: Any, **settings: Any) -> Any:
+    """Run a worker in this process; settings are those of `QueueOptions` and `Shift`, and the identity."""
+    from audio_cls.queue.options import QueueOptions
+    from audio_cls.queue.worker import Shift, run_worker
+
+    shift = Shift(**{k: settings.pop(k) for k in ("only", "since", "supervisor", "stop") if k in settings})
+    identity = settings.pop("identity", None)
+    return run_worker(declared, folder, total, objective, QueueOptions(**settings), identity=identity, shift=shift)
+
+
 def outcomes(study: Any) -> dict[int, tuple[str, Any, dict[str, Any], dict[int, float]]]:
     """Each configuration by its index: state, value, parameters, curve."""
     from audio_cls.queue.queue import Tally
@@ -130,20 +139,17 @@ def outcomes(study: Any) -> dict[int, tuple[str, Any, dict[str, Any], dict[int, 
     }
 
 
-def main(study_file: str, workspace: str, total: str, folder: str, seconds: str, supervisor: str, since: str) -> int:
-    from audio_cls.queue.worker import run_worker
+def open_toy(session: Any, file: str, folder: str, seconds: float) -> Any:
+    """The work of a worker process of a supervisor's tests."""
+    from audio_cls.queue.process import Worked
+    from audio_cls.study import load_study_file
 
-    try:
-        run_worker(
-            Path(study_file),
-            Path(workspace),
-            int(total),
-            FakeObjective(Path(folder), float(seconds)),
-            supervisor=int(supervisor),
-            since=float(since),
-            poll_seconds=0.1,
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return Worked(load_study_file(Path(file))[0], FakeObjective(Path(folder), seconds))
+
+
+def tell_environment(session: Any, file: str, folder: str, seconds: float) -> Any:
+    """Write down what the worker process was given, then go on as `open_toy`."""
+    Path(folder).mkdir(exist_ok=True)
+    told = [os.environ["OMP_NUM_THREADS"], os.environ["CUDA_VISIBLE_DEVICES"], os.getsid(0) == os.getpid()]
+    (Path(folder) / sys.argv[2]).write_text(json.dumps(told))
+    return open_toy(session, file, folder, seconds)

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from audio_cls.cli.study_commands import PARENT, open_parts
 from audio_cls.core.workspace import Workspace
 from audio_cls.queue.lease import worker_identity
 from audio_cls.queue.queue import Queue
 from audio_cls.queue.storage import open_storage
-from audio_cls.queue.worker import WorkerReport, run_worker
+from audio_cls.queue.worker import Shift, WorkerReport, run_worker
 from audio_cls.runs.preparation import Runtime
 from audio_cls.study.launches import Launch, record_launch
+from audio_cls.study.opening import PARENT, open_parts
 from audio_cls.study.search import open_parent, study_identity, trial_objective
 from audio_cls.tracking import Tracker
 
@@ -61,7 +61,7 @@ class Place:
         return open_storage(self.workspace.optuna_db)
 
     def study(self, launch: Launch | None = None) -> Any:
-        return open_parts(self.workspace, launch or self.launch, None)[2]
+        return open_parts(self.workspace, launch or self.launch, None).opened
 
     def enqueue(self, *rates: float) -> None:
         study = self.study()
@@ -75,7 +75,8 @@ class Place:
         """What one worker process does, in this one; `stop_after` interrupts after so many reports."""
         forget_artifact_places()
         launch = launch or self.launch
-        study, corpus, opened = open_parts(self.workspace, launch, None)
+        search = open_parts(self.workspace, launch, None)
+        study, corpus, opened = search.study, search.corpus, search.opened
         record_launch(self.workspace, opened, launch.file, launch.assignments)
         tracker = Tracker(self.workspace)
         parent = open_parent(tracker, study, corpus, launch.file, opened.user_attrs.get(PARENT))
@@ -87,16 +88,16 @@ class Place:
             objective = _Stopping(objective, stop_after)
         identity: Mapping[str, Any] = study_identity(corpus)
         try:
-            return run_worker(study, self.workspace.root, total, objective, identity=identity, only=only)
+            return run_worker(study, self.workspace.root, total, objective, identity=identity, shift=Shift(only))
         finally:
             tracker.flush()
 
     def revive(self, **wanted: Any) -> Any:
         from audio_cls.study.revive import queue_revivals
 
-        _, corpus, opened = open_parts(self.workspace, wanted.pop("launch", self.launch), None)
-        queue = Queue(opened, self.storage, worker_identity())
-        return queue_revivals(self.workspace, opened, queue, corpus.digest, **wanted)
+        search = open_parts(self.workspace, wanted.pop("launch", self.launch), None)
+        queue = Queue(search.opened, self.storage, worker_identity())
+        return queue_revivals(self.workspace, search.opened, queue, search.corpus.digest, **wanted)
 
 
 def forget_artifact_places() -> None:

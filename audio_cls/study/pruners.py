@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -12,8 +12,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from audio_cls.queue.record import record_of
-from audio_cls.study.declaration import PrunerConfig
 from audio_cls.study.samplers import StudyView
+
+if TYPE_CHECKING:
+    from audio_cls.study.declaration import PrunerConfig
 
 __all__ = ["RevivablePruner", "build_pruner"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Container, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -13,7 +13,9 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from audio_cls.queue.record import config_of, root_of
-from audio_cls.study.declaration import SamplerConfig
+
+if TYPE_CHECKING:
+    from audio_cls.study.declaration import SamplerConfig
 
 __all__ = ["ConfigurationSeeded", "HideSuperseded", "StudyView", "build_sampler"]
 

@@ -216,7 +216,7 @@ def test_the_images_commands_run_a_study(postgresql_server: PostgreSQL, tones_co
                 time.sleep(0.2)
         shown = (tmp_path / "work.log").read_text()
         assert worker.returncode == 0, shown
-        assert any("study worker" in line for line in seen)
+        assert any("audio_cls.queue.process" in line for line in seen)
 
         from mlflow import MlflowClient
 

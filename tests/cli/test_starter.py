@@ -14,13 +14,13 @@ from audio_cls.ablation.declaration import load_ablation
 from audio_cls.ablation.record import grid_items
 from audio_cls.ablation.running import Suite, open_suite
 from audio_cls.cli.starter import ablation_text, fit, study_text
-from audio_cls.cli.study_commands import open_parts
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.queue.worker import run_worker
 from audio_cls.runs.grid import run_item
 from audio_cls.runs.preparation import Runtime, check_fits
 from audio_cls.study.launches import Launch
+from audio_cls.study.opening import open_parts
 from audio_cls.study.search import study_identity, trial_objective
 from audio_cls.tracking import Tracker
 from tests.commands import call, run
@@ -80,9 +80,8 @@ def test_the_files_of_the_readme_fit_every_layout(layout: str, corpora: Path, tm
     for name in ("studies/mine_cnn4.py", "experiments/mine_mixup.py"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(readme_file(f"# {name}"))
-    study, corpus, opened = open_parts(workspace, Launch(tmp_path / "studies" / "mine_cnn4.py"), None)
-    trial = opened.ask()
-    check_fits(study.experiment(study.overrides(trial)), corpus)  # type: ignore[arg-type]
+    search = open_parts(workspace, Launch(tmp_path / "studies" / "mine_cnn4.py"), None)
+    check_fits(search.study.draw(search.opened.ask())[1], search.corpus)  # type: ignore[arg-type]
     suite = suite_of(workspace, tmp_path / "experiments" / "mine_mixup.py")
     assert len(suite.plan.cells) == 3 * 3 * (1 if layout == "splits" else 5)
 
@@ -169,7 +168,8 @@ def test_a_trial_and_a_cell_of_the_files_that_init_writes_are_trained(
     suite_file.write_text(ablation_text(fitted))
     runtime = Runtime(workspace, Tracker(workspace), torch.device("cpu"))
     launch = Launch(study_file, ("training.epochs=1",))
-    study, corpus, _ = open_parts(workspace, launch, None)
+    search = open_parts(workspace, launch, None)
+    study, corpus = search.study, search.corpus
     objective = trial_objective(runtime, study, None, study_file)
     report = run_worker(study, workspace.root, 1, objective, identity=study_identity(corpus))
     assert report.ended == {"COMPLETE": 1}

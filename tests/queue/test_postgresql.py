@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from audio_cls.queue.storage import Heartbeat, LockBusy, load_study, open_storage, open_study
-from audio_cls.queue.worker import run_worker
 from tests.servers import PostgreSQL
-from tests.study_fakes import FakeObjective, declare, outcomes
+from tests.study_fakes import FakeObjective, declare, outcomes, work
 
 pytestmark = pytest.mark.slow
 FORK = multiprocessing.get_context("fork")
@@ -35,7 +34,7 @@ def _process(work: Any, *args: Any) -> Any:
 
 
 def _work(url: str, folder: Path, total: int, seconds: float) -> None:
-    run_worker(
+    work(
         declare(), folder, total, FakeObjective(folder / "runs", seconds), storage=url, poll_seconds=0.05, max_deaths=99
     )
 
@@ -52,7 +51,7 @@ def test_many_processes_open_a_fresh_database_together(url: str) -> None:
 
 
 def test_one_worker_killed_now_and_then_gives_the_study_that_sqlite_gives_undisturbed(url: str, tmp_path: Path) -> None:
-    run_worker(declare(), tmp_path, 8, FakeObjective(tmp_path / "plain"))
+    work(declare(), tmp_path, 8, FakeObjective(tmp_path / "plain"))
     for _ in range(5):
         process = _process(_work, url, tmp_path, 8, 0.02)
         process.join(0.7)

@@ -13,8 +13,7 @@ from optuna.trial import TrialState, create_trial
 from audio_cls.queue.lease import worker_identity
 from audio_cls.queue.queue import Queue, Tally
 from audio_cls.queue.storage import Heartbeat, StudyStorage, open_storage, open_study
-from audio_cls.queue.worker import run_worker
-from tests.study_fakes import FakeObjective, declare, outcomes
+from tests.study_fakes import FakeObjective, declare, outcomes, work
 
 DEAD = "|".join([*worker_identity().split("|")[:2], "999999999", "1"])  # a process of this machine that is no more
 ELSEWHERE = "another-machine|boot|1|1"
@@ -285,11 +284,11 @@ def test_outcomes_of_several_workers_that_race_are_one_each(bench: Bench) -> Non
 def test_the_index_decides_what_a_configuration_is(tmp_path: Path) -> None:
     """Interrupted and abandoned attempts shift trial numbers; the k-th configuration stays what it was."""
     plain, shifted = Bench(_folder(tmp_path, "plain")), Bench(_folder(tmp_path, "shifted"))
-    run_worker(plain.declaration, tmp_path, 6, FakeObjective(tmp_path / "plain"), storage=tmp_path / "plain/s.db")
+    work(plain.declaration, tmp_path, 6, FakeObjective(tmp_path / "plain"), storage=tmp_path / "plain/s.db")
     for total in range(1, 7):
         shifted.queue(DEAD).claim(total)  # dies before its parameters are drawn
         shifted.begin(shifted.queue(DEAD), total)  # dies before its first epoch
-        run_worker(
+        work(
             shifted.declaration, tmp_path, total, FakeObjective(tmp_path / "shifted"), storage=tmp_path / "shifted/s.db"
         )
     assert outcomes(plain.study) == outcomes(shifted.study)

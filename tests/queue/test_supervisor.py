@@ -18,49 +18,51 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
+from audio_cls.cli.leaderboard import leaderboard
+from audio_cls.cli.queue_progress import Progress
 from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import duration
-from audio_cls.queue.progress import Progress
-from audio_cls.queue.status import StudyStatus, leaderboard, study_status, summary
+from audio_cls.core.workspace import WORKSPACE_VARIABLE, Workspace
+from audio_cls.queue.options import QueueOptions
+from audio_cls.queue.places import log_folder
+from audio_cls.queue.process import WorkTarget
+from audio_cls.queue.status import StudyStatus, study_status, summary
 from audio_cls.queue.storage import Heartbeat, load_study, open_storage, open_study
-from audio_cls.queue.supervisor import gpu_slots, log_folder, run_study
-from audio_cls.queue.worker import run_worker
-from tests.study_fakes import FakeObjective, declare, outcomes
+from audio_cls.queue.supervisor import gpu_slots, run_workers
+from audio_cls.study import load_study_file
+from tests.study_fakes import FakeObjective, declare, outcomes, work
 
 ROOT = str(Path(__file__).resolve().parents[2])
-WORKER = f"import sys; sys.path.insert(0, {ROOT!r}); from tests.study_fakes import main; sys.exit(main(*sys.argv[1:]))"
 SUPERVISOR = f"""
 import sys; sys.path.insert(0, {ROOT!r})
-from tests.queue.test_supervisor import command
-from audio_cls.queue.supervisor import run_study
 from pathlib import Path
-folder, trials, workers, seconds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-run_study(folder / "toy.py", folder, trials, workers, command(folder, trials, seconds), poll_seconds=0.1, grace_seconds=20)
+from audio_cls.cli.console import ConsoleDisplay
+from audio_cls.core.notices import install
+from tests.queue.test_supervisor import supervise
+install(ConsoleDisplay())
+supervise(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), on_progress=None, grace_seconds=20)
 """
 FILE = "from tests.study_fakes import declare\nSTUDY = declare()\n"
 
 
-def command(folder: Path, trials: int, seconds: str = "0.02") -> list[str]:
-    return [
-        sys.executable,
-        "-c",
-        WORKER,
-        str(folder / "toy.py"),
-        str(folder),
-        str(trials),
-        str(folder / "runs"),
-        seconds,
-        "{supervisor}",
-        "{since}",
-    ]
+@pytest.fixture(autouse=True)
+def _workers_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", ROOT)
 
 
-def _supervise(folder: Path, trials: int, workers: int, seconds: float, **settings: Any) -> StudyStatus:
-    (folder / "toy.py").write_text(settings.pop("file", FILE))
-    return run_study(
-        folder / "toy.py", folder, trials, workers, command(folder, trials, str(seconds)), settings.pop("told", lambda _: None),
-        poll_seconds=0.1, **settings,
-    )  # fmt: skip
+def supervise(
+    folder: Path, total: int, workers: int, seconds: float = 0.02, *, function: str = "open_toy", file: str = FILE,
+    on_progress: Any = lambda _: None, **settings: Any,
+) -> StudyStatus:  # fmt: skip
+    (folder / "toy.py").write_text(file)
+    target = WorkTarget(
+        f"tests.study_fakes:{function}",
+        {"file": str(folder / "toy.py"), "folder": str(folder / "runs"), "seconds": seconds},
+    )
+    options = QueueOptions(**{"workers": workers, "poll_seconds": 0.1, **settings})
+    return run_workers(
+        load_study_file(folder / "toy.py")[0], Workspace(folder), total, target, options, on_progress=on_progress
+    )
 
 
 def _study(folder: Path) -> optuna.Study:
@@ -71,9 +73,12 @@ def _workers(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if str(folder / "runs") in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            ours = "audio_cls.queue.process" in process.cmdline() and process.environ()[WORKSPACE_VARIABLE] == str(
+                folder
+            )
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
-        except psutil.Error:
+        except (psutil.Error, KeyError):
             continue
     return found
 
@@ -94,7 +99,7 @@ def test_two_workers_reach_the_total_though_one_is_killed(tmp_path: Path) -> Non
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    status = _supervise(tmp_path, 8, 2, 0.05, told=seen.append)
+    status = supervise(tmp_path, 8, 2, 0.05, on_progress=seen.append)
     killer.join()
     assert (status.finished, status.running, status.waiting, status.total) == (8, 0, 0, 8)
     assert sorted(outcomes(_study(tmp_path))) == list(range(8))
@@ -102,7 +107,7 @@ def test_two_workers_reach_the_total_though_one_is_killed(tmp_path: Path) -> Non
     assert status.best is not None
     assert status.best.value == _study(tmp_path).best_value
     assert all((log_folder(tmp_path, "toy") / f"worker-{i}.log").stat().st_size for i in range(2))
-    assert _supervise(tmp_path, 8, 2, 0.05).attempts == status.attempts
+    assert supervise(tmp_path, 8, 2, 0.05).attempts == status.attempts
 
 
 def test_ctrl_c_leaves_a_clean_state_that_goes_on(tmp_path: Path) -> None:
@@ -119,7 +124,7 @@ def test_ctrl_c_leaves_a_clean_state_that_goes_on(tmp_path: Path) -> None:
     states = {t.state for t in _study(tmp_path).trials}
     assert TrialState.RUNNING not in states
     assert TrialState.WAITING in states
-    run_worker(declare(), tmp_path, 3, FakeObjective(tmp_path / "runs"))
+    work(declare(), tmp_path, 3, FakeObjective(tmp_path / "runs"))
     assert sorted(outcomes(_study(tmp_path))) == [0, 1, 2]
 
 
@@ -146,7 +151,7 @@ def test_a_stopped_worker_is_ended_and_replaced(tmp_path: Path) -> None:
 
     stopper = threading.Thread(target=stop_one)
     stopper.start()
-    status = _supervise(tmp_path, 4, 1, 0.3, heartbeat=Heartbeat(1, 2))
+    status = supervise(tmp_path, 4, 1, 0.3, heartbeat=Heartbeat(1, 2))
     stopper.join()
     assert status.finished == 4
 
@@ -154,17 +159,15 @@ def test_a_stopped_worker_is_ended_and_replaced(tmp_path: Path) -> None:
 def test_a_users_mistake_in_a_worker_ends_the_run_with_its_message(tmp_path: Path) -> None:
     file = FILE.replace("declare()", "declare(space=lambda trial: {'model.widht': trial.suggest_int('w', 1, 3)})")
     with pytest.raises(UserError, match=r"model\.widht.*Did you mean 'model\.width'"):
-        _supervise(tmp_path, 4, 1, 0.0, file=file)
+        supervise(tmp_path, 4, 1, 0.0, file=file)
 
 
 def test_workers_that_cannot_start_end_the_run_with_their_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("audio_cls.queue.supervisor.CRASHES", 1)
-    (tmp_path / "toy.py").write_text(FILE)
-    broken = [sys.executable, "-c", "raise ImportError('no such driver')"]
-    with pytest.raises(UserError, match=r"ended with code 1 2 times in a row(.|\n)*no such driver"):
-        run_study(tmp_path / "toy.py", tmp_path, 2, 1, broken, lambda _: None, poll_seconds=0.05)
+    with pytest.raises(UserError, match=r"ended with code 1 2 times in a row(.|\n)*no_such"):
+        supervise(tmp_path, 2, 1, function="no_such")
 
 
 def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,19 +178,8 @@ def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_worker_is_given_its_threads_and_its_gpu(tmp_path: Path) -> None:
-    (tmp_path / "toy.py").write_text(FILE)
-    tell = "import os, sys, json; open(sys.argv[1] + sys.argv[2], 'w').write(json.dumps([os.environ['OMP_NUM_THREADS'], os.environ['CUDA_VISIBLE_DEVICES'], os.getsid(0) == os.getpid()]))"
-    run_study(
-        tmp_path / "toy.py",
-        tmp_path,
-        5,
-        3,
-        [sys.executable, "-c", tell, str(tmp_path / "w"), "{index}"],
-        lambda _: None,
-        gpus=["4", "7"],
-        threads=3,
-    )
-    assert [json.loads((tmp_path / f"w{i}").read_text()) for i in range(3)] == [
+    supervise(tmp_path, 5, 3, function="tell_environment", gpus=("4", "7"), threads=3)
+    assert [json.loads((tmp_path / "runs" / str(i)).read_text()) for i in range(3)] == [
         ["3", "4", True],
         ["3", "7", True],
         ["3", "4", True],
@@ -197,7 +189,7 @@ def test_a_worker_is_given_its_threads_and_its_gpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("trials", "workers"), [(0, 1), (1, 0)])
 def test_a_run_of_nothing_is_refused(tmp_path: Path, trials: int, workers: int) -> None:
     with pytest.raises(UserError, match="must be 1 or more"):
-        run_study(tmp_path / "toy.py", tmp_path, trials, workers, ["true"])
+        supervise(tmp_path, trials, workers)
 
 
 # -- status -------------------------------------------------------------------------------------------------------
@@ -288,7 +280,7 @@ def test_durations_read_well() -> None:
 
 
 def test_the_optuna_command_reads_our_studies(tmp_path: Path) -> None:
-    run_worker(declare(), tmp_path, 5, FakeObjective(tmp_path / "runs"))
+    work(declare(), tmp_path, 5, FakeObjective(tmp_path / "runs"))
     optuna_command = str(Path(sys.executable).with_name("optuna"))
 
     def ask(*words: str) -> Any:

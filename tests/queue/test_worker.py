@@ -22,9 +22,9 @@ from audio_cls.core.config import ConfigError
 from audio_cls.core.errors import UserError
 from audio_cls.queue.queue import Queue
 from audio_cls.queue.storage import Heartbeat, load_study, open_storage
-from audio_cls.queue.worker import RepeatedFailure, WorkerReport, reason_kind, run_worker
+from audio_cls.queue.worker import RepeatedFailure, WorkerReport, reason_kind
 from audio_cls.study import Outcome, RandomSearch, TrialContext
-from tests.study_fakes import EPOCHS, FakeObjective, Toy, declare, outcomes, space
+from tests.study_fakes import EPOCHS, FakeObjective, Toy, declare, outcomes, space, work
 
 FORK = multiprocessing.get_context("fork")
 TOTAL = 10
@@ -34,7 +34,7 @@ STARTED: list[Any] = []
 def _run(folder: Path, total: int = TOTAL, objective: Any = None, **settings: Any) -> WorkerReport:
     folder.mkdir(exist_ok=True)
     settings = {"poll_seconds": 0.05, **settings}
-    return run_worker(
+    return work(
         settings.pop("study", declare()), folder, total, objective or FakeObjective(folder / "runs"), **settings
     )
 
@@ -47,10 +47,10 @@ def _process(folder: Path, total: int = TOTAL, seconds: float = 0.0, **settings:
     """A worker in a process of its own, which a test may kill."""
     folder.mkdir(exist_ok=True)
 
-    def work() -> None:
+    def run() -> None:
         _run(folder, total, FakeObjective(folder / "runs", seconds), max_deaths=99, **settings)
 
-    process = FORK.Process(target=work)
+    process = FORK.Process(target=run)
     process.start()
     STARTED.append(process)
     return process

@@ -27,16 +27,17 @@ from audio_cls.core.stopping import StopRequest
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
 from audio_cls.queue.storage import load_study, open_storage
-from audio_cls.queue.worker import RepeatedFailure, run_worker
+from audio_cls.queue.tracked import settle_runs
+from audio_cls.queue.worker import RepeatedFailure
 from audio_cls.runs.objective import Outcome, Record, run_experiment
 from audio_cls.runs.preparation import Runtime
 from audio_cls.study import TPE, Study
-from audio_cls.queue.tracked import settle_runs
 from audio_cls.study.search import trial_objective
 from audio_cls.tracking import Run, Tracker
 from audio_cls.tracking.outbox import Outbox
 from audio_cls.training.checkpoint import CheckpointStore, read
 from tests.servers import Missing, small_disk
+from tests.study_fakes import work
 
 EPOCHS = 4
 BASE = Experiment.parse(
@@ -207,7 +208,7 @@ def study_of(runtime: Runtime, name: str, trials: int, space: Any = None, **sett
     file = runtime.workspace.root / f"{name}.py"
     file.write_text("# a study\n")
     try:
-        run_worker(declared, runtime.workspace.root, trials, trial_objective(runtime, declared, None, file), **settings)
+        work(declared, runtime.workspace.root, trials, trial_objective(runtime, declared, None, file), **settings)
     finally:
         study = load_study(name, open_storage(runtime.workspace.optuna_db))
     return study

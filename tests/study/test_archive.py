@@ -19,11 +19,11 @@ from optuna.trial import TrialState
 
 from audio_cls.core.errors import UserError
 from audio_cls.data.index import content_digest, read_index
+from audio_cls.queue.places import trial_folder
 from audio_cls.queue.queue import Tally
 from audio_cls.queue.status import study_status
 from audio_cls.queue.storage import load_study, study_names
 from audio_cls.study.launches import Launch
-from audio_cls.queue.places import trial_folder
 from audio_cls.study.transfer import importing as study_import
 from audio_cls.study.transfer.archive import read_archive
 from audio_cls.study.transfer.exporting import export_study

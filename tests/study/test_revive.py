@@ -15,11 +15,11 @@ from audio_cls.components.optim import Schedule
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
+from audio_cls.queue.places import trial_folder
 from audio_cls.queue.status import study_status, summary
 from audio_cls.runs.objective import Record, run_experiment
 from audio_cls.runs.preparation import Runtime
 from audio_cls.study.revive import larger_budget
-from audio_cls.queue.places import trial_folder
 from audio_cls.tracking import Tracker
 from audio_cls.training.checkpoint import CheckpointStore, read
 from tests.study_tones import Killed, Place

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from audio_cls.cli.study_commands import open_parts
 from audio_cls.core.errors import UserError
 from audio_cls.core.loading import load_file
-from audio_cls.queue.storage import load_study, open_study, study_names
 from audio_cls.queue.places import trial_folder
+from audio_cls.queue.storage import load_study, open_study, study_names
+from audio_cls.study.opening import open_parts
 from audio_cls.study.versions import newest_version, versions
 from audio_cls.tracking import Tracker
 from tests.study_tones import Place
@@ -42,7 +42,7 @@ class Changed(Place):
         return self
 
     def new_version(self) -> Any:
-        return open_parts(self.workspace, self.launch, None, new_version=True)[2]
+        return open_parts(self.workspace, self.launch, None, new_version=True).opened
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_what_is_carried_over(place: Changed, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_name_that_is_taken_is_passed_over(place: Changed) -> None:
-    study = open_parts(place.workspace, place.launch, None)[0]
+    study = open_parts(place.workspace, place.launch, None).study
     open_study(dataclasses.replace(study, name="tones.v2"), place.storage)
     assert place.change(NARROWER).new_version().study_name == "tones.v3"
     assert study_names(place.storage) == ["tones", "tones.v2", "tones.v3"]

@@ -196,11 +196,11 @@ def test_a_password_given_on_the_command_line_is_soon_gone_from_it(postgresql_se
         time.sleep(0.05)
     shown = (root / "out.log").read_text()
     assert process.returncode == 0, shown
-    assert any("study worker" in line for _, line in lines)
+    assert any("audio_cls.queue.process" in line for _, line in lines)
     secret = postgresql_server.password
     told = [at for at, line in lines if secret in line]
     assert max(told, default=0.0) < lines[-1][0] / 2
-    assert not any(secret in line for _, line in lines if "study worker" in line)
+    assert not any(secret in line for _, line in lines if "audio_cls.queue.process" in line)
     runs = Tracker(Workspace(root)).runs()
     assert len(runs) == 3
     everything = json.dumps([r.tags for r in runs]) + shown
