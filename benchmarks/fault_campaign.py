@@ -133,8 +133,9 @@ def work(site: Site, total: int, log: Path) -> None:
 
     from audio_cls.core.disk import DiskFull
     from audio_cls.core.workspace import Workspace
+    from audio_cls.queue.options import QueueOptions
     from audio_cls.queue.storage import Heartbeat
-    from audio_cls.queue.worker import run_worker
+    from audio_cls.queue.worker import Shift, run_worker
     from audio_cls.runs.preparation import Runtime
     from audio_cls.study.declaration import load_study_file
     from audio_cls.study.search import study_identity, trial_objective
@@ -151,8 +152,9 @@ def work(site: Site, total: int, log: Path) -> None:
     identity = study_identity(runtime.corpus("faults"))
     try:
         run_worker(
-            declared, workspace.root, total, trial_objective(runtime, declared, None, file), storage=site.storage, identity=identity,
-            supervisor=os.getppid(), heartbeat=Heartbeat(*HEARTBEAT), poll_seconds=0.1, max_deaths=1000, grace_seconds=5.0,
+            declared, workspace.root, total, trial_objective(runtime, declared, None, file),
+            QueueOptions(site.storage, heartbeat=Heartbeat(*HEARTBEAT), poll_seconds=0.1, max_deaths=1000, grace_seconds=5.0),
+            identity=identity, shift=Shift(supervisor=os.getppid()),
         )  # fmt: skip
         runtime.tracker.flush()
     except DiskFull as error:

@@ -177,7 +177,7 @@ def results(workspace: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
         }
         if steps != list(range(len(steps))):
             wrong.append(f"configuration {row.config}: the curve in Optuna has the steps {steps}")
-        run = runs.pop(row.attrs.get("mlflow_run_id", ""), None)
+        run = runs.pop(row.record.mlflow_run_id or "", None)
         if run is None:
             wrong.append(f"configuration {row.config}: no run in MLflow")
             continue

@@ -104,8 +104,8 @@ def _trial_row(row: Row) -> TrialRow:
         attempts=row.attempts,
         revived=row.revived,
         reason=row.reason,
-        run=str(row.attrs.get("mlflow_run_id", "")),
-        extended=row.revived and bool(row.attrs.get("changes")),
+        run=row.record.mlflow_run_id or "",
+        extended=row.revived and bool(row.record.changes),
     )
 
 
@@ -129,7 +129,7 @@ def _audit_of_best(
     workspace: Workspace, tracker: Tracker, status: StudyStatus, identity: Mapping[str, Any]
 ) -> list[Section]:
     """The listening audit of a study's best run, from its stored predictions; empty where they or the corpus are not at hand."""
-    reference = str(status.best.attrs.get("mlflow_run_id", "")) if status.best else ""
+    reference = (status.best.record.mlflow_run_id or "") if status.best else ""
     try:
         corpus = open_corpus(workspace, str(identity.get("base", {}).get("data", {}).get("corpus", "")))
         if not reference or corpus.digest != identity.get("data"):

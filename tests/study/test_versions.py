@@ -13,7 +13,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.loading import load_file
 from audio_cls.queue.places import trial_folder
 from audio_cls.queue.storage import load_study, open_study, study_names
-from audio_cls.study.opening import open_parts
+from audio_cls.study.opening import OpenedSearch, open_parts
 from audio_cls.study.versions import newest_version, versions
 from audio_cls.tracking import Tracker
 from tests.study_tones import Place
@@ -41,8 +41,11 @@ class Changed(Place):
         load_file(self.file)
         return self
 
+    def open_new_version(self) -> OpenedSearch:
+        return open_parts(self.workspace, self.launch, None, new_version=True)
+
     def new_version(self) -> Any:
-        return open_parts(self.workspace, self.launch, None, new_version=True).opened
+        return self.open_new_version().opened
 
 
 @pytest.fixture
@@ -144,9 +147,9 @@ def test_a_carried_pruned_trial_can_be_revived_in_a_run_of_its_own(place: Change
         (("BASE = ", "import dataclasses\nBASE = "), None, None),
     ],
 )
-def test_what_is_carried_over(place: Changed, capsys: pytest.CaptureFixture[str], change: tuple[str, str], carried: int | None, why: str | None) -> None:  # fmt: skip
-    made = place.change(change).new_version()
-    said = capsys.readouterr().out
+def test_what_is_carried_over(place: Changed, change: tuple[str, str], carried: int | None, why: str | None) -> None:  # fmt: skip
+    search = place.change(change).open_new_version()
+    made, said = search.opened, "\n".join(search.said)
     if why is None:  # no change at all: no version
         assert (made.study_name, said) == ("tones", "")
         return
