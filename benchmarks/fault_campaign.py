@@ -307,7 +307,8 @@ def audit(site: Site, asked: int) -> dict[str, list[str]]:
     from audio_cls.core.workspace import Workspace
     from audio_cls.data.corpus import Corpus
     from audio_cls.experiment import Experiment
-    from audio_cls.queue.queue import Tally, is_finished
+    from audio_cls.queue.queue import Tally
+    from audio_cls.queue.record import is_finished
     from audio_cls.queue.storage import load_study, open_storage
     from audio_cls.queue.tracked import settle_runs
     from audio_cls.runs.preparation import mlflow_experiment
