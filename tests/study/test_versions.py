@@ -83,10 +83,10 @@ def test_another_corpus_and_other_metric_code_are_named(place: Changed) -> None:
     assert f"metric_version: 0 -> {identity['metric_version']}" in str(error.value)
 
 
-def test_a_new_space_takes_what_lies_in_it(place: Changed, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_space_takes_what_lies_in_it(place: Changed) -> None:
     before = place.study().trials
-    made = place.change(NARROWER).new_version()
-    said = capsys.readouterr().out
+    search = place.change(NARROWER).open_new_version()
+    made, said = search.opened, "\n".join(search.said)
     assert made.study_name == "tones.v2"
     assert "study tones.v2: a new version of tones, with 2 of its trials carried over" in said
     assert "1 not carried over: lr lies outside the new space" in said
