@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 from torch import nn
 
 from audio_cls.components import augment as augmentation
@@ -31,7 +32,7 @@ from audio_cls.core.rng import derive
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.default_split import AutoSplit
 from audio_cls.data.splits import Folds, Split, SplitScheme
-from audio_cls.metrics.classification import check_metric
+from audio_cls.metrics.base import check_metric
 
 __all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_domains", "check_sample_rate"]
 
@@ -84,6 +85,16 @@ class Training(Component):
     precision: Precision = "auto"
     """Of the computation; auto is bf16 on devices that compute in it, else fp32."""
 
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, name: str) -> str:
+        try:
+            check_metric(name)
+        except ConfigError as error:  # a file that was run before may declare it, like any other part
+            unknown = {"name": error.unknown[0][1], "family": "metric"} if error.unknown else {}
+            raise PydanticCustomError("unknown_kind", "{message}", {"message": str(error), **unknown}) from None
+        return name
+
 
 class Experiment(Component):
     """One training run, completely."""
@@ -117,8 +128,7 @@ class Experiment(Component):
         return super().override(changes)
 
     def check(self) -> Experiment:
-        """Refuse what cannot work, whatever the data: metric name, domains. Returns itself."""
-        check_metric(self.training.metric)
+        """Refuse what cannot work, whatever the data: a metric of other clips, domains. Returns itself."""
         if not self.training.metric.startswith("val/"):
             raise ConfigError(
                 f"training.metric: {self.training.metric!r}: the best epoch is chosen on validation data: val/..."

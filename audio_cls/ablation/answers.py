@@ -18,6 +18,7 @@ from audio_cls.ablation.declaration import Ablation, Cell
 from audio_cls.ablation.predictions import CellScores, read_cell_scores
 from audio_cls.ablation.record import Recorded
 from audio_cls.data.corpus import Corpus
+from audio_cls.metrics.base import uses_decisions
 from audio_cls.metrics.baselines import (
     Judgement,
     accuracy_caveat,
@@ -28,7 +29,6 @@ from audio_cls.metrics.baselines import (
     judge,
     single_answer,
 )
-from audio_cls.metrics.bootstrap import FIGURES
 from audio_cls.metrics.verdict import Verdict
 from audio_cls.training.predictions import corpus_predictions
 
@@ -180,7 +180,7 @@ def _heed(
     theirs = next(a.values for a in result.arms if a.name == reference)
     pairs = [c for c, v in arm.values.items() if isfinite(v) and isfinite(theirs.get(c, float("nan")))]
     mine, other = constant.get(arm.name, {}), constant.get(reference, {})
-    decided = result.metric.rpartition("/")[2] in FIGURES
+    decided = uses_decisions(result.metric)
     if decided and pairs and all(cell in mine and cell in other for cell in pairs):
         return replace(verdict, word="cannot tell", text=_nothing_to_compare(arm.name, reference, mine, other, pairs))
     if caveat and result.metric != result.ablation.metrics[0]:

@@ -19,8 +19,9 @@ from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.predictions import CellScores, pooled_by_seed
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
+from audio_cls.metrics.base import uses_decisions
 from audio_cls.metrics.baselines import judge
-from audio_cls.metrics.bootstrap import FIGURES, Interval, bootstrap_interval, metric_function
+from audio_cls.metrics.bootstrap import Interval, bootstrap_interval, is_counted, metric_function
 from audio_cls.metrics.classification import check_metric, evaluate
 from audio_cls.metrics.paired import compare
 from audio_cls.metrics.verdict import Verdict, in_points, verdicts
@@ -291,7 +292,9 @@ def pooled_baseline(cells: Mapping[Cell, Scored], corpus: Corpus, metrics: Seque
 def evaluate_pooled(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> float:
     """A metric over the clips of some runs together, each called by its own run's thresholds."""
     plain = metric.rpartition("/")[2]
-    values = np.concatenate([decided(one) if plain in FIGURES else one.predictions.scores for one in cells.values()])
+    values = np.concatenate(
+        [decided(one) if uses_decisions(metric) else one.predictions.scores for one in cells.values()]
+    )
     targets = np.concatenate([one.predictions.targets for one in cells.values()])
     return evaluate(values, targets, corpus.task).overall[plain]
 
@@ -321,9 +324,8 @@ def read_result(tracker: Tracker, run_id: str | None) -> TestResult | None:
 def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> Interval:
     """An arm's figure over all test clips, each predicted by the run that kept it for the test, the mean over seeds, and its
     bootstrap over clips or groups; without an interval where no seed has all its folds."""
-    plain = metric.rpartition("/")[2]
     parts = {
-        cell: CellScores(one.clips, decided(one) if plain in FIGURES else one.predictions.scores)
+        cell: CellScores(one.clips, decided(one) if uses_decisions(metric) else one.predictions.scores)
         for cell, one in cells.items()
     }
     seeds = list(pooled_by_seed(parts, sorted({fold for _, fold in parts})).values())
@@ -395,7 +397,7 @@ def _without_hint(verdict: Verdict) -> str:
 def _of_one(one: Scored, corpus: Corpus, metric: str) -> Interval:
     """A single run's figure, with an interval where it is cheap."""
     plain = metric.rpartition("/")[2]
-    if plain not in FIGURES:
+    if not is_counted(metric):
         return Interval(one.predictions.evaluation.overall[plain], nan, nan, 0.95, len(one.clips), 0)
     groups = corpus.resampling_groups(one.clips)
     return bootstrap_interval(

@@ -202,7 +202,7 @@ def show(suite: Suite, summed: Sequence[SuiteResult]) -> None:
             run.artifact_text("report.html", path.read_text(encoding="utf-8"))
             run.close()
         say(f"report: {path}")
-    known = ablation.base.flatten()
+    known = ablation.base.keys()
     declared = {key for changes in ablation.arms.values() for key in changes} | {ablation.fold_key or ""}
     keys = sorted(k for k in declared | {key.rpartition(".")[0] for key in declared} if k in known)
     links = tracker.suite_views(

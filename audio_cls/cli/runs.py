@@ -231,15 +231,17 @@ def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
 
 
 def _show_pairs(beside: Beside, first: str, head: str) -> None:
-    from audio_cls.metrics.verdict import in_points
+    from audio_cls.metrics.base import figure_text
 
     rows = []
     for pair in beside.figures:
-        scale = 100.0 if in_points(pair.metric) else 1.0
-        low, high = scale * pair.interval.low, scale * pair.interval.high
-        interval = pair.interval.note if isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
-        difference = f"{scale * pair.interval.estimate:+.1f}"
-        rows.append([pair.metric, f"{scale * pair.first:.1f}", f"{scale * pair.run:.1f}", difference, interval])
+        low, high, difference = (
+            figure_text(v, pair.metric, signed=True)
+            for v in (pair.interval.low, pair.interval.high, pair.interval.estimate)
+        )
+        interval = pair.interval.note if isnan(pair.interval.low) else f"[{low}, {high}]"
+        one, other = figure_text(pair.first, pair.metric), figure_text(pair.run, pair.metric)
+        rows.append([pair.metric, one, other, difference, interval])
     columns = ["metric", "first", "run", "difference", "95 %"]
     say(f"{head} against {first}:")
     table(f"paired bootstrap over {beside.n_clips} clips (points)", columns, rows, right=range(1, 5))

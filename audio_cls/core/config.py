@@ -50,7 +50,8 @@ class Component(Node):
         return type(self).parse(data)
 
     def flatten(self) -> dict[str, Any]:
-        """Return one flat row, the same keys for every value of this class: keys that do not apply hold `"none"`."""
+        """Return one flat row. Every value of this class has the same keys, which hold `"none"` where they do not apply; kinds of the
+        user's own add theirs to the values that have them, whatever else was loaded."""
         return dict(sorted(config_keys.flatten(type(self), self).items()))
 
     def diff(self, other: Component) -> dict[str, tuple[Any, Any]]:
@@ -62,7 +63,7 @@ class Component(Node):
 
     def keys(self) -> list[str]:
         """Return every dotted key that can be overridden, over all kinds."""
-        return sorted(self.flatten())
+        return sorted(config_keys.flatten(type(self), self, own=True))
 
     @classmethod
     def catalogue(cls, prefix: str = "") -> list[Key]:

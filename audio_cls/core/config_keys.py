@@ -82,7 +82,7 @@ def assign(cls: type[Node], data: dict[str, Any], key: str, value: Any) -> None:
 def _no_key(cls: type[Node], owner: type[Node], parts: list[str], depth: int) -> ConfigError:
     key, part = ".".join(parts), parts[depth]
     buildable = all(not field.is_required() for field in cls.model_fields.values())
-    allowed = sorted(flatten(cls, cls.model_validate({}))) if buildable else list(owner.model_fields)
+    allowed = sorted(flatten(cls, cls.model_validate({}), own=True)) if buildable else list(owner.model_fields)
     fields = sorted(owner.model_fields)
     family: dict[str, type[Node]] = owner._members if owner._family is not None else {}
     elsewhere = sorted(kind for kind, member in family.items() if part in member.model_fields and kind != owner.kind)
@@ -156,22 +156,32 @@ def _by_type(value: Any, annotation: Any) -> Any:
 # -- flat rows ----------------------------------------------------------------------------------------------------------
 
 
-def flatten(cls: type[Node], value: Node | None, prefix: str = "") -> dict[str, Any]:
-    """Return every key over all kinds -> its value, `"none"` where it does not apply."""
+def flatten(cls: type[Node], value: Node | None, prefix: str = "", *, own: bool = False) -> dict[str, Any]:
+    """Return every key -> its value, `"none"` where it does not apply: the keys of all kinds that come with audio_cls and of those that the
+    value has. With `own`, also those of every other kind that a file of the user's declared in this process.
+    """
     out: dict[str, Any] = {}
     if cls.of is not None:
         for kind, member in cls.of.members().items():
+            if not (own or member.is_built_in() or any(i.kind == kind for i in getattr(value, "items", ()))):
+                continue
             item = next((i for i in getattr(value, "items", ()) if i.kind == kind), None)
             out[f"{prefix}{kind}"] = NONE if item is None else "on"
             out.update(
-                {k: v for k, v in flatten(member, item, f"{prefix}{kind}.").items() if k != f"{prefix}{kind}.kind"}
+                {
+                    k: v
+                    for k, v in flatten(member, item, f"{prefix}{kind}.", own=own).items()
+                    if k != f"{prefix}{kind}.kind"
+                }
             )
         return out
     if cls.is_family():
         out[f"{prefix}kind"] = value.kind if value is not None else NONE
         for kind, member in cls.members().items():
             mine = value if value is not None and value.kind == kind else None
-            for key, v in flatten(member, mine, prefix).items():
+            if not (own or mine is not None or member.is_built_in()):
+                continue
+            for key, v in flatten(member, mine, prefix, own=own).items():
                 if key != f"{prefix}kind" and (mine is not None or key not in out):
                     out[key] = v
         return out
@@ -179,7 +189,7 @@ def flatten(cls: type[Node], value: Node | None, prefix: str = "") -> dict[str, 
         child = component_of(cls, name)
         mine = getattr(value, name) if value is not None else None
         if child is not None:
-            out.update(flatten(child, mine, f"{prefix}{name}."))
+            out.update(flatten(child, mine, f"{prefix}{name}.", own=own))
         elif mine is None:
             out[f"{prefix}{name}"] = NONE
         else:

@@ -78,6 +78,12 @@ class Node(BaseModel):
     def is_family(cls) -> bool:
         return cls._family is cls
 
+    @classmethod
+    def is_built_in(cls) -> bool:
+        """Whether a member comes with its family, and is not a user's own."""
+        family = cls._family or cls
+        return cls.__module__.partition(".")[0] == family.__module__.partition(".")[0]
+
     @model_validator(mode="wrap")
     @classmethod
     def _by_kind(cls, value: Any, handler: Any) -> Any:

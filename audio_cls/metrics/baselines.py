@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.metrics.bootstrap import FIGURES, Interval, clip_bootstrap, metric_function
+from audio_cls.metrics.base import uses_decisions
+from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, is_counted, metric_function
 from audio_cls.metrics.classification import evaluate, fit_thresholds, predict
 from audio_cls.metrics.predictions import Predictions
 
@@ -247,7 +248,7 @@ def _at_chance(predictions: Predictions, reference: Array, name: str, clips: str
         f"{word}: {name} {mine:.3f}, {baseline_name(task)} {theirs:.3f}, difference {found.estimate:+.3f} "
         f"[{found.low:+.3f}, {found.high:+.3f}] over {len(targets)} {clips}."
     )
-    if name not in FIGURES:
+    if not uses_decisions(name):
         return [said]
     ranking = _difference(scores, reference, targets, task, "auc", groups)
     if isfinite(ranking.low) and ranking.low > 0:
@@ -259,7 +260,7 @@ def _at_chance(predictions: Predictions, reference: Array, name: str, clips: str
 def _difference(
     scores: Array, reference: Array, targets: Array, task: str, name: str, groups: Sequence[Any] | None
 ) -> Interval:
-    resamples = 1000 if name in FIGURES else int(np.clip(WORK // max(targets.size, 1), 40, 400))
+    resamples = 1000 if is_counted(name) else int(np.clip(WORK // max(targets.size, 1), 40, 400))
     return clip_bootstrap(scores, reference, targets, metric_function(name, task), groups, resamples)
 
 

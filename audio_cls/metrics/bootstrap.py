@@ -16,25 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from audio_cls.core.errors import UserError
 from audio_cls.core.rng import numpy_rng
-from audio_cls.metrics.classification import check_metric, evaluate, predict
+from audio_cls.metrics.base import CountMetric, metric_of
+from audio_cls.metrics.classification import evaluate, predict
 from audio_cls.metrics.predictions import Predictions
 
 __all__ = [
     "Counted",
+    "Figure",
     "Interval",
-    "Metric",
     "bootstrap_interval",
     "clip_bootstrap",
     "figure_intervals",
+    "is_counted",
     "metric_function",
 ]
 
 LARGE = 2e8  # clips x classes x resamples: what the metrics of a ranking do in a minute or two
 
 Array = NDArray[Any]
-Metric = Callable[[Array, Array], float]
+Figure = Callable[[Array, Array], float]
 
 
 @dataclass(frozen=True)
@@ -69,66 +70,40 @@ class Interval:
     note: str = ""
 
 
-def metric_function(name: str, task: str, thresholds: Array | None = None) -> Metric:
-    """A metric of `audio_cls.metrics.classification` by name as a function for the bootstrap.
+def metric_function(name: str, task: str, thresholds: Array | None = None) -> Figure:
+    """A metric by name as a function for the bootstrap.
 
     Raises:
         UserError: for an unknown metric, or the loss, which stored probabilities do not determine.
     """
-    check_metric(name)
-    plain = name.rpartition("/")[2]
-    if plain == "loss":
-        raise UserError(
-            "metric 'loss': stored predictions are probabilities and do not say which loss was trained on; ask for another metric"
-        )
-    if plain not in FIGURES:
-        return lambda scores, targets: evaluate(scores, targets, task, thresholds=thresholds).overall[plain]
+    metric = metric_of(name)
+    if isinstance(metric, CountMetric):
 
-    def counts(scores: Array, targets: Array) -> Array:
-        truth, predicted = targets > 0.5, predict(scores, task, thresholds)
-        right = (predicted == truth).all(axis=1, keepdims=True)
-        return np.hstack([right, np.ones_like(right), predicted & truth, predicted, truth])
+        def counts(scores: Array, targets: Array) -> Array:
+            return CountMetric.counts(targets > 0.5, predict(scores, task, thresholds))
 
-    return Counted(counts, FIGURES[plain])
+        return Counted(counts, metric.of_counts)
+    if metric.kind == "loss":
+        metric.score(*(np.zeros((0, 0)),) * 3)  # which says why not
 
+    def figure(scores: Array, targets: Array) -> float:
+        if np.isnan(scores).any():
+            return nan
+        return float(metric.score(scores, targets > 0.5, predict(scores, task, thresholds)))
 
-def _accuracy(sums: Array) -> Array:
-    return _ratio(sums[..., 0], sums[..., 1])
+    return figure
 
 
-def _macro_f1(sums: Array) -> Array:
-    hits, calls, support = np.split(sums[..., 2:], 3, axis=-1)
-    return _mean_of_defined(_ratio(2 * hits, calls + support))
-
-
-def _micro_f1(sums: Array) -> Array:
-    hits, calls, support = (part.sum(axis=-1) for part in np.split(sums[..., 2:], 3, axis=-1))
-    return _ratio(2 * hits, calls + support)
-
-
-def _uar(sums: Array) -> Array:
-    hits, _, support = np.split(sums[..., 2:], 3, axis=-1)
-    return _mean_of_defined(_ratio(hits, support))
-
-
-FIGURES = {"accuracy": _accuracy, "macro_f1": _macro_f1, "micro_f1": _micro_f1, "uar": _uar}
-"""The metrics of `audio_cls.metrics.classification` that are functions of counts: right, clips, then hits, calls and support by class."""
-
-
-def _ratio(part: Array, whole: Array) -> Array:
-    return np.divide(part, whole, out=np.full(np.shape(whole), nan), where=np.asarray(whole) > 0)
-
-
-def _mean_of_defined(values: Array) -> Array:
-    defined = np.isfinite(values)
-    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+def is_counted(name: str) -> bool:
+    """Whether a metric is a function of counts, whose bootstrap is fast."""
+    return isinstance(metric_of(name), CountMetric)
 
 
 def clip_bootstrap(
     scores_a: Array,
     scores_b: Array,
     targets: Array,
-    metric: Metric,
+    metric: Figure,
     groups: Sequence[Any] | Array | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
@@ -153,7 +128,7 @@ def clip_bootstrap(
 def bootstrap_interval(
     scores: Array,
     targets: Array,
-    metric: Metric,
+    metric: Figure,
     groups: Sequence[Any] | Array | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
@@ -167,7 +142,7 @@ def _bootstrap(
     sides: tuple[Array, ...],
     signs: tuple[float, ...],
     targets: Array,
-    metric: Metric,
+    metric: Figure,
     groups: Sequence[Any] | Array | None,
     n_resamples: int,
     seed: int,
@@ -243,9 +218,9 @@ def figure_intervals(
             scores, targets, metric_function(name, task, thresholds), groups, n_resamples, seed, level
         )
         for name in whole
-        if name in FIGURES
+        if is_counted(name)
     }
-    ranked = [name for name in whole if name not in FIGURES]
+    ranked = [name for name in whole if not is_counted(name)]
     few = max(200, min(n_resamples, int(LARGE // max(targets.size, 1))))
     unit_of = np.arange(len(targets)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     n_units = int(unit_of.max()) + 1

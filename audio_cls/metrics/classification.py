@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.core.errors import UserError, choices
+from audio_cls.core.errors import choices
+from audio_cls.metrics.base import check_metric, own_metrics
 from audio_cls.metrics.ranking import (
     average_precision,
     d_prime,
@@ -26,7 +27,6 @@ from audio_cls.metrics.ranking import (
 )
 
 __all__ = [
-    "METRICS",
     "VERSION",
     "Confusion",
     "Evaluation",
@@ -45,36 +45,15 @@ __all__ = [
 VERSION = 1
 """Recorded with every run. Raise it when a change makes the same predictions score differently (a test pins them)."""
 
-METRICS: dict[str, Literal["maximize", "minimize"]] = {
-    "accuracy": "maximize",
-    "macro_f1": "maximize",
-    "micro_f1": "maximize",
-    "uar": "maximize",
-    "map": "maximize",
-    "auc": "maximize",
-    "d_prime": "maximize",
-    "lwlrap": "maximize",
-    "loss": "minimize",
-}
-"""Names of the metrics that a run reports, and which way is better."""
-
-PREFIXES = ("train", "val", "test")
+REPORTED = ("accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", "lwlrap")
+"""The metrics of `audio_cls.metrics.base` in the order in which they are told; they are computed together, in one pass."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The figures of one set of predictions.
 
-    overall:
-        accuracy: share of clips whose label is right; for multilabel, of clips with every label right (exact match).
-        macro_f1: mean of the classes' F1, leaving out classes neither present nor predicted.
-        micro_f1: F1 of all decisions pooled (equals accuracy for multiclass).
-        uar: unweighted average recall, the mean over classes present (balanced accuracy for multiclass).
-        map: mean average precision over classes with positives.
-        auc: mean ROC AUC over classes with positives and negatives.
-        d_prime: d' of that mean AUC, as AudioSet results are published, not the mean of the classes' d',
-            which one perfectly separated class would make infinite. Infinite only when `auc` is 1.
-        lwlrap: label-weighted label-ranking average precision (the mean reciprocal rank for multiclass).
+    overall: kind of metric -> figure, of every `Metric` that predictions determine (all but the loss), the user's own too.
     per_class: (n_classes,) arrays support, precision, recall, f1, ap, auc, d_prime, lwlrap.
     """
 
@@ -115,7 +94,7 @@ def evaluate(
             key: np.full(len(support), np.nan) for key in ("precision", "recall", "f1", "ap", "auc", "d_prime")
         }
         return Evaluation(
-            {key: float("nan") for key in METRICS if key != "loss"},
+            {key: float("nan") for key in [*REPORTED, *own_metrics(task)]},
             {"support": support, **per_class, "lwlrap": np.full(len(support), np.nan)},
         )
     pairs = [(average_precision(ranked), roc_auc(ranked)) for ranked in rank(scores, truth)]
@@ -133,7 +112,8 @@ def decide_again(
     if np.isnan(scores).any():
         return evaluation
     truth = np.asarray(targets) > 0.5
-    predicted = predict(np.asarray(scores), task, thresholds)
+    scores = np.asarray(scores)
+    predicted = predict(scores, task, thresholds)
     support = evaluation.per_class["support"]
     hits, calls = (predicted & truth).sum(axis=0), predicted.sum(axis=0)
     recall, f1 = _ratio(hits, support), _ratio(2 * hits, calls + support)
@@ -143,9 +123,11 @@ def decide_again(
         "micro_f1": float(_ratio(2 * hits.sum(), calls.sum() + support.sum())),
         "uar": _mean(recall),
     }
+    own = {kind: float(metric.score(scores, truth, predicted)) for kind, metric in own_metrics(task).items()}
     per_class = {"support": support, "precision": _ratio(hits, calls), "recall": recall, "f1": f1}
     return Evaluation(
-        {**overall, **_without(evaluation.overall, overall)}, {**per_class, **_without(evaluation.per_class, per_class)}
+        {**overall, **_without(evaluation.overall, overall), **own},
+        {**per_class, **_without(evaluation.per_class, per_class)},
     )
 
 
@@ -169,22 +151,6 @@ def predict(scores: NDArray[Any], task: str, thresholds: NDArray[Any] | None = N
     if scores.size:
         decided[np.arange(len(scores)), scores.argmax(axis=1)] = True
     return decided
-
-
-def check_metric(name: str) -> Literal["maximize", "minimize"]:
-    """The direction in which a metric is better; the name may carry a prefix (`val/macro_f1`).
-
-    Raises:
-        UserError: for a name that no run reports.
-    """
-    prefix, slash, plain = name.rpartition("/")
-    if plain in METRICS and (prefix in PREFIXES or not slash):
-        return METRICS[plain]
-    raise UserError(
-        f"metric {name!r} is not one that runs report{_prefix_note(prefix, plain)}. "
-        f"{choices(plain if slash and plain not in METRICS else name, METRICS)} "
-        f"A prefix may stand before it: {', '.join(f'{p}/' for p in PREFIXES)}."
-    )
 
 
 def confusion_matrix(
@@ -265,7 +231,3 @@ def _mean(values: NDArray[Any]) -> float:
 def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
-
-
-def _prefix_note(prefix: str, plain: str) -> str:
-    return f": the prefix {prefix!r} is unknown" if plain in METRICS and prefix not in PREFIXES else ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Literal
 
+from audio_cls.metrics.base import in_points
 from audio_cls.metrics.paired import Comparison, MorePairs, holm
 
 __all__ = ["DIFFERENCES", "MARGIN", "Verdict", "Word", "in_points", "verdict", "verdicts"]
@@ -23,9 +24,6 @@ MARGIN = 0.01
 
 DIFFERENCES = (0.01, 0.02, 0.03)
 """The differences, 1 to 3 points, for which the number of runs is worked out."""
-
-OWN_UNITS = ("loss", "d_prime")
-
 
 ENOUGH = 5  # pairs that are all equal, to say so and not that they tell nothing
 
@@ -45,11 +43,6 @@ class Verdict:
     more: tuple[MorePairs, ...]
 
 
-def in_points(metric: str) -> bool:
-    """Whether a metric lies in [0, 1] and is told in points (hundredths); a prefix such as `val/` is allowed."""
-    return metric.rpartition("/")[2] not in OWN_UNITS
-
-
 def verdicts(
     comparisons: Mapping[str, Comparison], *, points: bool = True, margin: float | None = None
 ) -> dict[str, Verdict]:
@@ -57,7 +50,7 @@ def verdicts(
 
     Args:
         comparisons: by arm.
-        points: told in points, see `in_points`.
+        points: told in points, see `metrics.base.in_points`.
         margin: below it is no difference, in the metric's units; `MARGIN` for metrics in points. Without one,
             metrics in their own units never come to "no difference".
     """

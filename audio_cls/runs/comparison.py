@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
-from audio_cls.data.corpus import Corpus
+from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, metric_function
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.runs.preparation import open_corpus
-from audio_cls.runs.scores import CellScores, read_cell_scores
+from audio_cls.runs.scores import read_predictions
 from audio_cls.tracking import RunInfo, Tracker
 
 if TYPE_CHECKING:
@@ -118,24 +119,23 @@ def _short(key: str, value: str) -> str:
 
 
 def paired(
-    first: CellScores, other: CellScores, corpus: Corpus, metrics: Sequence[str] = ("accuracy", "macro_f1", "uar")
+    first: Predictions, other: Predictions, metrics: Sequence[str] = ("accuracy", "macro_f1", "uar")
 ) -> list[PairedFigure]:
-    """Figures of two runs on the same validation clips, groups resampled whole.
+    """Figures of two runs on the same validation clips, groups resampled whole; labels are called from 0.5 on.
 
     Raises:
         UserError: when they were measured on different clips.
     """
     if sorted(first.clips) != sorted(other.clips):
         raise UserError("the runs were measured on different clips")
-    order = {int(c): i for i, c in enumerate(other.clips)}
-    aligned = other.values[[order[int(c)] for c in first.clips]]
-    targets = corpus.targets[first.clips]
-    groups = corpus.resampling_groups(first.clips)
+    order = {clip: i for i, clip in enumerate(other.clips)}
+    aligned = other.scores[[order[clip] for clip in first.clips]]
     out = []
     for name in metrics:
-        metric = metric_function(name, corpus.task)
-        interval = clip_bootstrap(aligned, first.values, targets, metric, groups=groups)
-        out.append(PairedFigure(name, metric(first.values, targets), metric(aligned, targets), interval))
+        metric = metric_function(name, first.task)
+        interval = clip_bootstrap(aligned, first.scores, first.targets, metric, groups=first.groups)
+        figures = metric(first.scores, first.targets), metric(aligned, first.targets)
+        out.append(PairedFigure(name, *figures, interval))
     return out
 
 
@@ -176,10 +176,13 @@ def _why_not_paired(first: RunInfo, info: RunInfo) -> str:
 def _beside(workspace: Workspace, tracker: Tracker, first: RunInfo, info: RunInfo) -> Beside:
     if why := _why_not_paired(first, info):
         return Beside(why_not=why)
-    corpus = open_corpus(workspace, recorded_experiment(tracker, first).data.corpus)
+    experiment = recorded_experiment(tracker, first)
+    corpus = open_corpus(workspace, experiment.data.corpus)
     if corpus.digest != first.tags.get("data.digest"):
         return Beside(why_not=f"the corpus {corpus.name!r} has changed since")
-    one, other = (read_cell_scores(tracker, run.run_id, corpus, "best") for run in (first, info))
+    one, other = (read_predictions(tracker, run.run_id, corpus) for run in (first, info))
     if one is None or other is None:
         return Beside(why_not=f"{(first if one is None else info).name} has no stored predictions")
-    return Beside(tuple(paired(one, other, corpus)), len(one.clips))
+    chosen_by = plain_name(experiment.training.metric)
+    metrics = dict.fromkeys(["accuracy", "macro_f1", "uar", *([chosen_by] if chosen_by != "loss" else [])])
+    return Beside(tuple(paired(one, other, list(metrics))), len(one))

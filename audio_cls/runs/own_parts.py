@@ -27,6 +27,7 @@ from audio_cls.core.config import Component, ConfigError
 from audio_cls.core.errors import UserError
 from audio_cls.core.loading import imported_sources, load_file, loaded_modules
 from audio_cls.core.workspace import Workspace, atomic_write
+from audio_cls.metrics.base import Metric, plain_name
 
 if TYPE_CHECKING:
     from audio_cls.experiment import Experiment
@@ -77,8 +78,11 @@ class Source:
 
 
 def own_parts(experiment: Component) -> dict[str, type[Component]]:
-    """The parts of an experiment that audio_cls does not have itself, by name (`model tiny`)."""
-    return {_name(type(part)): type(part) for part in _parts(experiment) if _is_own(type(part))}
+    """The parts of an experiment that audio_cls does not have itself, by name (`model tiny`); the metric that it is judged by too."""
+    classes = [type(part) for part in _parts(experiment)]
+    metric = str(getattr(getattr(experiment, "training", None), "metric", ""))
+    classes += [member for kind, member in Metric.members().items() if kind == plain_name(metric)]
+    return {_name(cls): cls for cls in classes if _is_own(cls)}
 
 
 def sources_of(experiment: Component) -> list[Source]:

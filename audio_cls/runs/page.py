@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audio_cls.metrics.base import Metric, check_metric, plain_name
 from audio_cls.metrics.baselines import baseline_name
-from audio_cls.metrics.classification import METRICS, Evaluation, check_metric, most_confused
+from audio_cls.metrics.classification import Evaluation, most_confused
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.report.figures import class_bars, confusion_figure, curve_figure, precision_recall_figure, roc_figure
 from audio_cls.report.page import Cards, Section, Table, findings, render_page
@@ -134,7 +135,7 @@ def run_figures(report: RunReport) -> dict[str, go.Figure]:
     names = list(dict.fromkeys(key for row in report.curves for key in row if key != "epoch"))
     best = best_epoch(report.curves, report.metric)
     losses = [name for name in names if name.rpartition("/")[2] == "loss"]
-    measures = [name for name in names if name.rpartition("/")[2] in METRICS and name not in losses]
+    measures = [name for name in names if plain_name(name) in Metric.members() and name not in losses]
     if losses:
         figures["curves_loss"] = curve_figure(report.curves, losses, "Loss", best)
     if measures:

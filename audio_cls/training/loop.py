@@ -20,7 +20,7 @@ from audio_cls.core.config import ConfigError
 from audio_cls.core.rng import derive, generator
 from audio_cls.core.stopping import Abandoned
 from audio_cls.experiment import Chain, Experiment
-from audio_cls.metrics.classification import check_metric
+from audio_cls.metrics.base import check_metric
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.training.batches import Batches
 from audio_cls.training.checkpoint import Checkpoint, CheckpointStore, load_optimizer_state, optimizer_state

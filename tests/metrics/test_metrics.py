@@ -17,9 +17,8 @@ from sklearn import metrics as sk
 
 from audio_cls.core.errors import UserError
 from audio_cls.metrics import classification as metrics
+from audio_cls.metrics.base import Metric, check_metric, metric_of
 from audio_cls.metrics.classification import (
-    METRICS,
-    check_metric,
     confusion_matrix,
     evaluate,
     family_means,
@@ -29,6 +28,7 @@ from audio_cls.metrics.classification import (
     predict,
     roc_curve,
 )
+from tests.predictions import made
 
 KEYS = {"accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", "lwlrap"}
 PER_CLASS = {"support", "precision", "recall", "f1", "ap", "auc", "d_prime", "lwlrap"}
@@ -352,7 +352,7 @@ def test_family_means() -> None:
     assert math.isnan(means["none"])
 
 
-@pytest.mark.parametrize("name", [*METRICS, "val/macro_f1", "train/loss", "test/map"])
+@pytest.mark.parametrize("name", [*Metric.members(), "val/macro_f1", "train/loss", "test/map"])
 def test_metric_names(name: str) -> None:
     assert check_metric(name) == ("minimize" if name.endswith("loss") else "maximize")
 
@@ -374,8 +374,35 @@ def test_unknown_metric_says_what_is_allowed(name: str, said: str) -> None:
     assert "val/" in str(error.value)
 
 
-def test_every_reported_metric_has_a_direction() -> None:
-    assert set(METRICS) == KEYS | {"loss"}
+def test_every_reported_metric_is_a_member() -> None:
+    assert {kind for kind, member in Metric.members().items() if member.is_built_in()} == KEYS | {"loss"}
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_members_score_what_is_computed_in_one_pass(task: str) -> None:
+    rng = np.random.default_rng(4)
+    scores = rng.random((50, 4))
+    targets = np.eye(4)[rng.integers(0, 4, 50)] if task == "multiclass" else rng.random((50, 4)) < 0.3
+    overall = evaluate(scores, targets, task).overall
+    for kind in KEYS:
+        metric = metric_of(f"val/{kind}")
+        assert metric.score(scores, targets > 0.5, predict(scores, task)) == pytest.approx(overall[kind], rel=1e-12)
+        assert metric.low <= overall[kind] <= metric.high
+
+
+def test_other_thresholds_leave_the_ranking_as_it_is() -> None:
+    rng = np.random.default_rng(5)
+    predictions = made(rng.random((40, 3)), rng.random((40, 3)) < 0.4, "multilabel")
+    first, thresholds = predictions.evaluation, np.array([0.3, 0.6, 0.2])
+    again = predictions.with_thresholds(thresholds).evaluation
+    whole = evaluate(predictions.scores, predictions.targets, "multilabel", thresholds=thresholds)
+    assert again.overall == whole.overall
+    assert list(again.overall) == list(first.overall)
+    for key, values in whole.per_class.items():
+        np.testing.assert_array_equal(again.per_class[key], values)
+    tuned = predictions.tuned()
+    assert tuned.evaluation.overall["macro_f1"] >= first.overall["macro_f1"]
+    assert tuned.evaluation.per_class["ap"] is first.per_class["ap"]
 
 
 def test_numbers_are_pinned_to_the_version() -> None:

@@ -18,6 +18,7 @@ from audio_cls import Experiment
 from audio_cls.cli import main
 from audio_cls.components.models import Model
 from audio_cls.core.config import ConfigError
+from audio_cls.core.loading import load_file
 from audio_cls.core.workspace import Workspace
 from audio_cls.runs.own_parts import homeless, recorded
 from audio_cls.tracking import Tracker
@@ -196,6 +197,59 @@ def test_a_study_and_a_suite_of_own_parts(elsewhere: Path, capsys: pytest.Captur
     assert not (tmp_path / "executed").exists()
 
 
+METRIC = """
+from audio_cls import Metric
+
+class Misses(Metric, kind="own_misses"):
+    direction, unit, high = "minimize", "clips", float("inf")
+
+    def score(self, scores, targets, called):
+        return float((targets & ~called).sum())
+"""
+
+
+def test_a_metric_of_ones_own_is_one_like_the_others(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = elsewhere / "code" / "own_metric.py"
+    file.parent.mkdir()
+    file.write_text(METRIC, encoding="utf-8")
+    words = [
+        "train",
+        "--with",
+        str(file),
+        "--set",
+        "training.metric=val/own_misses",
+        *WORDS,
+        "--set",
+        "training.epochs=2",
+    ]
+    assert "own_misses" in command(capsys, elsewhere, *words, "--name", "judged")
+    command(capsys, elsewhere, *words, "--set", "seed=1", "--name", "again")
+    tracker = Tracker(Workspace(elsewhere))
+    info = tracker.resolve("judged")
+    curve = [value for _, value in tracker.curve(info.run_id, "val/own_misses")]
+    assert len(curve) == 2
+    assert info.metrics["best/own_misses"] == min(curve)  # fewer are better
+    assert info.metrics["baseline/own_misses"] == 4  # of six clips of three classes
+    file.unlink()  # found again by the copy that was kept
+    assert re.search(rf"own_misses +{min(curve):g}", command(capsys, elsewhere, "evaluate", "judged"))
+    assert re.search(r"own_misses +\d", command(capsys, elsewhere, "compare", "judged", "again").partition("paired")[2])
+    (page,) = re.findall(r"(\S+run-judged-\S+\.html)", command(capsys, elsewhere, "report", "judged"))
+    assert "<dt>own_misses</dt>" in (elsewhere / "reports" / Path(page).name).read_text(encoding="utf-8")
+    shown = command(capsys, elsewhere, "evaluate", "--test", "judged")
+    assert re.search(r"own_misses +\d\S* +(\[|no interval|every)", shown)
+
+
+def test_parameter_keys_do_not_depend_on_what_was_loaded(tmp_path: Path) -> None:
+    before = Experiment().flatten()
+    with as_new():
+        load_file(write_tiny(tmp_path))
+        assert Experiment().flatten() == before
+        assert "model.extra" in set(Experiment().keys())  # it can be set all the same
+        own = Experiment().override({"model": "own_tiny"})
+        assert own.flatten().keys() - before.keys() == {"model.extra"}
+        assert Experiment().diff(own)["model.extra"] == ("none", 0)
+
+
 def test_a_part_without_a_file_is_said(tmp_path: Path) -> None:
     module = types.ModuleType("own_notebook")
     source = "class Typed(Model, kind='own_typed'):\n    def build(self, input_shape, n_classes): ...\n"
@@ -232,9 +286,9 @@ def examples() -> list[tuple[str, str, list[str]]]:
 
 def test_the_guide_has_an_example_of_each_family() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for family in ("Model", "Loss", "Augmentation", "Features", "Sampling", "Optimizer", "Schedule"):
+    for family in ("Model", "Loss", "Augmentation", "Features", "Sampling", "Optimizer", "Schedule", "Metric"):
         assert re.search(rf"class \w+\({family}, kind=", text)
-    assert len(examples()) == text.count("```python") == 7
+    assert len(examples()) == text.count("```python") == 8
 
 
 @pytest.mark.parametrize(
@@ -253,7 +307,7 @@ def test_an_example_of_the_guide_trains(
     info = Tracker(Workspace(workspace)).resolve(name)
     assert info.state == "COMPLETE"
     key, _, value = next(w for w in reversed(words) if "=" in w).partition("=")
-    assert info.params[key] in (value, str(float(value)))
+    assert info.params[key] == value or float(info.params[key]) == float(value)
 
 
 # -- what is missing, what does not fit, what fails -------------------------------------------------------------------------

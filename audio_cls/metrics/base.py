@@ -1,0 +1,252 @@
+"""The family of metrics: what each one measures, which way is better, in what unit it is told.
+
+A metric of a user's own is a subclass with a `kind`, in a file of theirs:
+
+    class Cost(Metric, kind="cost"):
+        direction, unit, high = "minimize", "", 10.0
+        def score(self, scores, targets, called): ...
+
+It is then a metric like the others: `training.metric=val/cost` chooses epochs, searches and suites judge by it, every run that is
+made while its file is loaded reports it, and it has an interval wherever figures have one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from math import inf, nan
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.core.config import Component
+from audio_cls.core.errors import ConfigError, UserError, choices
+from audio_cls.metrics.ranking import average_precision, d_prime, lwlrap, rank, roc_auc
+
+__all__ = [
+    "CountMetric",
+    "Direction",
+    "Metric",
+    "check_metric",
+    "figure_text",
+    "in_points",
+    "metric_of",
+    "own_metrics",
+    "plain_name",
+    "uses_decisions",
+]
+
+Array = NDArray[Any]
+Direction = Literal["maximize", "minimize"]
+PREFIXES = ("train", "val", "test")
+
+
+class Metric(Component, family=True):
+    """A figure of a set of predictions.
+
+    direction: which way is better.
+    unit: "points" is told in hundredths, as are accuracy and F1; anything else in the figure's own units, named so.
+    low, high: the range of the figure.
+    uses: "decisions" where thresholds matter, "ranking" where the order of the scores alone does.
+    tasks: that it is defined for.
+    """
+
+    direction: ClassVar[Direction] = "maximize"
+    unit: ClassVar[str] = "points"
+    low: ClassVar[float] = 0.0
+    high: ClassVar[float] = 1.0
+    uses: ClassVar[Literal["decisions", "ranking"]] = "decisions"
+    tasks: ClassVar[tuple[str, ...]] = ("multiclass", "multilabel")
+
+    @abstractmethod
+    def score(self, scores: Array, targets: Array, called: Array) -> float:
+        """The figure; NaN where it is not defined.
+
+        Args:
+            scores: (n_clips, n_classes) probabilities.
+            targets: (n_clips, n_classes) True for the labels that are there.
+            called: (n_clips, n_classes) True for the labels that were predicted.
+        """
+        raise NotImplementedError
+
+
+class CountMetric(Metric):
+    """A metric that is a function of sums over clips, so that all resamples of its interval cost one matrix product."""
+
+    @abstractmethod
+    def of_counts(self, sums: Array) -> Array:
+        """The figure of sums (..., 2 + 3 n_classes): clips that are right in every label, clips, then by class labels found,
+        labels predicted and labels that are there."""
+        raise NotImplementedError
+
+    @staticmethod
+    def counts(targets: Array, called: Array) -> Array:
+        """What is summed, a row for each clip: (n_clips, 2 + 3 n_classes)."""
+        right = (called == targets).all(axis=1, keepdims=True)
+        return np.hstack([right, np.ones_like(right), called & targets, called, targets])
+
+    def score(self, scores: Array, targets: Array, called: Array) -> float:
+        return float(self.of_counts(self.counts(targets, called).astype(np.float64).sum(axis=0)))
+
+
+# -- the metrics that every run reports -------------------------------------------------------------------------------
+
+
+class Accuracy(CountMetric, kind="accuracy"):
+    """The share of clips whose label is right; with several labels, of clips with every label right (exact match)."""
+
+    def of_counts(self, sums: Array) -> Array:
+        return _ratio(sums[..., 0], sums[..., 1])
+
+
+class MacroF1(CountMetric, kind="macro_f1"):
+    """The mean of the classes' F1, leaving out classes neither present nor predicted."""
+
+    def of_counts(self, sums: Array) -> Array:
+        hits, calls, support = np.split(sums[..., 2:], 3, axis=-1)
+        return _mean_of_defined(_ratio(2 * hits, calls + support))
+
+
+class MicroF1(CountMetric, kind="micro_f1"):
+    """F1 of all decisions pooled (equals accuracy where a clip has one label)."""
+
+    def of_counts(self, sums: Array) -> Array:
+        hits, calls, support = (part.sum(axis=-1) for part in np.split(sums[..., 2:], 3, axis=-1))
+        return _ratio(2 * hits, calls + support)
+
+
+class Uar(CountMetric, kind="uar"):
+    """Unweighted average recall, the mean over the classes present (balanced accuracy where a clip has one label)."""
+
+    def of_counts(self, sums: Array) -> Array:
+        hits, _, support = np.split(sums[..., 2:], 3, axis=-1)
+        return _mean_of_defined(_ratio(hits, support))
+
+
+class Map(Metric, kind="map"):
+    """Mean average precision over the classes with positives."""
+
+    uses: ClassVar[Literal["decisions", "ranking"]] = "ranking"
+
+    def score(self, scores: Array, targets: Array, called: Array) -> float:
+        return _mean([average_precision(ranked) for ranked in rank(scores, targets)])
+
+
+class Auc(Metric, kind="auc"):
+    """Mean ROC AUC over the classes with positives and negatives."""
+
+    uses: ClassVar[Literal["decisions", "ranking"]] = "ranking"
+
+    def score(self, scores: Array, targets: Array, called: Array) -> float:
+        return _mean([roc_auc(ranked) for ranked in rank(scores, targets)])
+
+
+class DPrime(Auc, kind="d_prime"):
+    """d' of the mean AUC, as AudioSet results are published, not the mean of the classes' d', which one perfectly separated class
+    would make infinite. Infinite only when the AUC is 1."""
+
+    unit: ClassVar[str] = "d'"
+    low: ClassVar[float] = -inf
+    high: ClassVar[float] = inf
+
+    def score(self, scores: Array, targets: Array, called: Array) -> float:
+        return float(d_prime(super().score(scores, targets, called)))
+
+
+class Lwlrap(Metric, kind="lwlrap"):
+    """Label-weighted label-ranking average precision (the mean reciprocal rank where a clip has one label)."""
+
+    uses: ClassVar[Literal["decisions", "ranking"]] = "ranking"
+
+    def score(self, scores: Array, targets: Array, called: Array) -> float:
+        return lwlrap(scores, targets)[0]
+
+
+class LossFigure(Metric, kind="loss"):
+    """The loss that was trained on, without augmentation."""
+
+    direction: ClassVar[Direction] = "minimize"
+    unit: ClassVar[str] = "loss"
+    high: ClassVar[float] = inf
+    uses: ClassVar[Literal["decisions", "ranking"]] = "ranking"
+
+    def score(self, scores: Array, targets: Array, called: Array) -> float:
+        raise UserError(
+            "metric 'loss': stored predictions are probabilities and do not say which loss was trained on; ask for another metric"
+        )
+
+
+# -- by name ----------------------------------------------------------------------------------------------------------
+
+
+def plain_name(name: str) -> str:
+    """A metric's name without its prefix: `val/macro_f1` -> `macro_f1`."""
+    return name.rpartition("/")[2]
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of a name, with or without a prefix (`val/macro_f1`).
+
+    Raises:
+        ConfigError: for a name that no metric has: what there is, and the nearest match.
+    """
+    prefix, slash, plain = name.rpartition("/")
+    member = Metric.members().get(plain)
+    if member is not None and (prefix in PREFIXES or not slash):
+        return member()
+    unknown_prefix = f": the prefix {prefix!r} is unknown" if member is not None else ""
+    raise ConfigError(
+        f"metric {name!r} is not one that runs report{unknown_prefix}. "
+        f"{choices(plain if slash and member is None else name, Metric.members())} "
+        f"A prefix may stand before it: {', '.join(f'{p}/' for p in PREFIXES)}.",
+        [("metric", plain)] if member is None else [],
+    )
+
+
+def check_metric(name: str) -> Direction:
+    """The direction in which a metric is better; the name may carry a prefix (`val/macro_f1`).
+
+    Raises:
+        ConfigError: for a name that no run reports.
+    """
+    return metric_of(name).direction
+
+
+def own_metrics(task: str) -> dict[str, Metric]:
+    """The metrics of the user's own that are defined for a task, by kind."""
+    found = {kind: member for kind, member in Metric.members().items() if not member.is_built_in()}
+    return {kind: member() for kind, member in found.items() if task in member.tasks}
+
+
+def in_points(metric: str) -> bool:
+    """Whether a metric is told in points (hundredths); a prefix such as `val/` is allowed. An unknown one is."""
+    member = Metric.members().get(plain_name(metric))
+    return member is None or member.unit == "points"
+
+
+def uses_decisions(metric: str) -> bool:
+    """Whether a metric depends on which labels are called, and not on the order of the scores alone."""
+    return metric_of(metric).uses == "decisions"
+
+
+def figure_text(value: float, metric: str, *, signed: bool = False) -> str:
+    """A figure of a metric as people read it: points with one decimal, or three digits in its own units."""
+    text = f"{100 * value:.1f}" if in_points(metric) else f"{value:.3g}"
+    if float(text) == 0:
+        return text.lstrip("-")
+    return f"+{text}" if signed and value > 0 else text
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    return np.divide(part, whole, out=np.full(np.shape(whole), nan), where=np.asarray(whole) > 0)
+
+
+def _mean_of_defined(values: Array) -> Array:
+    defined = np.isfinite(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def _mean(values: list[float]) -> float:
+    found = np.asarray(values, np.float64)
+    found = found[~np.isnan(found)]
+    return float(found.mean()) if len(found) else nan
