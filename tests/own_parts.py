@@ -15,7 +15,7 @@ import pytest
 
 from audio_cls.cli import main
 from audio_cls.core.config import Component
-from audio_cls.runs.grid import worker_main
+from audio_cls.queue.process import main as worker_main
 from tests.commands import call
 
 SMALL = {
@@ -113,7 +113,7 @@ class WorkerHere:
         try:
             with as_new(), pytest.MonkeyPatch.context() as patch:
                 patch.setattr(os, "getppid", os.getpid)  # the worker looks whether its supervisor is still there
-                self.returncode = worker_main(Path(words[0]), 1) if module == "audio_cls.runs.grid" else main(words)
+                self.returncode = worker_main() if module == "audio_cls.queue.process" else main(words)
         finally:
             os.environ.clear()
             os.environ.update(kept)

@@ -64,7 +64,7 @@ def build_report(
         curves=_curves(result, tracker),
         class_differences=_class_differences(result, scores, corpus),
         predictions=_pooled(scores, corpus),
-        notes=[f"{words}: {reason}" for arm in result.arms for words, reason in arm.failed],
+        notes=[*result.adopted, *(f"{words}: {reason}" for arm in result.arms for words, reason in arm.failed)],
         openings=[*(test.lines() if test else ()), *result.openings, *([history] if history else ())],
         baseline=result.baseline,
         findings=result.findings,

@@ -69,6 +69,15 @@ class SuiteResult:
         return sum(arm.done for arm in self.arms)
 
     @property
+    def adopted(self) -> list[str]:
+        """Which runs were taken over from elsewhere: a sentence for each place."""
+        sources = [str(r.adopted_from["study"]) for r in self.records if r.adopted_from]
+        return [
+            f"{sources.count(source)} of {self.total} runs were taken over from {source}: the same experiments on the same data"
+            for source in sorted(set(sources))
+        ]
+
+    @property
     def total(self) -> int:
         return len(self.plan.cells)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audio_cls.ablation.record import suite_names
-from audio_cls.ablation.running import reopen_suite
-from audio_cls.ablation.test_split import Group, of_parent, of_suite
+from audio_cls.ablation.stored import existing_storage, suite_names
+from audio_cls.ablation.suite import reopen_suite
+from audio_cls.ablation.test_groups import Group, of_parent, of_suite
 from audio_cls.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["run_or_group"]
 
 
-def run_or_group(tracker: Tracker, reference: str, *, test: bool) -> RunInfo | Group:
+def run_or_group(tracker: Tracker, reference: str, *, test: bool, storage: str | None = None) -> RunInfo | Group:
     """Find a run, or the suite, cross-validation or confirmation whose test split is asked for.
 
     Raises:
@@ -23,7 +23,7 @@ def run_or_group(tracker: Tracker, reference: str, *, test: bool) -> RunInfo | G
             recorded already.
     """
     workspace = tracker.workspace
-    suites = suite_names(workspace)
+    suites = suite_names(workspace, existing_storage(workspace, storage))
     info = None
     if reference not in suites:
         try:
@@ -48,5 +48,5 @@ def run_or_group(tracker: Tracker, reference: str, *, test: bool) -> RunInfo | G
             f"{reference} is a {kind}: its validation figures are recorded already ({hint}); --test opens its test split"
         )
     if info is None or kind == "suite":
-        return of_suite(reopen_suite(name, workspace, tracker))
+        return of_suite(reopen_suite(name, tracker, storage))
     return of_parent(tracker, info)

@@ -2,79 +2,78 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from audio_cls.ablation.contract import check_plan
-from audio_cls.ablation.record import write_suite
-from audio_cls.ablation.running import Suite, tuned
-from audio_cls.core.config import Component
+from audio_cls.ablation.declaration import Ablation, load_ablation
+from audio_cls.ablation.settling import settle
+from audio_cls.ablation.stored import store_state
+from audio_cls.ablation.suite import Suite, tuned
+from audio_cls.core.config import Component, parse_assignment
+from audio_cls.core.device import choose_device
 from audio_cls.core.errors import UserError
-from audio_cls.core.notices import progress, say
-from audio_cls.core.stopping import GRACE_SECONDS, StopRequest, Watch
+from audio_cls.core.notices import say
+from audio_cls.core.stopping import Interrupted
 from audio_cls.experiment import Experiment
+from audio_cls.metrics.classification import check_metric
+from audio_cls.queue.options import QueueOptions
+from audio_cls.queue.process import Session, Worked, WorkTarget
+from audio_cls.queue.storage import open_study
+from audio_cls.queue.supervisor import run_workers
+from audio_cls.study.declaration import TPE, NoPruning, Settled, Study
+from audio_cls.study.opening import PARENT
+from audio_cls.study.search import open_parent, study_identity, trial_objective
 
-__all__ = ["tune_arms"]
+__all__ = ["arm_search", "tune_arms"]
 
-FAR = 1000  # seeds of the search lie so far behind the grid's
+FAR = 1000  # the seed of the searches lies so far behind the grid's
 
 
-def tune_arms(suite: Suite, file: Path, *, device: str, grace: float = GRACE_SECONDS) -> Suite:
-    """Search for every arm that has not been searched for yet; the suite with what was found in its plan.
+def tune_arms(suite: Suite, options: QueueOptions) -> Suite:
+    """Search for every arm that has not been searched for yet. Returns the suite with what was found in its plan.
 
-    Each arm gets a study `SUITE.ARM` of the same sampler, space and number of trials, on the first fold and a seed outside the grid.
+    Each arm gets a study `SUITE.ARM` of the same sampler, space and number of trials, on the first fold and a seed outside the
+    grid, worked by `options.workers` processes.
 
     Raises:
         UserError: where a search finds nothing, or what it finds breaks the contract.
-        SystemExit: 130 when interrupted; the same command goes on.
+        Interrupted: when asked to leave; the same command goes on.
     """
-    from audio_cls.core.device import choose_device, tune_process
-    from audio_cls.metrics.classification import check_metric
-    from audio_cls.queue.status import study_status
-    from audio_cls.queue.storage import open_storage, open_study
-    from audio_cls.queue.worker import Shift, run_worker
-    from audio_cls.runs.preparation import Runtime
-    from audio_cls.study.declaration import TPE, NoPruning, Settled, Study
-    from audio_cls.study.opening import PARENT
-    from audio_cls.study.search import open_parent, study_identity, trial_objective
-
-    ablation, tune = suite.ablation, suite.ablation.tune
+    ablation, tune, storage = suite.ablation, suite.ablation.tune, suite.storage
     assert tune is not None
-    tune_process()
-    runtime = Runtime(suite.workspace, suite.tracker, choose_device(device))
-    runtime.corpora[suite.corpus.name] = suite.corpus
-
-    def complete(experiment: Component) -> Component:
-        assert isinstance(experiment, Experiment)
-        return experiment if ablation.complete is None else ablation.complete(experiment)
-
+    assert storage is not None
+    if suite.file is None:
+        raise UserError(
+            f"ablation {ablation.name!r}: tune=... needs a file that declares the suite, from which workers take the space: "
+            "put it into a .py file, or leave tune out"
+        )
+    seed, fold = max(ablation.seeds) + FAR, suite.plan.folds[0]
     for arm in ablation.arms:
         if arm in suite.state.tuned:
             continue
-        base = ablation.experiment(arm, max(ablation.seeds) + FAR, suite.plan.folds[0])
-        metric = base.training.metric
-        study = Study(
-            f"{ablation.name}.{arm}", base, tune.space, metric, check_metric(metric), TPE(seed=tune.seed), NoPruning(),
-            settled=Settled(suite.state.data_rules, complete),
-        )  # fmt: skip
+        study = _study(ablation, arm, seed, fold, suite.state.data_rules)
         say(f"{study.name}: searching, {tune.trials} trials")
         identity = study_identity(suite.corpus)
-        opened = open_study(study, open_storage(suite.workspace.optuna_db), extra=identity)
-        parent = open_parent(suite.tracker, study, suite.corpus, file, opened.user_attrs.get(PARENT))
+        opened = open_study(study, storage, extra=identity)
+        parent = open_parent(suite.tracker, study, suite.corpus, suite.file, opened.user_attrs.get(PARENT))
         opened.set_user_attr(PARENT, parent.id)
         parent.tags({"ablation.suite": ablation.name, "ablation.arm": arm})
-        logging.getLogger("audio_cls").setLevel(logging.WARNING)
-        objective = trial_objective(runtime, study, parent.id, file)
-        with StopRequest(grace=grace) as stop, progress(study.name) as show:
-            runtime.watch = Watch(stop, show.phase)
-            run_worker(study, suite.workspace.root, tune.trials, objective, identity=identity, shift=Shift(stop=stop))
-        status = study_status(opened, tune.trials)
+        arguments = {
+            "file": str(suite.file),
+            "assignments": list(suite.assignments),
+            "cell": {"arm": arm, "seed": seed, "fold": fold},
+            "rules": suite.state.data_rules,
+            "parent": parent.id,
+        }
+        target = WorkTarget(f"{__name__}:arm_search", arguments)
+        status = run_workers(study, suite.workspace, tune.trials, target, options, identity=identity)
         if status.finished < tune.trials:
             parent.finish("INTERRUPTED", f"{status.finished} of {tune.trials} trials")
-            say(f"{study.name}: {status.finished} of {tune.trials} trials; the same command goes on")
-            raise SystemExit(130)
+            suite.tracker.flush()
+            raise Interrupted(f"{study.name}: {status.finished} of {tune.trials} trials; the same command goes on")
         if status.best is None:
             parent.finish("FAILED", "no complete trial")
             raise UserError(
@@ -83,6 +82,38 @@ def tune_arms(suite: Suite, file: Path, *, device: str, grace: float = GRACE_SEC
         found: dict[str, Any] = dict(status.best.record.overrides)
         parent.finish("COMPLETE")
         suite.state.tuned[arm] = found
-        write_suite(suite.workspace, suite.state)
-        say(f"{study.name}: {metric} {status.best.value:.4f} with {found}")
-    return replace(suite, plan=check_plan(tuned(ablation, suite.state), suite.corpus, runtime.device))
+        store_state(suite.state, storage, lambda: None)
+        say(f"{study.name}: {study.metric} {status.best.value:.4f} with {found}")
+    plan = check_plan(tuned(ablation, suite.state), suite.corpus, choose_device(options.device))
+    return replace(suite, plan=plan)
+
+
+def arm_search(
+    session: Session, file: str, assignments: Sequence[str], cell: Mapping[str, Any], rules: int, parent: str
+) -> Worked:
+    """Return the search of an arm for a worker process; see `queue.process.WorkTarget`."""
+    runtime = session.runtime()
+    declared = load_ablation(Path(file))
+    declared = replace(declared, base=declared.base.override(dict(parse_assignment(a) for a in assignments)))
+    corpus = runtime.corpus(declared.base.data.corpus)
+    ablation, _ = settle(declared, corpus, rules)
+    study = _study(ablation, cell["arm"], cell["seed"], cell["fold"], rules)
+    objective = trial_objective(runtime, study, parent, Path(file))
+    return Worked(study, objective, study_identity(corpus), runtime.tracker.flush)
+
+
+def _study(ablation: Ablation, arm: str, seed: int, fold: int, rules: int) -> Study:
+    """Return the search of an arm on one fold and seed."""
+    tune = ablation.tune
+    assert tune is not None
+
+    def complete(experiment: Component) -> Component:
+        assert isinstance(experiment, Experiment)
+        return experiment if ablation.complete is None else ablation.complete(experiment)
+
+    base = ablation.experiment(arm, seed, fold)
+    metric = base.training.metric
+    return Study(
+        f"{ablation.name}.{arm}", base, tune.space, metric, check_metric(metric), TPE(seed=tune.seed), NoPruning(),
+        settled=Settled(rules, complete),
+    )  # fmt: skip

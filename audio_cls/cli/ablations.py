@@ -1,68 +1,249 @@
-"""`audio-cls ablate`: suites run, reported on, listed."""
+"""`audio-cls ablate`: suites run, reported on, watched, listed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import isnan
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from audio_cls.cli.options import DEVICE, GRACE, SET, TRACKING, WITH, Commands, workspace_of
+from audio_cls.cli.console import say, table
+from audio_cls.cli.options import (
+    DEVICE,
+    GRACE,
+    SET,
+    STORAGE,
+    TRACKING,
+    WITH,
+    WITH_FOR_WORKERS,
+    WORKERS,
+    Commands,
+    queue_options,
+    workspace_of,
+)
+from audio_cls.core.config import parse_assignment
+from audio_cls.core.errors import UserError
+
+if TYPE_CHECKING:
+    from audio_cls.ablation.filling import Filled
+    from audio_cls.ablation.publishing import Publication
+    from audio_cls.ablation.results import SuiteResult
+
+FOLDS_SHOWN = 20
 
 
 @click.group(cls=Commands)
 def ablate() -> None:
-    """Compare arms that differ in declared keys: run, report, list."""
+    """Compare arms that differ in declared keys: run, status, report, list."""
 
 
 @ablate.command("run")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@WORKERS
 @click.option(
     "--seeds", type=click.IntRange(1), default=None, help="How many, in place of the file's; more extend a suite."
 )
 @click.option("--retry-failed", "retry", is_flag=True, help="Train failed runs anew.")
 @SET
+@STORAGE
 @DEVICE
-@WITH
+@WITH_FOR_WORKERS
 @GRACE
 @TRACKING
 @click.pass_context
-def ablate_run(ctx: click.Context, file: Path, workers: int, seeds: int | None, retry: bool, assignments: tuple[str, ...], device: str, grace: float) -> None:  # fmt: skip
+def ablate_run(ctx: click.Context, file: Path, seeds: int | None, retry: bool, assignments: tuple[str, ...], parts: tuple[Path, ...], **queue: Any) -> None:  # fmt: skip
     """Run the suite that FILE declares (ABLATION), its base changed by --set; run again, it fills only what is missing."""
-    from audio_cls.cli.ablation_commands import run_command
+    from audio_cls.ablation.declaration import load_ablation
+    from audio_cls.ablation.publishing import publish
+    from audio_cls.ablation.running import run_suite
+    from audio_cls.ablation.suite import open_suite
+    from audio_cls.cli.commands import say_resolved
+    from audio_cls.tracking import Tracker
 
-    run_command(
-        workspace_of(ctx),
-        file,
-        workers=workers,
-        seeds=seeds,
-        retry=retry,
-        assignments=assignments,
-        device=device,
-        grace=grace,
-    )
+    ablation = load_ablation(file)
+    if assignments:
+        ablation = replace(ablation, base=ablation.base.override(dict(parse_assignment(a) for a in assignments)))
+    if seeds is not None:
+        first = min(ablation.seeds)
+        ablation = replace(ablation, seeds=range(first, first + seeds))
+    options = queue_options(**queue)
+    tracker = Tracker(workspace_of(ctx))
+    tracker.flush()
+    suite = open_suite(ablation, tracker, options, file, assignments)
+    if suite.resolved is not None:
+        say_resolved(suite.resolved, suite.corpus)
+    table(f"{ablation.name}: the contract", ["what", "is"], [list(term) for term in suite.plan.terms])
+    outcome = run_suite(replace(suite, parts=parts), options, retry=retry)
+    _show(publish(outcome.suite, outcome.results))
+    for failure in (s.record.failure for s in outcome.filled.states if s.state == "FAILED" and s.record.failure):
+        say(f"a whole traceback is in {failure}", err=True)
+    refuse_unfinished(outcome.filled)
+
+
+def refuse_unfinished(filled: Filled) -> None:
+    """End a command some of whose runs were refused.
+
+    Raises:
+        UserError: naming the reasons.
+    """
+    if filled.left:
+        reasons = "; ".join(filled.refused)
+        raise UserError(f"{filled.left} of {len(filled.states)} runs were refused: {reasons}")
 
 
 @ablate.command("report")
 @click.argument("name_or_file")
+@STORAGE
 @WITH
 @TRACKING
 @click.pass_context
-def ablate_report(ctx: click.Context, name_or_file: str) -> None:
+def ablate_report(ctx: click.Context, name_or_file: str, storage: str | None) -> None:
     """What a suite says so far: arms, differences, verdicts; the HTML page; MLflow's views.
 
     A suite that was run with --set is named, not given by its file."""
-    from audio_cls.cli.ablation_commands import report_command
+    from audio_cls.ablation.publishing import report_suite
+    from audio_cls.tracking import Tracker
 
-    report_command(workspace_of(ctx), name_or_file)
+    tracker = Tracker(workspace_of(ctx))
+    tracker.flush()
+    _show(report_suite(name_or_file, tracker, storage))
+
+
+@ablate.command("status")
+@click.argument("name")
+@STORAGE
+@WITH
+@click.pass_context
+def ablate_status(ctx: click.Context, name: str, storage: str | None) -> None:
+    """The runs of a suite, cross-validation or confirmation: finished, running, waiting, failed, and what is left.
+
+    NAME is a suite, or folds:... or confirmation:... as `ablate list` shows them."""
+    from audio_cls.ablation.stored import cells_of
+    from audio_cls.queue.status import summary
+
+    status, cells = cells_of(name, workspace_of(ctx), storage)
+    plain = status.metric
+    rows = [
+        [c.params["arm"], c.params["seed"], c.params["fold"] or "", c.state.lower(), c.value, c.record.epochs, _why(c)]
+        for c in cells
+    ]
+    table(f"{status.name}: runs", ["arm", "seed", "fold", "state", plain, "epochs", ""], rows)
+    for line in summary(status):
+        say(line)
+
+
+def _why(cell: Any) -> str:
+    """Say what must be known of a run besides its state."""
+    if cell.record.adopted_from:
+        return f"taken over from {cell.record.adopted_from.get('study')}"
+    return str(cell.record.reason)
 
 
 @ablate.command("list")
+@STORAGE
 @WITH
 @TRACKING
 @click.pass_context
-def ablate_list(ctx: click.Context) -> None:
-    """The suites of this workspace and how far they are."""
-    from audio_cls.cli.ablation_commands import list_command
+def ablate_list(ctx: click.Context, storage: str | None) -> None:
+    """The suites of this workspace and how far they are; cross-validations and confirmations below them."""
+    from audio_cls.ablation.publishing import list_suites
+    from audio_cls.ablation.stored import list_others
+    from audio_cls.tracking import Tracker
 
-    list_command(workspace_of(ctx))
+    tracker = Tracker(workspace_of(ctx))
+    suites, others = list_suites(tracker, storage), list_others(tracker.workspace, storage)
+    if not suites and not others:
+        say("no suites yet. Start one with: audio-cls ablate run FILE")
+        return
+    if suites:
+        rows = [[s.name, s.metric, s.state, s.words] for s in suites]
+        table("suites", ["suite", "metric", "state", "verdicts"], rows)
+    if others:
+        rows = [[s.name, s.metric, f"{s.finished} of {s.total} runs"] for s in others]
+        table("cross-validations and confirmations", ["name", "metric", "finished"], rows)
+
+
+# -- printing ------------------------------------------------------------------------------------------------------
+
+
+def _show(shown: Publication) -> None:
+    """Print the tables of a suite, its verdicts, and where more of it is."""
+    from audio_cls.ablation.page_data import more_lines
+    from audio_cls.metrics.verdict import in_points
+
+    first, ablation = shown.results[0], shown.suite.ablation
+    for result in shown.results:
+        _print_arms(result)
+    _print_folds(first)
+    for what, text in first.terms:
+        if what == "groups":
+            say(f"note: {text}")
+    say(f"{ablation.name}: {first.state}; {first.metric} of the {ablation.select} epoch, against {ablation.reference}")
+    for line in (*first.adopted, *first.findings):
+        say(line)
+    for arm in first.arms:
+        if arm.verdict is not None:
+            say(f"  {arm.name}: {arm.verdict.text}")
+            for line in more_lines(arm, shown.intervals.get(arm.name), in_points(first.metric)):
+                say(f"    {line}")
+    for arm in first.arms:
+        for words, reason in arm.failed:
+            say(f"FAILED {words}: {reason}")
+    history = [shown.history] if shown.history else []
+    for line in (*(shown.test.lines() if shown.test else ()), *first.openings, *history):
+        say(f"TEST SPLIT {line}")
+    workspace = shown.suite.workspace
+    if workspace.read_only:
+        path = workspace.reports / f"suite-{ablation.name}.html"
+        say(f"no page: the workspace is read-only (it would be {path})")
+    elif shown.page is not None:
+        say(f"report: {shown.page}")
+    if shown.links:
+        say("MLflow UI: audio-cls ui, then")
+        for title, link in shown.links.items():
+            say(f"  {title}: {link}")
+
+
+def _print_arms(result: SuiteResult) -> None:
+    """Print the table of arms on one metric."""
+    from audio_cls.metrics.verdict import in_points
+
+    points = in_points(result.metric)
+
+    def number(value: float, signed: bool = False) -> str:
+        if isnan(value):
+            return ""
+        return f"{100 * value:{'+' if signed else ''}.1f}" if points else f"{value:{'+' if signed else ''}.3g}"
+
+    rows = []
+    for arm in result.arms:
+        c, verdict = arm.comparison, arm.verdict
+        spread = "" if isnan(arm.mean.mean) else f"{number(arm.mean.mean)} ± {number(arm.mean.sd) or '?'}"
+        row = [arm.name, f"{arm.done}/{arm.planned}", spread]
+        if c is None or verdict is None:
+            rows.append([*row, "", "", "reference"])
+            continue
+        interval = "" if isnan(c.low) else f" [{number(c.low)}, {number(c.high)}]"
+        p = "" if isnan(verdict.p) else "< 0.001" if verdict.p < 0.001 else f"{verdict.p:.2g}"
+        rows.append([*row, number(c.mean, signed=True) + interval, p, verdict.word])
+    plain = result.metric.rpartition("/")[2]
+    if plain in result.baseline:
+        rows.append(["(baseline)", "", number(result.baseline[plain]), "", "", "learned nothing"])
+    unit = " (points)" if points else ""
+    columns = ["arm", "runs", "mean ± sd", "difference [95 %]", "p Holm", "verdict"]
+    table(f"{result.ablation.name}: {result.metric}{unit}", columns, rows, right=(1, 2, 3, 4))
+
+
+def _print_folds(result: SuiteResult) -> None:
+    """Print the table with a row for each fold, the first `FOLDS_SHOWN`; nothing for a suite on one fold."""
+    from audio_cls.ablation.results import fold_rows
+    from audio_cls.metrics.verdict import in_points
+
+    columns, rows = fold_rows(result)
+    if len(rows) > 1 and result.done:
+        unit = " (points)" if in_points(result.metric) else ""
+        table(f"{result.ablation.name}: {result.metric}{unit} by fold, mean over seeds", columns, rows[:FOLDS_SHOWN])
+        if len(rows) > FOLDS_SHOWN:
+            say(f"... and {len(rows) - FOLDS_SHOWN} more folds: on the page")

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from audio_cls import __version__
-from audio_cls.cli import ablations, data, experiments, runs, studies
+from audio_cls.cli import ablations, data, experiments, runs, studies, train
 from audio_cls.cli.console import ConsoleDisplay, say
 from audio_cls.cli.init import init
 from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
@@ -24,6 +24,7 @@ from audio_cls.core.formatting import PrintableFormatter
 from audio_cls.core.interpreter import safe_environment
 from audio_cls.core.masking import hide_addresses
 from audio_cls.core.notices import install
+from audio_cls.core.stopping import Interrupted
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -64,7 +65,7 @@ for command in (
     data.data,
     init,
     experiments.keys,
-    experiments.train,
+    train.train,
     runs.evaluate,
     runs.predict,
     studies.study,
@@ -97,6 +98,9 @@ def main(argv: list[str] | None = None) -> int:
         error.show(shown)
         say(shown.getvalue().rstrip("\n"), err=True)
         return 2
+    except Interrupted as left:
+        say(left)
+        return 130
     except (click.Abort, KeyboardInterrupt):
         say("interrupted", err=True)
         return 130

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 
 import click
 
 from audio_cls.cli.console import say
-from audio_cls.cli.options import DEVICE, GRACE, SET, TRACKING, WITH, workspace_of
 from audio_cls.core.errors import UserError, did_you_mean
 
 
@@ -40,46 +38,3 @@ def keys(prefix: str) -> None:
 def _folded(text: str, width: int, first: str, later: str) -> str:
     """Text in lines of a width, broken between words only."""
     return textwrap.fill(text, width, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False)  # fmt: skip
-
-
-@click.command("train")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@SET
-@click.option("--name", default=None, help="The run's name in MLflow. Default: from the model.")
-@click.option("--folds", default=None, help="all, or a list such as 1,2,3: one run for each fold.")
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Runs for each fold, seeds counted up from the experiment's.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Processes, when there is more than one run.",
-)
-@click.option("--again", is_flag=True, help="Train anew although the same run is there.")
-@DEVICE
-@GRACE
-@TRACKING
-@WITH
-@click.pass_context
-def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], name: str | None, folds: str | None, seeds: int, workers: int, again: bool, device: str, grace: float) -> None:  # fmt: skip
-    """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it goes on."""
-    from audio_cls.cli.commands import train_command
-
-    train_command(
-        workspace_of(ctx),
-        file,
-        assignments,
-        name=name,
-        folds=folds,
-        seeds=seeds,
-        workers=workers,
-        again=again,
-        device=device,
-        grace=grace,
-    )

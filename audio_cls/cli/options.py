@@ -11,6 +11,7 @@ from audio_cls.core.errors import did_you_mean
 
 if TYPE_CHECKING:
     from audio_cls.core.workspace import Workspace
+    from audio_cls.queue.options import QueueOptions
 
 
 class Commands(click.Group):
@@ -70,6 +71,7 @@ TRACKING_HELP = "MLflow server that runs are recorded on, http://HOST:PORT. Defa
 TRACKING = click.option(
     "--tracking", metavar="URL", expose_value=False, callback=_remember_tracking, help=TRACKING_HELP
 )
+WORKERS = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 GRACE = click.option(
     "--grace",
     type=click.FloatRange(0),
@@ -101,3 +103,10 @@ STORAGE = click.option(
     envvar=ADDRESSES["--storage"],
     help="Optuna's storage, a file or postgresql://USER@HOST/NAME. Default: AUDIO_CLS_STORAGE, else optuna.db in the workspace.",
 )
+
+
+def queue_options(*, storage: str | None, workers: int, device: str, grace: float) -> QueueOptions:
+    """Return the options of a queue from those of a command."""
+    from audio_cls.queue.options import QueueOptions
+
+    return QueueOptions(storage=storage, workers=workers, device=device, grace_seconds=grace)

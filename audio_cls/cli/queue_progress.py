@@ -72,7 +72,11 @@ class Progress:
 def _line(row: Row, status: StudyStatus) -> str:
     # A pruned trial's reason says by which value it was judged: its last one beside it would be a second.
     value = f" {status.metric} {row.value:.4f}" if row.value is not None and row.state == "COMPLETE" else ""
-    best = " (best so far)" if status.best is not None and status.best.number == row.number else ""
+    best = (
+        " (best so far)"
+        if status.kind == SEARCH and status.best is not None and status.best.number == row.number
+        else ""
+    )
     reason = "" if row.state == "COMPLETE" else f": {row.reason.removeprefix('pruned: ')}"
     taken = f", {duration(row.seconds)}" if row.seconds is not None else ""
     again = f", attempt {row.attempts}" if row.attempts > 1 else ""
@@ -84,10 +88,11 @@ def _line(row: Row, status: StudyStatus) -> str:
 
 
 def _note(status: StudyStatus) -> str:
-    parts = [f"{status.running} running", f"{status.pruned} pruned"]
+    searched = status.kind == SEARCH
+    parts = [f"{status.running} running", *([f"{status.pruned} pruned"] if searched else [])]
     if status.failed:
         parts.append(f"{sum(status.failed.values())} failed")
-    if status.best is not None and status.best.value is not None:
+    if searched and status.best is not None and status.best.value is not None:
         parts.append(f"best {status.best.value:.4f}")
     if status.seconds_left:
         parts.append(f"about {duration(status.seconds_left)} left")

@@ -15,7 +15,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.stopping import Watch
 
 if TYPE_CHECKING:
-    from audio_cls.ablation.test_split import Group
+    from audio_cls.ablation.test_groups import Group
     from audio_cls.runs.comparison import Beside
     from audio_cls.runs.evaluation import Scored
     from audio_cls.runs.preparation import Runtime
@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 @click.argument("run", metavar="RUN-OR-SUITE")
 @click.option("--test", is_flag=True, help="Open the test split. Who chose what is recorded.")
 @click.option("--again", is_flag=True, help="Open it once more; counted.")
+@STORAGE
 @DEVICE
 @TRACKING
 @WITH
 @click.pass_context
-def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str) -> None:
+def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str, storage: str | None) -> None:
     """Figures of a run's best weights on its validation clips.
 
     With --test, on its test clips, with intervals: of a run, or of all runs of a suite, cross-validation or confirmation."""
     from audio_cls.ablation.targets import run_or_group
-    from audio_cls.ablation.test_split import Group
+    from audio_cls.ablation.test_groups import Group
     from audio_cls.core.device import choose_device, tune_process
     from audio_cls.runs.evaluation import score_with_progress
     from audio_cls.runs.preparation import Runtime
@@ -48,7 +49,7 @@ def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str)
     tracker = Tracker(workspace)
     tracker.flush()
     runtime = Runtime(workspace, tracker, choose_device(device))
-    found = run_or_group(tracker, run, test=test)
+    found = run_or_group(tracker, run, test=test, storage=storage)
     if isinstance(found, Group):
         _open_group(runtime, found, again)
     elif test:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from audio_cls.cli.console import say
+from audio_cls.cli.console import say, table
 from audio_cls.cli.options import (
     DEVICE,
     GRACE,
@@ -17,7 +17,9 @@ from audio_cls.cli.options import (
     TRUST,
     WITH,
     WITH_FOR_WORKERS,
+    WORKERS,
     Commands,
+    queue_options,
     workspace_of,
 )
 from audio_cls.core.errors import UserError
@@ -189,15 +191,32 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
 )
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Fresh seeds for each.")
 @click.option("--folds", default=None, help="all, or a list such as 1,2,3. Default: the split that was searched on.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@WORKERS
 @STORAGE
 @DEVICE
 @WITH
 @GRACE
 @TRACKING
 @click.pass_context
-def study_confirm(ctx: click.Context, name_or_file: str, top: int, seeds: int, folds: str | None, workers: int, storage: str | None, device: str, grace: float) -> None:  # fmt: skip
+def study_confirm(ctx: click.Context, name_or_file: str, top: int, seeds: int, folds: str | None, **queue: Any) -> None:
     """Run the best configurations again on fresh seeds and folds, and rank them anew: what was luck?"""
-    from audio_cls.ablation.confirmation import confirm_command
+    from audio_cls.ablation.confirmation import confirm, plan_confirmation
+    from audio_cls.ablation.filling import cell_name, why_failed
+    from audio_cls.cli.ablations import refuse_unfinished
+    from audio_cls.metrics.verdict import in_points
+    from audio_cls.tracking import Tracker
 
-    confirm_command(workspace_of(ctx), name_or_file, top=top, seeds=seeds, folds=folds, workers=workers, storage=storage, device=device, grace=grace)  # fmt: skip
+    options, tracker = queue_options(**queue), Tracker(workspace_of(ctx))
+    tracker.flush()
+    plan = plan_confirmation(name_or_file, tracker, options, top=top, seeds=seeds, folds=folds)
+    say(f"confirm {plan.study}: {plan.size}")
+    outcome = confirm(plan, tracker, options)
+    columns, rows = outcome.table()
+    points = " (points)" if in_points(plan.metric) else ""
+    table(f"{plan.study}: {plan.metric}{points}, confirmed", columns, rows, right=range(len(columns)))
+    for line in outcome.lines():
+        say(line)
+    for state in outcome.filled.states:
+        if state.state == "FAILED":
+            say(f"FAILED {cell_name(state)}: {why_failed(state)}")
+    refuse_unfinished(outcome.filled)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["GRACE_SECONDS", "QUIET", "Abandoned", "StopRequest", "Watch"]
+__all__ = ["GRACE_SECONDS", "QUIET", "Abandoned", "Interrupted", "StopRequest", "Watch"]
 
 GRACE_SECONDS = 60.0
 
@@ -27,6 +27,13 @@ _POLL_SECONDS = 0.1
 
 class Abandoned(Exception):
     """Raised to leave in the middle of a phase; the message is the reason. The phase is run again later."""
+
+
+class Interrupted(Exception):
+    """Raised by what was asked to leave before its work was done; the message says how far it is and that the same command goes on.
+
+    The command line prints it and ends with code 130.
+    """
 
 
 class StopRequest:

@@ -16,7 +16,7 @@ from audio_cls.core.formatting import count, duration
 from audio_cls.queue.queue import Tally
 from audio_cls.queue.record import INTERRUPTED, TrialRecord, is_finished, record_of, root_of, row_state
 from audio_cls.queue.storage import IDENTITY, TOTAL, StudyStorage, damage_told, load_study
-from audio_cls.queue.work import kind_of
+from audio_cls.queue.work import SEARCH, kind_of
 from audio_cls.queue.worker import reason_kind
 
 __all__ = [
@@ -194,7 +194,7 @@ def summary(status: StudyStatus) -> list[str]:
         lines.append(_pruning_lost(status))
     if status.others:
         lines.append(f"started by others, not counted: {count(status.others, 'trial')}")
-    if status.best:
+    if status.best and status.kind == SEARCH:
         baseline = baseline_of(status)
         beside = "" if baseline is None else f" (a model that learned nothing: {number_text(baseline)})"
         lines.append(f"best: trial {status.best.number}, {status.metric} {number_text(status.best.value)}{beside}")

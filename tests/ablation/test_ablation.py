@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,22 +14,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audio_cls.ablation import contract, record
+from audio_cls.ablation import contract, record, stored
 from audio_cls.ablation.contract import check_plan, check_records, optimiser_steps, present, undeclared
 from audio_cls.ablation.declaration import Ablation
 from audio_cls.ablation.predictions import pooled_by_seed, read_cell_scores
 from audio_cls.ablation.results import bootstrap_arms, summarise
-from audio_cls.ablation.running import open_suite, reopen_suite, results, start_suite
+from audio_cls.ablation.suite import open_suite, reopen_suite, results
 from audio_cls.components.models.cnn4 import Cnn4
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import evaluate
-from audio_cls.runs.grid import read_state, run_item, write_state
-from audio_cls.runs.preparation import Runtime
+from audio_cls.queue.cells import CellState, read_cells
+from audio_cls.queue.options import QueueOptions
+from audio_cls.queue.record import TrialRecord
+from audio_cls.queue.storage import load_study, open_storage
 from audio_cls.tracking import Tracker
 from audio_cls.training.predictions import read_scores, scores_csv
+from tests.cells import run_suite_here
+from tests.commands import call
 
 SMALL = {
     "data.corpus": "tones", "data.split": "folds", "data.sample_rate": 8000, "data.clip_seconds": 1.0, "features.n_fft": 256, "features.hop_length": 128,
@@ -35,6 +41,7 @@ SMALL = {
     "training.precision": "fp32",
 }  # fmt: skip
 BASE = Experiment().override(SMALL)
+CPU = QueueOptions(device="cpu")
 ARMS: dict[str, dict[str, Any]] = {"plain": {}, "mixup": {"augment.mixup.alpha": 0.4}}
 
 
@@ -108,8 +115,8 @@ def test_a_declaration_does_not_change_after_it_is_made() -> None:
         made.arms["c"] = {}  # type: ignore[index]
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.name = "x"  # type: ignore[misc]
-    assert record.restore(
-        record.SuiteState("suite", made.identity(), "tones", "d", list(made.seeds), [1, 2])
+    assert stored.restore(
+        stored.SuiteState("suite", made.identity(), "tones", "d", list(made.seeds), [1, 2])
     ).identity() == made.identity()  # fmt: skip
 
 
@@ -254,20 +261,15 @@ def ran(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspa
     shutil.copytree(tones_corpus, workspace.corpora / "tones")
     file = workspace.root / "suite.py"
     file.write_text("# the suite of these tests\n")
-    import torch
-
-    torch.set_num_threads(1)
-    tracker = Tracker(workspace)
-    suite = open_suite(ablation(), workspace, tracker, file, "cpu")
-    parent, arms = start_suite(suite, file)
-    runtime = Runtime(workspace, tracker, torch.device("cpu"))
-    for item in record.grid_items(suite.ablation, suite.plan, suite.corpus, suite.state.arms)[:-2]:
-        state = run_item(item, runtime, parent=parent.id, kind="cell")
-        assert state is not None
-        assert state.state == "COMPLETE", state.reason
+    suite = open_suite(ablation(), Tracker(workspace), CPU, file)
+    _, parent, arms = run_suite_here(suite, first=6)
     for run in (*arms.values(), parent):
         run.finish("INTERRUPTED")
     return workspace
+
+
+def study_of(workspace: Workspace) -> Any:
+    return load_study("ablation:suite", open_storage(workspace.optuna_db))
 
 
 @pytest.fixture
@@ -277,7 +279,7 @@ def workspace(ran: Workspace, tmp_path: Path) -> Workspace:
 
 
 def test_half_a_suite_is_reported(ran: Workspace) -> None:
-    result = results(reopen_suite("suite", ran, Tracker(ran)))[0]
+    result = results(reopen_suite("suite", Tracker(ran)))[0]
     assert result.state == "under way: 6 of 8 runs"
     assert [(a.name, a.done, a.planned) for a in result.arms] == [("plain", 3, 4), ("mixup", 3, 4)]
     comparison = result.arms[1].comparison
@@ -342,8 +344,8 @@ def _experiment(key: str, value: Any) -> Change:
     ],
 )  # fmt: skip
 def test_a_record_that_breaks_the_contract_is_refused(ran: Workspace, change: Change, said: str) -> None:
-    suite = reopen_suite("suite", ran, Tracker(ran))
-    records = record.read_records(suite.ablation, suite.plan, suite.corpus, ran, suite.tracker)
+    suite = reopen_suite("suite", Tracker(ran))
+    records = record.read_records(suite.ablation, suite.plan, suite.study, suite.storage, suite.tracker)
     check_records(suite.ablation, suite.plan, records)
     place = next(i for i, r in enumerate(records) if r.arm == "mixup")
     records[place] = change(records[place])
@@ -353,21 +355,26 @@ def test_a_record_that_breaks_the_contract_is_refused(ran: Workspace, change: Ch
 
 
 def test_a_run_that_was_changed_on_disk_is_refused_when_reporting(workspace: Workspace) -> None:
-    folder = next(workspace.checkpoints.glob("runs/suite.mixup.seed0.fold1.*"))
-    state = read_state(folder)
-    state.experiment["loss"]["label_smoothing"] = 0.1
-    write_state(folder, state)
+    trial = next(c for c in read_cells(study_of(workspace)) if c.params == {"arm": "mixup", "seed": 0, "fold": 1})
+    experiment = json.loads(trial.record.experiment)
+    experiment["loss"]["label_smoothing"] = 0.1
+    with contextlib.closing(sqlite3.connect(workspace.optuna_db)) as database, database:
+        database.execute(
+            "update trial_user_attributes set value_json = ? where key = 'experiment' and trial_id = "
+            "(select trial_id from trials where number = ? and study_id = (select study_id from studies))",
+            (json.dumps(json.dumps(experiment)), trial.number),
+        )
     with pytest.raises(UserError, match=r"not comparable: arm 'mixup', seed 0, fold 1 .*loss.label_smoothing is 0.1"):
-        results(reopen_suite("suite", workspace, Tracker(workspace)))
+        results(reopen_suite("suite", Tracker(workspace)))
 
 
 def test_a_suite_goes_on_only_as_it_was_declared(workspace: Workspace) -> None:
     file, tracker = workspace.root / "suite.py", Tracker(workspace)
-    grown = open_suite(ablation(seeds=range(3)), workspace, tracker, file, "cpu")
+    grown = open_suite(ablation(seeds=range(3)), tracker, CPU, file)
     assert len(grown.plan.cells) == 12
-    assert len(open_suite(ablation(seeds=(5,)), workspace, tracker, file, "cpu").plan.cells) == 12  # 0, 1 and 5
+    assert len(open_suite(ablation(seeds=(5,)), tracker, CPU, file).plan.cells) == 12  # 0, 1 and 5
     more = {**ARMS, "both": {"augment.mixup.alpha": 0.4, "augment.specaugment": "on"}}
-    assert len(open_suite(ablation(arms=more), workspace, tracker, file, "cpu").plan.cells) == 12
+    assert len(open_suite(ablation(arms=more), tracker, CPU, file).plan.cells) == 12
     for changes, said in (
         ({"base": BASE.override({"optimizer.lr": 0.02})}, r"base.optimizer.lr: 0.01 -> 0.02"),
         ({"arms": {"plain": {}, "mixup": {"augment.mixup.alpha": 0.5}}}, r"arm 'mixup': .*0.4.* -> .*0.5"),
@@ -375,34 +382,33 @@ def test_a_suite_goes_on_only_as_it_was_declared(workspace: Workspace) -> None:
         ({"reference": "mixup"}, "reference: 'plain' -> 'mixup'"),
     ):
         with pytest.raises(UserError, match=f"(?s)another declaration.*{said}"):
-            open_suite(ablation(**changes), workspace, tracker, file, "cpu")
+            open_suite(ablation(**changes), tracker, CPU, file)
 
 
 def test_other_data_under_the_same_name_is_refused(workspace: Workspace) -> None:
     index = workspace.corpora / "tones" / "index.json"
-    path = workspace.checkpoints / "suites" / "suite.json"
     assert index.exists()
-    stored = json.loads(path.read_text())
-    path.write_text(json.dumps({**stored, "data": "0" * 64}))
+    study = study_of(workspace)
+    study.set_user_attr("suite", {**study.user_attrs["suite"], "data": "0" * 64})
     with pytest.raises(UserError, match="data: tones 0000"):
-        open_suite(ablation(), workspace, Tracker(workspace), workspace.root / "suite.py", "cpu")
+        open_suite(ablation(), Tracker(workspace), CPU, workspace.root / "suite.py")
     with pytest.raises(UserError, match="not comparable: the corpus"):
-        reopen_suite("suite", workspace, Tracker(workspace))
+        reopen_suite("suite", Tracker(workspace))
 
 
 def test_after_the_test_split_was_opened_a_suite_is_told_of_it_and_does_not_grow(workspace: Workspace) -> None:
     tracker = Tracker(workspace)
     [run] = [r for r in tracker.runs() if r.name == "mixup seed 1 fold 1"]
     tracker.reopen(run.run_id).tags({"test.openings": "1", "test.first_opened": "2026-01-01"})
-    result = results(reopen_suite("suite", workspace, tracker))[0]
+    result = results(reopen_suite("suite", tracker))[0]
     assert result.openings == ("arm 'mixup', seed 1, fold 1: opened 1 time(s), first 2026-01-01",)
     with pytest.raises(UserError, match="cannot grow: its test split has been opened"):
-        open_suite(ablation(), workspace, tracker, workspace.root / "suite.py", "cpu")
+        open_suite(ablation(), tracker, CPU, workspace.root / "suite.py")
 
 
 def test_a_failed_run_counts_against_its_arm(ran: Workspace) -> None:
-    suite = reopen_suite("suite", ran, Tracker(ran))
-    records = record.read_records(suite.ablation, suite.plan, suite.corpus, ran)
+    suite = reopen_suite("suite", Tracker(ran))
+    records = record.read_records(suite.ablation, suite.plan, suite.study, suite.storage)
     records[1] = dataclasses.replace(records[1], state="FAILED", reason="diverged")
     arm = summarise(suite.ablation, suite.plan, records).arms[1]
     assert arm.failed == (("arm 'mixup', seed 0, fold 1", "diverged"),)
@@ -413,7 +419,7 @@ def test_a_failed_run_counts_against_its_arm(ran: Workspace) -> None:
 
 def test_an_unknown_suite_names_the_nearest(ran: Workspace) -> None:
     with pytest.raises(UserError, match="Did you mean 'suite'"):
-        record.read_suite(ran, "suit")
+        reopen_suite("suit", Tracker(ran))
 
 
 # -- stored predictions -----------------------------------------------------------------------------------------------
@@ -432,8 +438,8 @@ def test_scores_survive_the_file(tmp_path: Path) -> None:
 
 
 def test_stored_predictions_give_the_recorded_figures(ran: Workspace) -> None:
-    suite = reopen_suite("suite", ran, Tracker(ran))
-    for recorded in record.read_records(suite.ablation, suite.plan, suite.corpus, ran)[:3]:
+    suite = reopen_suite("suite", Tracker(ran))
+    for recorded in record.read_records(suite.ablation, suite.plan, suite.study, suite.storage)[:3]:
         for select, figures in (("last", recorded.last), ("best", recorded.metrics)):
             found = read_cell_scores(suite.tracker, str(recorded.run_id), suite.corpus, select)
             assert found is not None
@@ -446,7 +452,7 @@ def test_pooled_predictions_hold_each_clip_once(ran: Workspace) -> None:
     from audio_cls.ablation.page import suite_report
     from audio_cls.ablation.page_data import build_report
 
-    suite = reopen_suite("suite", ran, Tracker(ran))
+    suite = reopen_suite("suite", Tracker(ran))
     result = results(suite)[0]
     scores = result.scores
     pooled = pooled_by_seed(scores["plain"], (1, 2))
@@ -464,23 +470,26 @@ def test_pooled_predictions_hold_each_clip_once(ran: Workspace) -> None:
 
 
 def test_configurations_are_ranked_again_by_their_fresh_runs(corpus: Corpus) -> None:
-    from audio_cls.ablation.confirmation import Candidate, confirm, grid
-    from audio_cls.runs.grid import RunState
+    from audio_cls.ablation.confirmation import Candidate, confirmation_cells, rank
+
+    def state(cell: Any, word: str, value: float) -> CellState:
+        return CellState(cell.params, cell.key, 0, word, value, 1, TrialRecord(metrics={"macro_f1": value}))
 
     chosen = [Candidate(t, v, BASE.override({"optimizer.lr": lr}), {}) for t, v, lr in ((7, 0.9, 0.1), (3, 0.8, 0.2))]
-    items, places = grid("s", chosen, corpus, 2, "all")
-    assert len(items) == 2 * 5 * 2
-    assert len({item.key for item in items}) == len(items)
-    worth = {0: 0.6, 1: 0.7}
-    states = [RunState(state="COMPLETE", metrics={"macro_f1": worth[p] + 0.01 * (s % 7)}) for p, (s, _) in places]
-    ranked = confirm(chosen, places, states, corpus, "val/macro_f1")
+    cells = confirmation_cells("s", chosen, corpus, 2, "all")
+    assert len(cells) == 2 * 5 * 2
+    assert len({cell.key for cell in cells}) == len({cell.id for cell in cells}) == len(cells)
+    worth = {"trial 7": 0.6, "trial 3": 0.7}
+    states = [state(c, "COMPLETE", worth[str(c.params["arm"])] + 0.01 * (int(c.params["seed"]) % 7)) for c in cells]
+    ranked = rank(chosen, states, corpus, "val/macro_f1")
     assert [(c.candidate.trial, c.rank) for c in ranked] == [(3, 1), (7, 2)]
     assert ranked[1].mean.mean < 0.9
-    half = confirm(chosen, places, [s if p == 0 else RunState() for s, (p, _) in zip(states, places, strict=True)], corpus, "val/macro_f1")  # fmt: skip
-    assert [c.candidate.trial for c in half] == [7, 3]
-    items, places = grid("s", chosen[:1], corpus, 3, None)
-    states = [RunState(state="COMPLETE", metrics={"macro_f1": 0.6 + 0.1 * i}) for i in range(3)]
-    [alone] = confirm(chosen[:1], places, states, corpus, "val/macro_f1")
+    half = [s if s.params["arm"] == "trial 7" else state(s, "WAITING", 0.0) for s in states]
+    assert [c.candidate.trial for c in rank(chosen, half, corpus, "val/macro_f1")] == [7, 3]
+    cells = confirmation_cells("s", chosen[:1], corpus, 3, None)
+    [alone] = rank(
+        chosen[:1], [state(c, "COMPLETE", 0.6 + 0.1 * i) for i, c in enumerate(cells)], corpus, "val/macro_f1"
+    )
     assert (alone.rank, alone.mean.n, alone.comparison) == (1, 3, None)
     assert alone.mean.mean == pytest.approx(0.7)
 
@@ -493,33 +502,29 @@ def test_what_trains_takes_the_same_options(words: tuple[str, ...]) -> None:
     for word in words:
         found = found.commands[word]
     options = {option for parameter in found.params for option in parameter.opts}
-    assert {"--grace", "--tracking", "--device"} <= options
+    assert {"--grace", "--tracking", "--device", "--storage", "--workers"} <= options
     assert "--set" in options or words == ("study", "confirm")
 
 
-def test_the_options_of_a_suite_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_options_of_a_suite_reach_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`--set` changes the base before the suite is opened."""
-    from audio_cls.ablation import running
-    from audio_cls.cli import ablation_commands
-    from audio_cls.core.workspace import Workspace
+    from audio_cls.ablation import suite
 
     file = Path(__file__).parents[2] / "experiments" / "demo_imbalance.py"
-    seen: dict[str, Any] = {}
+    seen: list[Any] = []
 
-    class Opened(Exception):
-        pass
+    def opening(ablation: Ablation, tracker: Tracker, options: QueueOptions, *_: Any) -> Any:
+        seen.extend([ablation.base, options])
+        raise UserError("enough")
 
-    def opening(ablation: Ablation, *words: Any) -> Any:
-        seen["base"] = ablation.base
-        raise Opened
-
-    monkeypatch.setattr(running, "open_suite", opening)
-    with pytest.raises(Opened):
-        ablation_commands.run_command(
-            Workspace(tmp_path), file, workers=1, seeds=None, retry=False, device="cpu",
-            assignments=("optimizer.lr=0.125",),
-        )  # fmt: skip
-    assert seen["base"].optimizer.lr == 0.125
+    monkeypatch.setattr(suite, "open_suite", opening)
+    words = ("--set", "optimizer.lr=0.125", "--workers", "3", "--grace", "5", "--storage", "sqlite:///x.db")
+    call(capsys, tmp_path, "ablate", "run", str(file), *words, code=2)
+    base, options = seen
+    assert base.optimizer.lr == 0.125
+    assert (options.workers, options.grace_seconds, options.storage) == (3, 5.0, "sqlite:///x.db")
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "experiments").glob("*.py")), ids=lambda f: f.stem)

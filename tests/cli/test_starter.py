@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from audio_cls.ablation.declaration import load_ablation
-from audio_cls.ablation.record import grid_items
-from audio_cls.ablation.running import Suite, open_suite
+from audio_cls.ablation.suite import Suite, open_suite
 from audio_cls.cli.starter import ablation_text, fit, study_text
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
+from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.worker import run_worker
-from audio_cls.runs.grid import run_item
 from audio_cls.runs.preparation import Runtime, check_fits
+from audio_cls.runs.single import SingleRun, continue_run
 from audio_cls.study.launches import Launch
 from audio_cls.study.opening import open_parts
 from audio_cls.study.search import study_identity, trial_objective
@@ -71,7 +71,7 @@ def place(corpora: Path, root: Path, layout: str) -> Workspace:
 
 
 def suite_of(workspace: Workspace, file: Path) -> Suite:
-    return open_suite(load_ablation(file), workspace, Tracker(workspace), file, "cpu")
+    return open_suite(load_ablation(file), Tracker(workspace), QueueOptions(device="cpu"), file)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -174,8 +174,5 @@ def test_a_trial_and_a_cell_of_the_files_that_init_writes_are_trained(
     report = run_worker(study, workspace.root, 1, objective, identity=study_identity(corpus))
     assert report.ended == {"COMPLETE": 1}
     suite = suite_of(workspace, suite_file)
-    item = grid_items(suite.ablation, suite.plan, suite.corpus, {})[-1]
-    item.experiment["training"]["epochs"] = 1
-    state = run_item(item, runtime, parent=None, kind="cell")
-    assert state is not None
-    assert state.state == "COMPLETE"
+    experiment = suite.plan.cells[-1].experiment.override({"training.epochs": 1})
+    assert continue_run(SingleRun("cell", experiment, "cell"), runtime).state == "COMPLETE"

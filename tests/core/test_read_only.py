@@ -8,14 +8,18 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from audio_cls.ablation.declaration import load_ablation
-from audio_cls.ablation.running import open_suite, start_suite
+from audio_cls.ablation.running import start_suite
+from audio_cls.ablation.suite import open_suite
 from audio_cls.core.errors import UserError
 from audio_cls.core.snapshots import is_writable, readable_copy
+from audio_cls.queue.options import QueueOptions
+from audio_cls.queue.storage import open_storage
 from audio_cls.tracking import Tracker
 from tests.study_tones import Place
 
@@ -84,7 +88,8 @@ def workspace(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     place.run(2)
     file = place.workspace.root / "rates.py"
     file.write_text(ABLATION)
-    start_suite(open_suite(load_ablation(file), place.workspace, Tracker(place.workspace), file, "cpu"), file)
+    suite = open_suite(load_ablation(file), Tracker(place.workspace), QueueOptions(device="cpu"), file)
+    start_suite(replace(suite, storage=open_storage(place.workspace.optuna_db)))
     return place.workspace.root
 
 

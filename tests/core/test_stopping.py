@@ -18,8 +18,8 @@ from audio_cls.core.phases import PHASE_FILE, read_phases, write_phase
 from audio_cls.core.stopping import Abandoned, StopRequest, Watch
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
-from audio_cls.runs.grid import GridItem, RunState, item_folder, read_state, run_item
 from audio_cls.runs.preparation import Runtime
+from audio_cls.runs.single import RunState, SingleRun, continue_run, read_state, run_folder
 from audio_cls.tracking import Run, Tracker
 from audio_cls.tracking.run import FIGURES
 from audio_cls.training.checkpoint import read
@@ -47,14 +47,8 @@ def make_runtime(workspace: Workspace, watch: Watch | None = None) -> Runtime:
     return Runtime(workspace, Tracker(workspace), torch.device("cpu"), watch=watch or Watch())
 
 
-def item(key: str, experiment: Experiment = BASE) -> GridItem:
-    return GridItem(key, experiment.to_dict(), key)
-
-
 def train(workspace: Workspace, key: str, experiment: Experiment = BASE, watch: Watch | None = None) -> RunState:
-    state = run_item(item(key, experiment), make_runtime(workspace, watch), parent=None, kind="run")
-    assert state is not None
-    return state
+    return continue_run(SingleRun(key, experiment, key), make_runtime(workspace, watch))
 
 
 def asking_at(phase: str, done: int, grace: float = 0.0) -> tuple[Watch, list[str]]:
@@ -93,13 +87,13 @@ def test_a_run_that_is_left_in_any_phase_goes_on_bit_for_bit(
     assert (left.state, left.epoch + 1) == ("INTERRUPTED", epochs)
     assert left.reason.startswith("interrupted: SIGTERM")
     assert told[-1] == phase, "nothing is begun after that"
-    assert read_state(item_folder(workspace, key)).state == "INTERRUPTED"
+    assert read_state(run_folder(workspace, key)).state == "INTERRUPTED"
     if left.run_id is not None:
         assert Tracker(workspace).resolve(left.run_id).state == "INTERRUPTED"
     again = train(workspace, key)
     whole = train(workspace, "whole")  # trained once, then found
     assert (again.state, again.metrics, again.last) == ("COMPLETE", whole.metrics, whole.last)
-    mine, theirs = (read(item_folder(workspace, k) / "last.safetensors") for k in (key, "whole"))
+    mine, theirs = (read(run_folder(workspace, k) / "last.safetensors") for k in (key, "whole"))
     assert all(torch.equal(mine.tensors[name], value) for name, value in theirs.tensors.items())
     assert plain(mine.state["history"]) == plain(theirs.state["history"])
 
@@ -124,11 +118,10 @@ def test_a_run_that_goes_on_is_shown_from_where_it_was(workspace: Workspace) -> 
     told: list[int] = []
     watch, _ = asking_at("epoch 3", 0)
     train(workspace, "shown", watch=watch)
-    state = run_item(
-        item("shown"), make_runtime(workspace), parent=None, kind="run", on_begin=begun.append,
+    state = continue_run(
+        SingleRun("shown", BASE, "shown"), make_runtime(workspace), on_begin=begun.append,
         on_epoch=lambda epoch, value: told.append(epoch),
     )  # fmt: skip
-    assert state is not None
     assert (begun, told, state.epoch) == ([2], [2], 2)
 
 
@@ -137,7 +130,7 @@ def test_a_damaged_checkpoint_costs_epochs_and_no_result(
 ) -> None:
     watch, _ = asking_at("epoch 3", 0)
     left = train(workspace, "damaged", watch=watch)
-    path = item_folder(workspace, "damaged") / "last.safetensors"
+    path = run_folder(workspace, "damaged") / "last.safetensors"
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes(data)

@@ -8,24 +8,25 @@ from math import isnan, nan
 
 import pytest
 
-from audio_cls.ablation import record
 from audio_cls.ablation.contract import check_plan
 from audio_cls.ablation.declaration import Ablation
 from audio_cls.ablation.page import suite_report
 from audio_cls.ablation.page_data import build_report
 from audio_cls.ablation.results import fold_rows
-from audio_cls.ablation.running import open_suite, reopen_suite, results, start_suite
+from audio_cls.ablation.suite import open_suite, reopen_suite, results
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups_notes
 from audio_cls.experiment import Experiment
+from audio_cls.queue.options import QueueOptions
 from audio_cls.report.description import describe
 from audio_cls.runs.folds import asked_folds, fold_csv, fold_figures, fold_label, fold_table, grid_text
-from audio_cls.runs.grid import GridItem, run_item, run_key
 from audio_cls.runs.preparation import Runtime
+from audio_cls.runs.single import train_single
 from audio_cls.tracking import Tracker
 from tests.ablation.test_ablation import ARMS, SMALL
+from tests.cells import run_suite_here
 from tests.commands import call
 from tests.conftest import write_tones
 
@@ -113,14 +114,9 @@ def suite(workspace: Workspace) -> Workspace:
     """The workspace after a suite that leaves out one speaker after the other."""
     file = workspace.root / "suite.py"
     file.write_text("# the suite of these tests\n")
-    runtime = runtime_of(workspace)
     declared = Ablation("speakers", base=LEFT_OUT, reference="plain", arms=ARMS, seeds=(0,), folds="all")
-    opened = open_suite(declared, workspace, runtime.tracker, file, "cpu")
-    parent, arms = start_suite(opened, file)
-    for item in record.grid_items(opened.ablation, opened.plan, opened.corpus, opened.state.arms):
-        state = run_item(item, runtime, parent=parent.id, kind="cell")
-        assert state is not None
-        assert state.state == "COMPLETE", state.reason
+    opened = open_suite(declared, Tracker(workspace), QueueOptions(device="cpu"), file)
+    _, parent, arms = run_suite_here(opened)
     for run in (*arms.values(), parent):
         run.finish("COMPLETE")
     return workspace
@@ -133,7 +129,7 @@ def test_a_suite_leaves_out_one_group_after_the_other(suite: Workspace, capsys: 
         (str(k), name) for k, name in enumerate(SPEAKERS, start=1) for _ in ARMS
     )
     assert {"plain seed 0 fold 2 (bob)"} <= {r.name for r in cells}
-    opened = reopen_suite("speakers", suite, tracker)
+    opened = reopen_suite("speakers", tracker)
     result = results(opened)[0]
     assert dict(result.terms)["split"] == "leave_one_group_out, folds 1 (alice), 2 (bob), 3 (carol)"
     assert dict(result.terms)["runs"] == "2 arms x 1 seed x 3 folds = 6 runs"
@@ -181,9 +177,7 @@ def test_shared_groups_are_said_wherever_figures_stand(
     ):
         BASE.override({"data.split": "official"}).data.split.assign(corpus)
     allowed = BASE.override({"data.split": "official", "data.split.allow_shared_groups": True})
-    item = GridItem("shared", allowed.to_dict(), run_key(allowed.digest(), corpus.digest))
-    state = run_item(item, runtime_of(workspace), parent=None, kind="run")
-    assert state is not None
+    state = train_single(allowed, runtime_of(workspace), name="shared")
     said = "3 groups stand on more than one side of the split (data.split.allow_shared_groups=true)"
     assert state.facts["split.shared_groups"].startswith(said)
     tracker = Tracker(workspace)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from audio_cls.ablation import record
+from audio_cls.ablation.cross_validation import plan_cross_validation
 from audio_cls.ablation.page import suite_report
 from audio_cls.ablation.page_data import build_report
-from audio_cls.ablation.running import log_result, open_suite, reopen_suite, results, start_suite
-from audio_cls.ablation.test_split import of_parent, of_suite, open_group, read_result
+from audio_cls.ablation.running import log_result
+from audio_cls.ablation.suite import open_suite, reopen_suite, results
+from audio_cls.ablation.test_groups import of_parent, of_suite
+from audio_cls.ablation.test_split import open_group, read_result
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data import sources
@@ -24,21 +29,15 @@ from audio_cls.data.packing import prepare
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.baselines import baseline_figures
 from audio_cls.metrics.classification import evaluate, fit_thresholds
-from audio_cls.runs.grid import GridItem, run_item
 from audio_cls.runs.opened_clips import TEST_SCORES, clip_history, named, opening_tags
 from audio_cls.runs.preparation import Runtime
 from audio_cls.runs.resolve import resolve
+from audio_cls.runs.single import train_single
 from audio_cls.tracking import Tracker
 from audio_cls.training.predictions import read_scores, scores_csv
-from tests.ablation.test_ablation import ablation
+from tests.ablation.test_ablation import CPU, ablation
+from tests.cells import run_here, run_suite_here
 from tests.commands import call
-
-
-def train(runtime: Runtime, items: list[Any], parent: str | None, kind: str) -> None:
-    for item in items:
-        state = run_item(item, runtime, parent=parent, kind=kind)
-        assert state is not None
-        assert state.state == "COMPLETE", state.reason
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +49,16 @@ def finished(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Wo
     file = workspace.root / "suite.py"
     file.write_text("# the suite of these tests\n")
     tracker = Tracker(workspace)
-    runtime = Runtime(workspace, tracker, torch.device("cpu"))
-    suite = open_suite(ablation(metric=("val/macro_f1", "val/map", "val/loss")), workspace, tracker, file, "cpu")
-    parent, arms = start_suite(suite, file)
-    items = record.grid_items(suite.ablation, suite.plan, suite.corpus, suite.state.arms)
-    train(runtime, items, parent.id, "cell")
+    suite = open_suite(ablation(metric=("val/macro_f1", "val/map", "val/loss")), tracker, CPU, file)
+    suite, parent, arms = run_suite_here(suite)
     for result in results(suite):
         log_result(result, arms)
     for run in (*arms.values(), parent):
         run.finish("COMPLETE")
     base = ablation().base.override({"optimizer.lr": 0.02})
+    plan = plan_cross_validation(base, suite.corpus, "1,2", 1, "cv")
     whole = tracker.start("tones/multiclass", "cv", kind="cross-validation", params=base.flatten())
-    cells = []
-    for fold in (1, 2):
-        experiment = base.override({"data.split.test_fold": fold})
-        tags = {"seed": "0", "fold": str(fold)}
-        cells.append(GridItem(f"cv fold {fold}", experiment.to_dict(), f"cv-{fold}", tags))
-    train(runtime, cells, whole.id, "fold")
+    run_here(plan.work, [replace(cell, parent=whole.id) for cell in plan.cells], tracker)
     whole.finish("COMPLETE")
     return workspace
 
@@ -84,7 +76,7 @@ def runtime_of(workspace: Workspace) -> Runtime:
 def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Workspace) -> None:
     runtime = runtime_of(workspace)
     tracker = runtime.tracker
-    suite = reopen_suite("suite", workspace, tracker)
+    suite = reopen_suite("suite", tracker)
     assert read_result(tracker, suite.state.run_id) is None
     found = open_group(runtime, of_suite(suite), again=False)
     assert (found.openings, found.metrics) == (1, ["val/macro_f1", "val/map"])  # probabilities do not say the loss
@@ -140,13 +132,11 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
 
     # A second time only when asked, and counted; and the suite does not grow any more.
     with pytest.raises(UserError, match=r"opened before \(1 time\(s\).*--again"):
-        open_group(runtime, of_suite(reopen_suite("suite", workspace, tracker)), again=False)
-    twice = open_group(runtime, of_suite(reopen_suite("suite", workspace, tracker)), again=True)
+        open_group(runtime, of_suite(reopen_suite("suite", tracker)), again=False)
+    twice = open_group(runtime, of_suite(reopen_suite("suite", tracker)), again=True)
     assert (twice.openings, twice.first, twice.arms) == (2, found.first, found.arms)
     with pytest.raises(UserError, match="cannot grow"):
-        open_suite(
-            ablation(seeds=range(3), metric=("val/macro_f1", "val/map", "val/loss")), workspace, tracker, workspace.root / "suite.py", "cpu"
-        )  # fmt: skip
+        open_suite(ablation(seeds=range(3), metric=("val/macro_f1", "val/map", "val/loss")), tracker, CPU)
 
 
 def opened_run(
@@ -202,7 +192,7 @@ def test_a_second_configuration_on_opened_clips_is_refused_counted_and_shown_wit
 
     runtime = runtime_of(workspace)
     tracker = runtime.tracker
-    open_group(runtime, of_suite(reopen_suite("suite", workspace, tracker)), again=False)
+    open_group(runtime, of_suite(reopen_suite("suite", tracker)), again=False)
     refused = said("evaluate", "cv", "--test", code=2)
     assert "cv: these 12 test clips have been opened once: suite suite on" in refused
     assert "choice between test figures" in refused
@@ -224,7 +214,7 @@ def test_a_second_configuration_on_opened_clips_is_refused_counted_and_shown_wit
 
 def test_runs_and_arms_stand_beside_a_model_that_learned_nothing(workspace: Workspace) -> None:
     tracker = Tracker(workspace)
-    suite = reopen_suite("suite", workspace, tracker)
+    suite = reopen_suite("suite", tracker)
     corpus = suite.corpus
     run = tracker.resolve("plain seed 0 fold 1")
     split = ablation().experiment("plain", 0, 1).data.split.assign(corpus)
@@ -240,17 +230,19 @@ def test_runs_and_arms_stand_beside_a_model_that_learned_nothing(workspace: Work
 
 
 def test_a_suite_with_runs_left_stays_closed(workspace: Workspace) -> None:
-    shutil.rmtree(next(workspace.checkpoints.glob("runs/suite.mixup.seed1.fold2.*")))
-    suite = reopen_suite("suite", workspace, Tracker(workspace))
+    with contextlib.closing(sqlite3.connect(workspace.optuna_db)) as database, database:
+        suite_id = "(select study_id from studies where study_name = 'ablation:suite')"
+        database.execute(f"update trials set state = 'WAITING' where number = 7 and study_id = {suite_id}")
+    suite = reopen_suite("suite", Tracker(workspace))
     with pytest.raises(UserError, match=r"1 of 8 runs are left .*cannot grow"):
         of_suite(suite)
 
 
 def test_the_last_epochs_weights_are_needed_where_runs_are_judged_by_them(workspace: Workspace) -> None:
-    for file in next(workspace.checkpoints.glob("runs/suite.plain.seed0.fold1.*")).glob("*.safetensors"):
+    for file in workspace.checkpoints.glob("ablation/suite/00000/*/*.safetensors"):
         file.unlink()
     runtime = runtime_of(workspace)
-    group = of_suite(reopen_suite("suite", workspace, runtime.tracker))
+    group = of_suite(reopen_suite("suite", runtime.tracker))
     with pytest.raises(UserError, match=r"plain seed 0 fold 1.*last epoch's weights are not in"):
         open_group(runtime, group, again=False)
     assert not [r for r in runtime.tracker.runs() if "test.openings" in r.tags]  # nothing was shown, nothing is counted
@@ -305,7 +297,7 @@ def test_several_labels_a_clip_are_called_by_thresholds_fitted_on_validation_cli
     experiment = ablation().base.override(
         {"data.corpus": "several", "loss": "bce", "training.epochs": 4, "data.split.test_fold": 1}
     )
-    train(runtime, [GridItem("several", experiment.to_dict(), "several", {})], None, "run")
+    train_single(experiment, runtime, name="several")
     assert "6 test clips" in " ".join(call(capsys, tmp_path, "evaluate", "several", "--test").split())
     [run] = runtime.tracker.runs()
     stored = read_scores(runtime.tracker.download(run.run_id, TEST_SCORES))

@@ -1,0 +1,124 @@
+"""The results of a suite published: its HTML page, its views in MLflow, and what is said beside its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audio_cls.ablation.declaration import load_ablation
+from audio_cls.ablation.page import suite_report
+from audio_cls.ablation.page_data import audit_of_best, build_report
+from audio_cls.ablation.results import SuiteResult, bootstrap_arms
+from audio_cls.ablation.running import ascending, log_result
+from audio_cls.ablation.settling import settle
+from audio_cls.ablation.stored import existing_storage, join_suite, suite_names
+from audio_cls.ablation.suite import Suite, reopen_suite, results
+from audio_cls.ablation.test_split import TestResult, read_result
+from audio_cls.core.errors import UserError
+from audio_cls.metrics.bootstrap import Interval
+from audio_cls.runs.opened_clips import history_of_runs
+
+if TYPE_CHECKING:
+    from audio_cls.tracking import Tracker
+
+__all__ = ["Publication", "SuiteLine", "list_suites", "publish", "report_suite"]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A suite's results and where they are shown.
+
+    intervals: of each arm's difference over clips. test: what the last opening of the test split found. history: how often its
+    test clips were opened for other runs, in a sentence. page: the HTML file, None where none was written. links: to MLflow's
+    views, by their names.
+    """
+
+    suite: Suite
+    results: Sequence[SuiteResult]
+    intervals: Mapping[str, Interval]
+    test: TestResult | None
+    history: str
+    page: Path | None
+    links: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SuiteLine:
+    """A suite in a list: its state and verdicts, or why it was refused."""
+
+    name: str
+    metric: str
+    state: str
+    words: str
+
+
+def report_suite(reference: str, tracker: Tracker, storage: str | Path | None = None) -> Publication:
+    """Report on a suite as it stands, given by its name or its file; its arms' figures in MLflow are renewed.
+
+    Raises:
+        UserError: for a suite that is not there, or whose declaration or data has changed.
+    """
+    if reference.endswith(".py"):
+        ablation = load_ablation(Path(reference))
+        suite = reopen_suite(ablation.name, tracker, storage)
+        ablation, _ = settle(ablation, suite.corpus, suite.state.data_rules)
+        join_suite(ablation, suite.state, suite.corpus, Path(reference))  # refuses a declaration that has changed
+    else:
+        suite = reopen_suite(reference, tracker, storage)
+    summed = results(suite)
+    if not tracker.read_only:
+        sent = {arm: run_id for arm, run_id in suite.state.arms.items() if not run_id.startswith("local-")}
+        runs = {arm: tracker.reopen(run_id) for arm, run_id in sent.items()}
+        for result in summed:
+            log_result(result, runs)
+    return publish(suite, summed)
+
+
+def publish(suite: Suite, summed: Sequence[SuiteResult]) -> Publication:
+    """Write the page of a suite with runs, store it in MLflow, and renew the views."""
+    first, ablation, tracker = summed[0], suite.ablation, suite.tracker
+    intervals = bootstrap_arms(first, first.scores, suite.corpus)
+    test = read_result(tracker, suite.state.run_id)
+    history = _history(suite, first)
+    page = None
+    if first.done and not suite.workspace.read_only:
+        page = suite.workspace.reports / f"suite-{ablation.name}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        data = build_report(first, tracker, suite.corpus, first.scores, intervals, test, summed[1:], history)
+        suite_report(data, page, audit_of_best(first, first.scores, suite.corpus))
+        if suite.state.run_id and not suite.state.run_id.startswith("local-"):
+            run = tracker.reopen(suite.state.run_id)
+            run.artifact_text("report.html", page.read_text(encoding="utf-8"))
+            run.close()
+    known = ablation.base.keys()
+    declared = {key for changes in ablation.arms.values() for key in changes} | {ablation.fold_key or ""}
+    keys = sorted(k for k in declared | {key.rpartition(".")[0] for key in declared} if k in known)
+    links = tracker.suite_views(
+        suite.experiment_name, ablation.name, first.metric.rpartition("/")[2], ablation.select, keys,
+        ascending=ascending(first),
+    )  # fmt: skip
+    return Publication(suite, summed, intervals, test, history, page, links)
+
+
+def _history(suite: Suite, result: SuiteResult) -> str:
+    """Say how often the test clips of a suite were opened, where it was for other runs too; empty where not."""
+    known = {r.run_id for r in result.records if r.run_id}
+    query = f"params.`ablation.suite` = '{result.ablation.name}' and tags.kind = 'cell'"
+    runs = [r for r in suite.tracker.runs(filter=query) if known & {r.run_id, r.tags.get("local_uid", "")}]
+    history = history_of_runs(suite.workspace, suite.tracker, runs)
+    return history.sentence() if history.but(f"suite {result.ablation.name}").openings else ""
+
+
+def list_suites(tracker: Tracker, storage: str | Path | None = None) -> list[SuiteLine]:
+    """List the suites of a storage and how far they are."""
+    lines = []
+    for name in suite_names(tracker.workspace, existing_storage(tracker.workspace, storage)):
+        try:
+            result = results(reopen_suite(name, tracker, storage))[0]
+            words = [f"{a.name}: {a.verdict.word}" for a in result.arms if a.verdict is not None]
+            lines.append(SuiteLine(name, result.metric, result.state, ", ".join(words)))
+        except UserError as error:
+            lines.append(SuiteLine(name, "", "refused", str(error)))
+    return lines

@@ -1,0 +1,157 @@
+"""Figures over all test clips of several runs: pooled over folds, averaged over seeds, compared between arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import isfinite, nan
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_cls.ablation.declaration import Cell
+from audio_cls.ablation.predictions import CellScores, pooled_by_seed
+from audio_cls.data.corpus import Corpus
+from audio_cls.metrics.base import uses_decisions
+from audio_cls.metrics.baselines import judge
+from audio_cls.metrics.bootstrap import Interval, bootstrap_interval, is_counted, metric_function
+from audio_cls.metrics.classification import check_metric, evaluate
+from audio_cls.metrics.paired import compare
+from audio_cls.metrics.verdict import Verdict, in_points, verdicts
+from audio_cls.runs.evaluation import Scored
+from audio_cls.training.predictions import corpus_predictions
+
+__all__ = [
+    "as_dict",
+    "differences",
+    "figure_of_run",
+    "findings_of",
+    "named_ends",
+    "pooled_baseline",
+    "pooled_interval",
+]
+
+RESAMPLES = 1000
+
+
+def pooled_baseline(cells: Mapping[Cell, Scored], corpus: Corpus, metrics: Sequence[str]) -> dict[str, float]:
+    """The figures of a model that learned nothing over all test clips, computed as an arm's are."""
+    seed = min(cells)[0]
+    runs = {cell: one.baseline_run() for cell, one in cells.items() if cell[0] == seed}
+    figures = {}
+    for metric in metrics:
+        value = evaluate_pooled(runs, corpus, metric)
+        if isfinite(value):
+            figures[metric] = value
+    return figures
+
+
+def evaluate_pooled(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> float:
+    """A metric over the clips of some runs together, each called by its own run's thresholds."""
+    plain = metric.rpartition("/")[2]
+    values = np.concatenate(
+        [decided(one) if uses_decisions(metric) else one.predictions.scores for one in cells.values()]
+    )
+    targets = np.concatenate([one.predictions.targets for one in cells.values()])
+    return evaluate(values, targets, corpus.task).overall[plain]
+
+
+def findings_of(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> tuple[str, ...]:
+    """What is wrong with the predictions of an arm's runs together."""
+    parts = list(cells.values())
+    rows = np.concatenate([one.clips for one in parts])
+    predictions = corpus_predictions(corpus, rows, np.concatenate([one.predictions.scores for one in parts]))
+    baseline = replace(predictions, scores=np.concatenate([one.baseline.scores for one in parts]))
+    found = judge(predictions, baseline, metric, clips="test predictions")
+    return found.findings
+
+
+def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> Interval:
+    """An arm's figure over all test clips, each predicted by the run that kept it for the test, the mean over seeds, and its
+    bootstrap over clips or groups; without an interval where no seed has all its folds."""
+    parts = {
+        cell: CellScores(one.clips, decided(one) if uses_decisions(metric) else one.predictions.scores)
+        for cell, one in cells.items()
+    }
+    seeds = list(pooled_by_seed(parts, sorted({fold for _, fold in parts})).values())
+    if not seeds or any(not np.array_equal(s.clips, seeds[0].clips) for s in seeds):
+        return Interval(nan, nan, nan, 0.95, 0, 0, "no seed has run all its folds on the same clips")
+    clips = seeds[0].clips
+    return bootstrap_interval(
+        np.stack([s.values for s in seeds]),
+        corpus.targets[clips],
+        metric_function(metric, corpus.task),
+        corpus.resampling_groups(clips),
+        RESAMPLES,
+    )
+
+
+def decided(one: Scored) -> NDArray[Any]:
+    """Scores moved so that each label's own threshold lies at 0.5: runs with thresholds of their own can be pooled."""
+    return (
+        one.predictions.scores
+        if one.predictions.thresholds is None
+        else one.predictions.scores - one.predictions.thresholds + 0.5
+    )
+
+
+def as_dict(interval: Interval) -> dict[str, Any]:
+    """Figures for a JSON file; None where they are not finite."""
+    named = {"value": interval.estimate, "low": interval.low, "high": interval.high}
+    return {key: float(value) if isfinite(value) else None for key, value in named.items()}
+
+
+def differences(
+    scored: Mapping[str, Mapping[Cell, Scored]], metrics: Sequence[str], reference: str | None, margin: float | None
+) -> dict[str, dict[str, dict[str, Any]]]:
+    if reference is None or not scored.get(reference):
+        return {}
+    some = next(iter(scored[reference].values()))
+    ratio = fmean(len(s.clips) for s in scored[reference].values()) / len(some.split.train)
+    out: dict[str, dict[str, dict[str, Any]]] = {}
+    for metric in metrics:
+        plain = metric.rpartition("/")[2]
+        values = {
+            arm: {cell: float(one.predictions.evaluation.overall[plain]) for cell, one in cells.items()}
+            for arm, cells in scored.items()
+        }
+        found = {
+            arm: compare(
+                values[arm], values[reference], test_to_train=ratio, direction=check_metric(metric), arm=arm,
+                reference=reference,
+            )
+            for arm in scored
+            if arm != reference
+        }  # fmt: skip
+        judged = verdicts(found, points=in_points(metric), margin=margin)
+        for arm, c in found.items():
+            numbers = {"value": c.mean, "low": c.low, "high": c.high, "p": judged[arm].p}
+            out.setdefault(arm, {})[metric] = {
+                **{k: float(v) if isfinite(v) else None for k, v in numbers.items()},
+                "text": _without_hint(judged[arm]),
+            }
+    return out
+
+
+def _without_hint(verdict: Verdict) -> str:
+    """A verdict without the word on further runs: there will be none once the test split is open."""
+    head, found, _ = verdict.text.partition(f": {verdict.word}")
+    return head + found
+
+
+def figure_of_run(one: Scored, corpus: Corpus, metric: str) -> Interval:
+    """A single run's figure, with an interval where it is cheap."""
+    plain = metric.rpartition("/")[2]
+    if not is_counted(metric):
+        return Interval(one.predictions.evaluation.overall[plain], nan, nan, 0.95, len(one.clips), 0)
+    groups = corpus.resampling_groups(one.clips)
+    return bootstrap_interval(
+        decided(one), one.predictions.targets, metric_function(metric, corpus.task), groups, RESAMPLES
+    )
+
+
+def named_ends(figures: Mapping[str, Any]) -> list[tuple[str, float]]:
+    names = (("", "value"), ("_low", "low"), ("_high", "high"))
+    return [(end, figures[key]) for end, key in names if figures[key] is not None]
