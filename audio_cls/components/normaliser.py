@@ -1,4 +1,4 @@
-"""Mean and deviation of the training features: what stands between an extractor and a model, and is saved with the model."""
+"""Mean and deviation of the training features: applied between an extractor and a model, and saved with the model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules.
 
-A schedule is a function of where training stands (in epochs, a float), not an object that is stepped: a run resumed in the
-middle needs no replay. Only `plateau` depends on what was measured, and it reads that from the history of the run.
+A schedule is a function of the position in training (in epochs, a float), not an object that is stepped, so that a resumed run
+needs no replay. Only `plateau` depends on what was measured, and it reads that from the history of the run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the parts of a chain give is checked when the chain is built, on a batch of two silent clips, before any data is read.
+"""Check the outputs of a chain's parts when the chain is built, on a batch of two silent clips, before any data is read.
 
-Every check runs without gradients, in evaluation mode and with the random state put back, so that nothing that is trained later
-depends on whether it was made.
+Every check runs without gradients, in evaluation mode and with the random state put back, so that later training
+does not depend on whether it was made.
 """
 
 from __future__ import annotations

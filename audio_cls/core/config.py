@@ -1,4 +1,4 @@
-"""The ground floor: typed, frozen configuration that is known by its kind and changed by dotted keys.
+"""Typed, frozen configuration with a `kind`, changed by dotted keys.
 
 A `Component` is a value. It can be printed, hashed (`digest`), stored as JSON (`to_json`), compared (`diff`), flattened to
 one row of parameters (`flatten`) and changed by dotted keys (`override`). A *family* is a base class (models, losses, ...)

@@ -1,4 +1,4 @@
-"""What a piece of configuration is without its dotted keys: fields, families and kinds, JSON, digest, errors."""
+"""The base of configuration values, without dotted keys: fields, families and kinds, JSON, digest, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values as they are typed (`--set KEY=VALUE`), read by the type of the key that they are for; and types in words."""
+"""Read values as they are typed (`--set KEY=VALUE`) by the type of their key, and describe types in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A full disk: recognised, waited for, and said in words. It costs no epoch and no trial."""
+"""Detect a full disk, wait for space, and report it. A full disk costs no epoch and no trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules that users' files import by the names of version 0.1: found under their present names.
+"""Find modules that users' files import by their names of version 0.1 under their present names.
 
 Recorded source files of old workspaces, and files that users wrote for that version, keep working.
 """

@@ -1,4 +1,4 @@
-"""Passwords in addresses: out of what is shown, recorded or seen in a list of processes."""
+"""Keep passwords in addresses out of output, records and the list of processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rooms tell while they work: lines, progress, questions. Where these are shown is decided by whoever installs a display.
+"""Messages, progress and questions of the rooms. The installed display decides where they are shown.
 
 The command line installs one that prints. Without one (the package used from a program of your own) lines go to the logger
 `audio_cls`, progress is not shown, and questions are answered with no.

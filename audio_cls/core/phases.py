@@ -1,4 +1,4 @@
-"""What a worker process is doing besides training, told to the process that started it: a line in a file.
+"""The phase that a worker process is in (besides training), written to a file for the process that started it.
 
 Computing features can take minutes in which a worker finishes no epoch; without this its supervisor would show nothing.
 """

@@ -1,4 +1,4 @@
-"""Randomness that comes from where one is, never from how one got there.
+"""Random generators that depend on the place in a run (seed, epoch, step), not on what was drawn before.
 
 Every random draw of a run is a function of (seed, path), where the path names the purpose and the place: `("order", epoch)`,
 `("augment", epoch, step)`. A run resumed in the middle therefore draws what the uninterrupted run would have drawn.

@@ -1,4 +1,4 @@
-"""Leaving when asked: signals, the death of the process that started us, and the questions that long work asks.
+"""Stopping on request: signals, the death of the parent process, and the checks that long loops make.
 
 `StopRequest` knows whether this process was asked to leave. A `Watch` carries that request, and the display, to every long
 loop: features, normalisation, training, evaluation, results.

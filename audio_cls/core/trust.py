@@ -1,4 +1,4 @@
-"""Python files that came with an imported study: they run only after the user has said so, once.
+"""Python files that came with an imported study: they run only after the user has agreed.
 
 `study import` writes the files below `imported/NAME/` of the workspace and nowhere else. `imported/.trusted.json` says, for each
 of these folders, which files (by SHA-256) the user has agreed to run; a file that changes or is imported again is asked about

@@ -1,4 +1,4 @@
-"""Groups of clips (recordings, speakers) and the sides of a split that they stand on."""
+"""Groups of clips (recordings, speakers) and the sides of a split that they are on."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     <corpus>/samples-<digest>.i16   mono int16, little endian, clips back to back in the order of the manifest
     <corpus>/partial/               while `prepare` runs: decoded clips in any order, a journal of them, and their rate
 
-The index is replaced last, by a rename: at any moment it names a samples file that is whole.
+The index is replaced last, by a rename: at any moment it names a complete samples file.
 """
 
 from __future__ import annotations

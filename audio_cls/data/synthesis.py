@@ -1,4 +1,4 @@
-"""Puts a generated clip together: its sounds, their room, a background, a level. Runs in workers."""
+"""Generate one clip: its sounds, their room, a background, a level. Runs in workers."""
 
 from __future__ import annotations
 

@@ -132,14 +132,14 @@ class Run:
         return found.tuned()
 
     def table(self) -> pd.DataFrame:
-        """A row for each metric: best epoch, last epoch, a model that learned nothing."""
+        """Return a row for each metric: best epoch, last epoch, a model that learned nothing."""
         import pandas as pd
 
         columns = {"best epoch": self.metrics, "last epoch": self.last, "baseline": self.baseline}
         return pd.DataFrame({name: values for name, values in columns.items() if values}, index=list(self.metrics))
 
     def figure(self, name: str) -> go.Figure:
-        """A figure of the run's report as a Plotly figure, which shows itself in a notebook.
+        """Return a figure of the run's report as a Plotly figure, which shows itself in a notebook.
 
         Args:
             name: one of `figures()`, such as "confusion".
@@ -153,7 +153,7 @@ class Run:
         return found[name]
 
     def figures(self) -> list[str]:
-        """The names that `figure` takes."""
+        """Return the names that `figure` takes."""
         return list(self._all_figures)
 
     def predict(
@@ -209,7 +209,7 @@ class Run:
         return write_page(self.tracker, path, page, self.id).path
 
     def labeller(self, device: str = "auto") -> Labeller:
-        """The run's classifier with its front end, on a device.
+        """Return the run's classifier with its front end, on a device.
 
         Raises:
             UserError: for a run without weights, or whose artifacts are damaged.
@@ -268,14 +268,14 @@ def train(
 ) -> Run:
     """Train an experiment and record it in MLflow, as `audio-cls train` does.
 
-    The same call again finds the finished run, or goes on with an interrupted one from its last epoch. Ctrl-C finishes the
+    The same call again finds the finished run, or continues with an interrupted one from its last epoch. Ctrl-C finishes the
     epoch first (for at most `grace` seconds).
 
     Args:
         experiment: what to train.
         name: of the run in MLflow; from the model unless given.
         workspace: its folder; AUDIO_CLS_WORKSPACE or the current folder unless given.
-        again: train anew although the same run is there; the earlier one stays in MLflow.
+        again: train again although the same run is there; the earlier one stays in MLflow.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         grace: seconds to finish an epoch in when asked to leave.
         progress: show a bar.
@@ -326,7 +326,7 @@ def open_run(run: str, *, workspace: Workspace | Path | str | None = None) -> Ru
 def list_runs(
     filter: str = "", *, workspace: Workspace | Path | str | None = None, limit: int | None = 100
 ) -> list[Run]:
-    """The recorded runs, the newest first.
+    """Return the recorded runs, the newest first.
 
     Args:
         filter: in MLflow's language, such as "tags.kind = 'run' and metrics.`best/macro_f1` > 0.8".

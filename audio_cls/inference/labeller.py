@@ -69,7 +69,7 @@ class Labeller:
 
     @torch.inference_mode()
     def scores(self, waveform: np.ndarray) -> np.ndarray:
-        """Probabilities (n_classes,) of one clip: mono float32 in [-1, 1] at the experiment's sample rate."""
+        """Return probabilities (n_classes,) of one clip: mono float32 in [-1, 1] at the experiment's sample rate."""
         data = self.experiment.data
         if self.experiment.features.framewise:
             waveform = fit_length(waveform, data.clip_samples, data.pad)
@@ -97,12 +97,13 @@ class Labeller:
                 yield Labelled(path, None, "the model gives no finite scores for it")
 
     def top(self, scores: np.ndarray, n: int) -> list[tuple[str, float]]:
-        """The `n` most probable labels."""
+        """Return the `n` most probable labels."""
         return [(self.classes[i], float(scores[i])) for i in np.argsort(-scores, kind="stable")[:n]]
 
 
 def audio_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are, whether they are there or not; folders as the audio files below them, in order of their names.
+    """Return files as they are, whether they are there or not; folders as the audio files below them, in order of
+    their names.
 
     Raises:
         UserError: for a folder without audio files.
@@ -159,7 +160,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _build(experiment: Experiment, n_classes: int, weights: dict[str, Tensor]) -> tuple[FeatureExtractor, Classifier]:
-    """The front end and the classifier with its weights."""
+    """Return the front end and the classifier with its weights."""
     features = experiment.features.build(experiment.data.rate)
     model = experiment.model.build(feature_shape(experiment, features), n_classes)
     classifier = Classifier(Normaliser.build(experiment.features, features.n_bins), model)
@@ -169,7 +170,7 @@ def _build(experiment: Experiment, n_classes: int, weights: dict[str, Tensor]) -
 
 @contextmanager
 def _told_as_user_error(artifacts: Path) -> Iterator[None]:
-    """Whatever goes wrong while a classifier is built from a run's artifacts is said of them."""
+    """Whatever goes wrong while a classifier is built from a run's artifacts is reported of them."""
     try:
         yield
     except UserError:

@@ -60,7 +60,7 @@ class Metric(Component, family=True):
 
     @abstractmethod
     def score(self, scores: Array, targets: Array, called: Array) -> float:
-        """The figure; NaN where it is not defined.
+        """Return the figure; NaN where it is not defined.
 
         Args:
             scores: (n_clips, n_classes) probabilities.
@@ -75,13 +75,14 @@ class CountMetric(Metric):
 
     @abstractmethod
     def of_counts(self, sums: Array) -> Array:
-        """The figure of sums (..., 2 + 3 n_classes): clips that are right in every label, clips, then by class labels found,
-        labels predicted and labels that are there."""
+        """Return the figure of sums (..., 2 + 3 n_classes): clips that are right in every label, clips, then by
+        class labels found, labels predicted and labels that are there.
+        """
         raise NotImplementedError
 
     @staticmethod
     def counts(targets: Array, called: Array) -> Array:
-        """What is summed, a row for each clip: (n_clips, 2 + 3 n_classes)."""
+        """Return what is summed, a row for each clip: (n_clips, 2 + 3 n_classes)."""
         right = (called == targets).all(axis=1, keepdims=True)
         return np.hstack([right, np.ones_like(right), called & targets, called, targets])
 
@@ -180,12 +181,12 @@ class LossFigure(Metric, kind="loss"):
 
 
 def plain_name(name: str) -> str:
-    """A metric's name without its prefix: `val/macro_f1` -> `macro_f1`."""
+    """Return a metric's name without its prefix: `val/macro_f1` -> `macro_f1`."""
     return name.rpartition("/")[2]
 
 
 def metric_of(name: str) -> Metric:
-    """The metric of a name, with or without a prefix (`val/macro_f1`).
+    """Return the metric of a name, with or without a prefix (`val/macro_f1`).
 
     Raises:
         ConfigError: for a name that no metric has: what there is, and the nearest match.
@@ -204,7 +205,7 @@ def metric_of(name: str) -> Metric:
 
 
 def check_metric(name: str) -> Direction:
-    """The direction in which a metric is better; the name may carry a prefix (`val/macro_f1`).
+    """Return the direction in which a metric is better; the name may carry a prefix (`val/macro_f1`).
 
     Raises:
         ConfigError: for a name that no run reports.
@@ -213,7 +214,7 @@ def check_metric(name: str) -> Direction:
 
 
 def own_metrics(task: str) -> dict[str, Metric]:
-    """The metrics of the user's own that are defined for a task, by kind."""
+    """Return the metrics of the user's own that are defined for a task, by kind."""
     found = {kind: member for kind, member in Metric.members().items() if not member.is_built_in()}
     return {kind: member() for kind, member in found.items() if task in member.tasks}
 
@@ -230,7 +231,7 @@ def uses_decisions(metric: str) -> bool:
 
 
 def figure_text(value: float, metric: str, *, signed: bool = False) -> str:
-    """A figure of a metric as people read it: points with one decimal, or three digits in its own units."""
+    """Return a figure of a metric as people read it: points with one decimal, or three digits in its own units."""
     text = f"{100 * value:.1f}" if in_points(metric) else f"{value:.3g}"
     if float(text) == 0:
         return text.lstrip("-")

@@ -1,4 +1,4 @@
-"""What a model's figures are worth beside those of a model that learned nothing, in sentences.
+"""Compare a model's figures with those of a model that learned nothing, in sentences.
 
 The baseline gives every clip the same scores: how often each label occurs among the training clips. With one label a clip it
 therefore always answers the majority class; its figures are computed by the same code, on the same clips, as the model's.
@@ -51,7 +51,7 @@ WORK = 2e7  # clips x classes x resamples of the metrics of a ranking: a few sec
 @dataclass(frozen=True)
 class Judgement:
     """baseline: overall metric -> figure of the baseline on the same clips. findings: what is wrong with the predictions, in
-    sentences, the gravest first; empty where nothing is. advice: what to try, as options of the command line; empty without
+    sentences, the gravest first; empty if nothing is. advice: what to try, as options of the command line; empty without
     findings. about_data: sentences about the clips that the figures rest on."""
 
     baseline: Mapping[str, float]
@@ -66,7 +66,7 @@ class Judgement:
 
 
 def baseline_name(task: str) -> str:
-    """What the baseline is called in tables."""
+    """Return what the baseline is called in tables."""
     return "majority baseline" if task == "multiclass" else "prior baseline"
 
 
@@ -77,12 +77,12 @@ def baseline_scores(training_targets: Array, n: int) -> NDArray[np.float64]:
 
 
 def baseline_predictions(predictions: Predictions, training_targets: Array) -> Predictions:
-    """The baseline's predictions of the same clips; labels are called from 0.5 on."""
+    """Return the baseline's predictions of the same clips; labels are called from 0.5 on."""
     return replace(predictions, scores=baseline_scores(training_targets, len(predictions)), thresholds=None)
 
 
 def finite_figures(predictions: Predictions) -> dict[str, float]:
-    """Every overall metric of some predictions that is defined; empty without clips."""
+    """Return every overall metric of some predictions that is defined; empty without clips."""
     if not len(predictions):
         return {}
     return {name: value for name, value in predictions.evaluation.overall.items() if isfinite(value)}
@@ -91,13 +91,13 @@ def finite_figures(predictions: Predictions) -> dict[str, float]:
 def baseline_figures(
     training_targets: Array, targets: Array, task: str, *, fitted_on: Array | None = None
 ) -> dict[str, float]:
-    """Every overall metric of the baseline that is defined.
+    """Return every overall metric of the baseline that is defined.
 
     Args:
         training_targets: (n_training, n_classes).
         targets: (n, n_classes) of the clips that are measured on.
         task: "multiclass" or "multilabel".
-        fitted_on: (n_validation, n_classes), multilabel only: call labels by thresholds fitted on these clips in place of 0.5,
+        fitted_on: (n_validation, n_classes), multilabel only: call labels by thresholds fitted on these clips instead of 0.5,
             to compare with a model's figures that were computed so.
     """
     thresholds = None
@@ -110,7 +110,7 @@ def baseline_figures(
 
 
 def single_answer(scores: Array, task: str, classes: Sequence[str]) -> str | None:
-    """What every clip is called where all are called the same ("no label" where none is called), else None.
+    """Return what every clip is called where all are called the same ("no label" where none is called), else None.
 
     Args:
         scores: (n, n_classes) probabilities; labels of multilabel are called from 0.5 on.
@@ -124,13 +124,13 @@ def single_answer(scores: Array, task: str, classes: Sequence[str]) -> str | Non
 
 
 def top_class(targets: Array, classes: Sequence[str]) -> tuple[str, float]:
-    """The label that most clips have, and their share."""
+    """Return the label that most clips have, and their share."""
     shares = np.asarray(targets, np.float64).mean(axis=0)
     return classes[int(shares.argmax())], float(shares.max())
 
 
 def accuracy_caveat(metric: str, targets: Array, task: str, classes: Sequence[str]) -> str:
-    """Why accuracy says little on these clips; empty where it does not, and for other metrics.
+    """Return why accuracy says little on these clips; empty if it does not, and for other metrics.
 
     The rule: one class has half of the clips or more, and one and a half times its equal share or more (so 75 % of two
     classes, 50 % of three and up). Micro F1 is accuracy where a clip has one label. With several labels a clip, accuracy
@@ -161,7 +161,7 @@ def accuracy_caveat(metric: str, targets: Array, task: str, classes: Sequence[st
 
 
 def few_clips(counts: Sequence[int] | Array, classes: Sequence[str], of: str = "validation clips") -> str:
-    """The sentence that warns of classes with fewer than `FEW_CLIPS` clips (and more than none); empty without such.
+    """Return the sentence that warns of classes with fewer than `FEW_CLIPS` clips (and more than none); empty without such.
 
     Args:
         counts: (n_classes,) clips of each class.
@@ -192,7 +192,7 @@ def judge(
 ) -> Judgement:
     """Judge a model's predictions beside the baseline's.
 
-    "At chance" is said where the 95 % bootstrap interval of the difference of `metric` between model and baseline, over clips
+    "At chance" is reported where the 95 % bootstrap interval of the difference of `metric` between model and baseline, over clips
     or groups, reaches down to 0. Labels of multilabel are called from 0.5 on.
 
     Args:
@@ -265,7 +265,7 @@ def _difference(
 
 
 def advice(settings: Mapping[str, Any], targets: Array, task: str, tried: Collection[str] = ()) -> str:
-    """What to try against a model that has learned nothing, as `--set` options that are not in force yet.
+    """Return what to try against a model that has learned nothing, as `--set` options that are not in force yet.
 
     Args:
         settings: a flat configuration; empty says the options without a look at what is set.

@@ -1,8 +1,8 @@
 """Intervals of figures from stored predictions, by resampling clips (Efron & Tibshirani 1993, percentile interval).
 
-They answer another question than pairs of runs do: how far would the figures of these very models move on other clips
-of the same kind? Training again is not in them. Clips cut from one recording, or said by one speaker, stand or fall
-together: give `groups`, and whole groups are drawn.
+They answer another question than pairs of runs do: how far would the figures of these models move on other clips of the same
+kind? They do not cover the variation from training again. Clips of one recording or one speaker depend on each other: pass
+`groups`, and whole groups are drawn.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Interval:
 
 
 def metric_function(name: str, task: str, thresholds: Array | None = None) -> Figure:
-    """A metric by name as a function for the bootstrap.
+    """Return a metric by name as a function for the bootstrap.
 
     Raises:
         UserError: for an unknown metric, or the loss, which stored probabilities do not determine.
@@ -109,7 +109,7 @@ def clip_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """The interval of metric(a) - metric(b), both on the same resampled clips.
+    """Return the interval of metric(a) - metric(b), both on the same resampled clips.
 
     Args:
         scores_a, scores_b: (n_clips, n_classes), or (n_runs, n_clips, n_classes) for several runs (seeds) on the same clips,
@@ -134,7 +134,7 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """The interval of a single figure, such as one on the test split; arguments as for `clip_bootstrap`."""
+    """Return the interval of a single figure, such as one on the test split; arguments as for `clip_bootstrap`."""
     return _bootstrap((scores,), (1.0,), targets, metric, groups, n_resamples, seed, level)
 
 
@@ -196,7 +196,7 @@ def _bootstrap(
 
 
 def _draws(n_units: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """How often each unit was drawn, in blocks of (resamples, n_units) that stay small."""
+    """Return how often each unit was drawn, in blocks of (resamples, n_units) that stay small."""
     rng = numpy_rng(seed, "bootstrap")
     block = max(1, 2_000_000 // n_units)
     for start in range(0, n_resamples, block):
@@ -207,8 +207,8 @@ def _draws(n_units: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.int
 def figure_intervals(
     predictions: Predictions, n_resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> dict[str, Interval]:
-    """The interval of every overall metric of some predictions; arguments as for `bootstrap_interval`. The metrics of a ranking
-    are computed in as many resamples as a large set allows, at least 200.
+    """Return the interval of every overall metric of some predictions; arguments as for `bootstrap_interval`. The
+    metrics of a ranking are computed in as many resamples as a large set allows, at least 200.
     """
     scores, targets = np.asarray(predictions.scores), np.asarray(predictions.targets)
     task, thresholds, groups = predictions.task, predictions.thresholds, predictions.groups

@@ -1,7 +1,7 @@
-"""What a set of predictions is worth: accuracy, F1, UAR, mAP, AUC, d', lwlrap, overall and per class.
+"""Metrics of classification: accuracy, F1, UAR, mAP, AUC, d', lwlrap, overall and per class.
 
 The same keys come out for either task and for any data; a value that is not defined (an absent class has no recall)
-is NaN, and means leave it out. Nothing here warns or raises because of what the data hold.
+is NaN, and means leave it out. Nothing here warns or raises because of the data.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def evaluate(
 def decide_again(
     evaluation: Evaluation, scores: NDArray[Any], targets: NDArray[Any], task: str, thresholds: NDArray[Any] | None
 ) -> Evaluation:
-    """The figures of the same scores called by other thresholds: those of decisions are computed, those of the ranking kept."""
+    """Return the figures of the same scores called by other thresholds: those of decisions are computed, those of the
+    ranking kept.
+    """
     if np.isnan(scores).any():
         return evaluation
     truth = np.asarray(targets) > 0.5
@@ -136,7 +138,8 @@ def _without(mapping: dict[str, Any], names: Mapping[str, Any]) -> dict[str, Any
 
 
 def predict(scores: NDArray[Any], task: str, thresholds: NDArray[Any] | None = None) -> NDArray[np.bool_]:
-    """Decisions, (n_clips, n_classes): the highest score of each row (multiclass), or scores at or above a threshold.
+    """Return decisions, (n_clips, n_classes): the highest score of each row (multiclass), or scores at or above a
+    threshold.
 
     Args:
         scores: (n_clips, n_classes).
@@ -156,7 +159,7 @@ def predict(scores: NDArray[Any], task: str, thresholds: NDArray[Any] | None = N
 def confusion_matrix(
     targets: NDArray[Any], predictions: NDArray[Any], n_classes: int | None = None
 ) -> NDArray[np.int64]:
-    """Counts, (n_classes, n_classes), rows true and columns predicted.
+    """Return counts, (n_classes, n_classes), rows true and columns predicted.
 
     Args:
         targets, predictions: class indices, both (n_clips,); then entry (i, j) counts clips of class i called j.
@@ -193,7 +196,7 @@ class Confusion:
 def most_confused(
     matrix: NDArray[np.int64], classes: Sequence[str], limit: int = 10, support: NDArray[Any] | None = None
 ) -> list[Confusion]:
-    """The largest off-diagonal cells, by count, then by rate, then in class order; cells with no clip are left out.
+    """Return the largest off-diagonal cells, by count, then by rate, then in class order; cells with no clip are left out.
 
     Args:
         matrix: (n_classes, n_classes), rows true.
@@ -213,7 +216,8 @@ def most_confused(
 
 
 def family_means(values: NDArray[Any], families: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """Mean of a per-class figure over each family of classes, leaving out NaN; NaN for a family with nothing defined.
+    """Return mean of a per-class figure over each family of classes, leaving out NaN; NaN for a family with nothing
+    defined.
 
     Args:
         values: (n_classes,), an entry of `Evaluation.per_class`.

@@ -1,11 +1,12 @@
-"""The mean of figures from a grid of seeds x folds, with a variance that does not pretend the runs are independent.
+"""The mean of figures from a grid of seeds x folds, with a variance that accounts for the dependence between runs.
 
 The runs of one fold share test clips and training clips, the runs of one seed share initial weights and order, and the
-training sets of two folds overlap. A t test over all seeds x folds ignores the three and cries wolf.
+training sets of two folds overlap. A t test over all seeds x folds ignores these
+correlations and rejects too often.
 
 The model is y[s, k] = mean + fold[k] + seed[s] + residual[s, k] with variances f, g, e, estimated by the analysis of
 variance (Searle, Casella & McCulloch 1992, Variance Components: fitting constants, Henderson's method III, so that grids
-with holes are welcome). With K folds, S seeds, r = n_test / n_train and v the variance of the folds' means,
+may have holes). With K folds, S seeds, r = n_test / n_train and v the variance of the folds' means,
 
     variance of the mean = v/K + r max(f, v/2) + g/S
 
@@ -13,16 +14,16 @@ v/K holds the folds' own share and the residuals. The second term is the correct
 the Generalization Error", corrected resampled t test): overlapping training sets correlate the figures of different
 folds, so that their mean varies more than their spread shows. They correct the whole of v. Where several seeds let us tell
 what depends on the split (f) from what depends on initialisation and order, only f needs it; but K - 1 degrees of freedom
-know f poorly, so at least half of v counts. The third is what a seed changes alike in all folds, which v does not show.
+know f poorly, so at least half of v counts. The third term is the effect of a seed that all folds share, which v does not show.
 The degrees of freedom combine K - 1 and, for g, S - 1 as Satterthwaite does, and never exceed K - 1.
 
 Bouckaert & Frank 2004 correct the variance of all runs and take S K - 1 degrees of freedom; that presumes that each repeat
-draws new folds. Here they stay, and more seeds would feign evidence: 10 seeds x 5 folds of arms that differ by fold
+draws new folds. Here the folds stay the same, and more seeds would only seem to add evidence: 10 seeds x 5 folds of arms that differ by fold
 are declared different in up to 20 % of cases. `benchmarks/false_verdicts.py` compares the tests on simulated suites. What
 no test sees is what one data set makes common to all its folds beyond r: there is no unbiased estimate of the variance of
 a single cross-validation (Bengio & Grandvalet 2004).
 
-With one seed, f is not to be told from e, and it is the plain Nadeau-Bengio test over folds (conservative when the arms
+With one seed, f cannot be distinguished from e, and it is the plain Nadeau-Bengio test over folds (conservative when the arms
 differ by seed noise only). With one fold it is the t test over seeds and speaks of that split alone.
 """
 
@@ -88,7 +89,7 @@ class MeanEstimate:
 
 
 def estimate_mean(cells: Sequence[Cell], values: NDArray[Any], test_to_train: float) -> MeanEstimate:
-    """The mean and its variance by the module's model.
+    """Return the mean and its variance by the module's model.
 
     Args:
         cells: n distinct (seed, fold).
@@ -144,7 +145,7 @@ def power(
     test_to_train: float,
     alpha: float = 0.05,
 ) -> Array:
-    """The chance that a true mean of `difference` is found with complete grids of `n_seeds` x `n_folds` runs.
+    """Return the chance that a true mean of `difference` is found with complete grids of `n_seeds` x `n_folds` runs.
 
     Two-sided, by the noncentral t, which is exact for one fold; for several, the components are taken as known and the
     combined degrees of freedom as exact (with 2 or 3 seeds that is up to 0.1 too hopeful).
@@ -177,7 +178,7 @@ def seeds_needed(
     alpha: float = 0.05,
     target: float = 0.8,
 ) -> int | None:
-    """The fewest seeds (from `at_least` on) whose grid finds `difference` with the power `target`.
+    """Return the fewest seeds (from `at_least` on) whose grid finds `difference` with the power `target`.
 
     None when even `MAX_SEEDS` would not do: more seeds shrink g/S and what e adds to v, but never f (1/K + r).
     """
@@ -194,7 +195,7 @@ def _indices(values: list[int]) -> tuple[NDArray[np.int64], int]:
 def _combine(
     between: Array, fold: Array, of_seeds: Array, n_folds: int, n_seeds: NDArray[Any] | int, test_to_train: float
 ) -> tuple[Array, Array]:
-    """The variance of the mean and its degrees of freedom, by the formula at the head of the module."""
+    """Return the variance of the mean and its degrees of freedom, by the formula at the head of the module."""
     of_folds = between / n_folds + test_to_train * np.maximum(fold, LEAST_FOLD_SHARE * between)
     variance = of_folds + of_seeds
     wobble = of_folds**2 / (n_folds - 1) + of_seeds**2 / (np.asarray(n_seeds) - 1)
@@ -204,7 +205,7 @@ def _combine(
 
 
 def _explained(y: Array, design: Array) -> Array:
-    """The sum of squares of `y` (..., n) that the columns of `design` (n, p) explain."""
+    """Return the sum of squares of `y` (..., n) that the columns of `design` (n, p) explain."""
     u, singular, _ = np.linalg.svd(design, full_matrices=False)
     basis = u[:, singular > 1e-9 * singular[0]]
     explained: Array = ((y @ basis) ** 2).sum(axis=-1)

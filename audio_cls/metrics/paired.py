@@ -1,4 +1,4 @@
-"""Two arms compared pair by pair: difference, interval, corrected p, effect size, and what more runs would settle.
+"""Two arms compared pair by pair: difference, interval, corrected p, effect size, and how many more runs would decide.
 
 A pair is two runs with the same seed and fold. `crossed.py` says which variance the mean difference has and why.
 """
@@ -101,7 +101,7 @@ class Comparison:
         return self.n_folds == 1
 
     def equivalence(self, margin: float) -> float:
-        """p of two one-sided tests (TOST, Schuirmann 1987) that the true difference lies beyond +-margin.
+        """Return p of two one-sided tests (TOST, Schuirmann 1987) that the true difference lies beyond +-margin.
 
         Small means equivalent. Same standard error and degrees of freedom as `p`; NaN when not decidable.
         """
@@ -114,7 +114,7 @@ class Comparison:
         return float(max(below, above))
 
     def power(self, difference: float, n_seeds: int | None = None, *, tests: int = 1) -> float:
-        """The chance to find a true `difference` with `n_seeds` (default: as many as there are) on these folds.
+        """Return the chance to find a true `difference` with `n_seeds` (default: as many as there are) on these folds.
 
         tests: arms in the Holm family; the first of them must pass alpha / tests. NaN when not decidable.
         """
@@ -125,7 +125,7 @@ class Comparison:
         return float(power(difference, self.components, seeds, self.n_folds, ratio, self.alpha / tests))
 
     def more_pairs(self, difference: float, *, tests: int = 1, target: float = 0.8) -> MorePairs | None:
-        """How many more pairs would find a true `difference` (metric's units); None when not decidable.
+        """Return how many more pairs would find a true `difference` (metric's units); None when not decidable.
 
         A hint: the variances behind it are themselves estimated from few runs.
         """
@@ -231,7 +231,7 @@ def compare(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p, in the order given (Holm 1979): compare with alpha as they stand.
+    """Return Holm's step-down adjusted p, in the order given (Holm 1979): compare with alpha as they stand.
 
     The i-th smallest of m becomes min(1, max over j <= i of (m - j + 1) p_j). A NaN (an arm that cannot be tested yet)
     stays NaN but counts as one of the m, so that results do not change their family as runs come in.
@@ -260,7 +260,7 @@ class Mean:
 def mean_interval(
     values: Mapping[Cell, float] | Sequence[float], *, test_to_train: float = 0.0, level: float = 0.95
 ) -> Mean:
-    """Mean, spread and t interval of runs: NaN bounds for one run, all NaN for none or a figure that is not finite.
+    """Return mean, spread and t interval of runs: NaN bounds for one run, all NaN for none or a figure that is not finite.
 
     Args:
         values: figures by (seed, fold), whose interval heeds folds, seeds and overlapping training sets as a
@@ -284,10 +284,10 @@ def mean_interval(
 
 
 def _wilcoxon(d: NDArray[Any], noise: float) -> float:
-    """p of the signed-rank test; 1 when every pair ties, NaN for no pair."""
+    """Return p of the signed-rank test; 1 when every pair ties, NaN for no pair."""
     if not len(d):
         return nan
-    # figures such as 0.75 - 0.7 and 0.65 - 0.6 tie, but for rounding
+    # figures such as 0.75 - 0.7 and 0.65 - 0.6 tie, except for rounding
     settled = np.round(d / noise / 4) * noise * 4 if noise > 0 else d
     if not settled.any():
         return 1.0
@@ -297,7 +297,7 @@ def _wilcoxon(d: NDArray[Any], noise: float) -> float:
 
 
 def _small_sample(df: int) -> float:
-    """Hedges' exact factor: Gamma(df / 2) / (sqrt(df / 2) Gamma((df - 1) / 2)) (Hedges 1981)."""
+    """Return Hedges' exact factor: Gamma(df / 2) / (sqrt(df / 2) Gamma((df - 1) / 2)) (Hedges 1981)."""
     if df < 2:
         return nan
     return exp(lgamma(df / 2) - lgamma((df - 1) / 2) - 0.5 * log(df / 2))

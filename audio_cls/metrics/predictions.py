@@ -1,4 +1,4 @@
-"""What a model says of some clips: predicted once, scored once, and passed to everything that records, shows or compares it."""
+"""A model's predictions of some clips: made once, scored once, and passed to everything that records, shows or compares them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ class Predictions:
         return confusion_matrix(np.asarray(self.targets), self.called)
 
     def with_thresholds(self, thresholds: NDArray[Any] | None) -> Predictions:
-        """The same scores called by other thresholds; what depends on the scores' order alone is not computed again."""
+        """Return the same scores called by other thresholds; what depends on the scores' order alone is not
+        computed again.
+        """
         changed = replace(self, thresholds=thresholds)
         if "evaluation" in vars(self):
             vars(changed)["evaluation"] = decide_again(
@@ -72,7 +74,7 @@ class Predictions:
         return changed
 
     def tuned(self) -> Predictions:
-        """The same scores with the thresholds that fit them best; with one label a clip there are none to fit."""
+        """Return the same scores with the thresholds that fit them best; with one label a clip there are none to fit."""
         if self.task != "multilabel" or np.isnan(self.scores).any():
             return self
         return self.with_thresholds(fit_thresholds(self.scores, self.targets))

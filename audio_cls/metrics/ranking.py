@@ -1,8 +1,8 @@
 """Metrics of a ranking: average precision, ROC AUC, d', lwlrap, the best F1 threshold, ROC and precision-recall curves.
 
 All are exact under ties, for any floating type. The work per class is one vectorised sort of all scores and two binary
-searches for the scores of the positives only: everything asked here of a positive is how many clips, and how many
-positives, score at least as much. Positives are few, so this costs far less than an argsort and cumulative sums over
+searches for the scores of the positives only: a positive only needs the number of clips, and of
+positives, that score at least as much. Positives are few, so this costs far less than an argsort and cumulative sums over
 all clips, and equal scores need no special case.
 """
 
@@ -85,7 +85,7 @@ def rank(scores: Floats, targets: NDArray[Any]) -> Iterator[Ranked]:
 
 
 def average_precision(ranked: Ranked) -> float:
-    """Average precision, the sum over distinct thresholds of (R_n - R_(n-1)) P_n, without interpolation.
+    """Return average precision, the sum over distinct thresholds of (R_n - R_(n-1)) P_n, without interpolation.
 
     That is the mean, over the positives, of the precision at each one's own score. NaN for a class without positives.
     """
@@ -93,7 +93,7 @@ def average_precision(ranked: Ranked) -> float:
 
 
 def roc_auc(ranked: Ranked) -> float:
-    """ROC AUC: the chance that a positive scores above a negative, a tie counting a half (Mann-Whitney).
+    """Return ROC AUC: the chance that a positive scores above a negative, a tie counting a half (Mann-Whitney).
 
     NaN for a class without positives or without negatives.
     """
@@ -107,7 +107,7 @@ def roc_auc(ranked: Ranked) -> float:
 def d_prime(auc: Floats | float) -> Any:
     """d' = sqrt(2) * inverse normal CDF of the AUC: the distance of two unit normals whose ROC has that area.
 
-    As in Gemmeke et al., "Audio Set", ICASSP 2017. 0 at chance, infinite at an AUC of 1, NaN where the AUC is.
+    As in Gemmeke et al., "Audio Set", ICASSP 2017. 0 at chance, infinite at an AUC of 1, NaN if the AUC is.
     """
     from scipy.special import ndtri
 
@@ -116,7 +116,8 @@ def d_prime(auc: Floats | float) -> Any:
 
 
 def lwlrap(scores: Floats, targets: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:
-    """Label-weighted label-ranking average precision, overall and per class, as in DCASE 2019 task 2 (Fonseca et al.).
+    """Return label-weighted label-ranking average precision, overall and per class, as in DCASE 2019 task 2 (Fonseca
+    et al.).
 
     For each true label of a clip: the share of true labels among the labels ranked at or above it. The mean over all
     true labels of a class is the class's value; the mean over all true labels of all clips is the overall value, which
@@ -151,10 +152,10 @@ def lwlrap(scores: Floats, targets: NDArray[Any]) -> tuple[float, NDArray[np.flo
 
 
 def fit_thresholds(scores: Floats, targets: NDArray[Any]) -> NDArray[np.float64]:
-    """The threshold of each label that gives it the highest F1 where `score >= threshold` means yes.
+    """Return the threshold of each label that gives it the highest F1 where `score >= threshold` means yes.
 
     Exact: each distinct score of a positive is tried as the lowest one accepted (the best cut is always at one of
-    them). The threshold lies midway between that score and the next lower one, or 0 where there is none lower and all
+    them). The threshold lies midway between that score and the next lower one, or 0 if there is none lower and all
     scores are positive. Of cuts with equal F1 the highest is taken: the fewest false alarms. Fit on validation data,
     never on the data on which F1 is reported.
 
@@ -179,7 +180,7 @@ def fit_thresholds(scores: Floats, targets: NDArray[Any]) -> NDArray[np.float64]
 
 
 def roc_curve(scores: Floats, positive: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The ROC curve of one class: false and true positive rate, from (0, 0) to (1, 1), a point per distinct score.
+    """Return the ROC curve of one class: false and true positive rate, from (0, 0) to (1, 1), a point per distinct score.
 
     Points inside a straight piece are left out. NaN rates where the class has no negatives or no positives.
 
@@ -198,7 +199,7 @@ def roc_curve(scores: Floats, positive: NDArray[Any]) -> tuple[NDArray[np.float6
 def precision_recall_curve(
     scores: Floats, positive: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Precision and recall of one class at each distinct score, taken as threshold, from the highest to the lowest.
+    """Return precision and recall of one class at each distinct score, taken as threshold, from the highest to the lowest.
 
     Args:
         scores: (n_clips,), no NaN.
@@ -213,7 +214,7 @@ def precision_recall_curve(
 
 
 def _cuts(scores: Floats, positive: NDArray[Any]) -> tuple[Ints, Ints, Floats]:
-    """Hits and false alarms at each distinct score taken as threshold, thresholds descending."""
+    """Return hits and false alarms at each distinct score taken as threshold, thresholds descending."""
     scores, positive = _scores(scores), _positive(positive)
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
@@ -235,11 +236,11 @@ def _positive(targets: NDArray[Any]) -> Bools:
 
 
 def _count(mask: Bools) -> Ints:
-    """The number of true values in each row; counting packed bits takes half the time of a boolean sum."""
+    """Return the number of true values in each row; counting packed bits takes half the time of a boolean sum."""
     return np.bitwise_count(np.packbits(mask, axis=1)).sum(axis=1, dtype=np.int64)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any] | int) -> NDArray[np.float64]:
-    """part / whole, NaN where whole is 0."""
+    """part / whole, NaN if whole is 0."""
     whole = np.broadcast_to(np.asarray(whole, np.float64), np.shape(part))
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole != 0)

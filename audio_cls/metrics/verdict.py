@@ -1,4 +1,4 @@
-"""What a comparison says, in one word and one line.
+"""The verdict of a comparison, as one word and one line.
 
 "helps" and "hurts" need p below alpha after Holm. "no difference" is a finding of its own, not the lack of one: two
 one-sided tests must show that the difference is smaller than a margin. Everything else is "cannot tell", with what it
@@ -46,7 +46,7 @@ class Verdict:
 def verdicts(
     comparisons: Mapping[str, Comparison], *, points: bool = True, margin: float | None = None
 ) -> dict[str, Verdict]:
-    """The verdicts on the arms of one suite on one metric, Holm over the arms (p and equivalence each a family).
+    """Return the verdicts on the arms of one suite on one metric, Holm over the arms (p and equivalence each a family).
 
     Args:
         comparisons: by arm.
@@ -64,7 +64,7 @@ def verdicts(
 
 
 def verdict(comparison: Comparison, *, points: bool = True, margin: float | None = None) -> Verdict:
-    """The verdict on a single comparison; of several arms with one reference, use `verdicts`."""
+    """Return the verdict on a single comparison; of several arms with one reference, use `verdicts`."""
     return verdicts({"": comparison}, points=points, margin=margin)[""]
 
 
@@ -112,7 +112,7 @@ def _why_not(c: Comparison) -> str:
 
 
 def _hint(more: tuple[MorePairs, ...], c: Comparison, points: bool) -> str:
-    """The first difference within reach, and a word about those that are not."""
+    """Return the first difference within reach, and a word about those that are not."""
     reachable = next((m for m in more if m.pairs is not None), None)
     beyond = [m for m in more if m.pairs is None]
     parts = []

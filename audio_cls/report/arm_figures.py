@@ -1,4 +1,4 @@
-"""Figures of a suite: differences with their intervals, every run, classes, curves; what is told by colour is told by shape too."""
+"""Figures of a suite: differences with their intervals, every run, classes, curves; whatever colour shows, a shape shows too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLASSES = 40  # in the figure at most: those that differ most
 
 
 def forest(arms: Sequence[ArmSummary], metric: str, direction: str, points: bool) -> go.Figure:
-    """Each arm's mean difference from the reference with its 95 % interval, beside the line of no difference.
+    """Return each arm's mean difference from the reference with its 95 % interval, beside the line of no difference.
 
     Args:
         arms: the reference among them, which is left out.
@@ -86,7 +86,7 @@ def forest(arms: Sequence[ArmSummary], metric: str, direction: str, points: bool
 
 
 def every_run(cells: Sequence[Cell], arms: Sequence[ArmSummary], metric: str) -> go.Figure:
-    """Every run's figure by arm; runs of one (seed, fold) are joined, so that the pairs are seen.
+    """Return every run's figure by arm; runs of one (seed, fold) are joined, so that the pairs are seen.
 
     Colour tells the fold and shape the seed (of more than seven folds or eight seeds they come round again; the hover
     names both). A bar is the arm's mean.
@@ -144,7 +144,7 @@ def every_run(cells: Sequence[Cell], arms: Sequence[ArmSummary], metric: str) ->
 
 
 def class_difference_figure(differences: ClassDifferences, points: bool) -> go.Figure:
-    """Classes x arms, coloured by the mean difference; a star where the interval leaves out 0.
+    """Return classes x arms, coloured by the mean difference; a star where the interval leaves out 0.
 
     Of more than 40 classes those are drawn that differ most.
     """
@@ -196,7 +196,7 @@ def class_difference_figure(differences: ClassDifferences, points: bool) -> go.F
 
 
 def arm_curves(curves: Sequence[ArmCurve], arms: Sequence[str], metric: str) -> go.Figure:
-    """One metric over the epochs, a line and a band for each arm; colour and dash are the arm's in every figure."""
+    """Return one metric over the epochs, a line and a band for each arm; colour and dash are the arm's in every figure."""
     figure = go.Figure()
     for curve in (c for c in curves if c.metric == metric):
         index = arms.index(curve.arm) if curve.arm in arms else len(arms)
@@ -233,7 +233,7 @@ def arm_curves(curves: Sequence[ArmCurve], arms: Sequence[str], metric: str) -> 
 
 
 def one_of(figures: Mapping[str, go.Figure]) -> go.Figure:
-    """Several figures of one kind as one with a menu to choose by name; the first is shown, and printed."""
+    """Return several figures of one kind as one with a menu to choose by name; the first is shown, and printed."""
     if len(figures) == 1:
         return next(iter(figures.values()))
     first = next(iter(figures.values()))

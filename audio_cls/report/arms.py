@@ -1,4 +1,4 @@
-"""What the page of an ablation suite is made from: plain data, no run and no server behind it."""
+"""The data of an ablation suite's page: plain values, without runs or a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAN = math.nan
 
 
 class Cell(NamedTuple):
-    """The metric of one run. `fold` is None where there are no folds; `fold_name` is the group that it leaves out, if any."""
+    """The metric of one run. `fold` is None if there are no folds; `fold_name` is the group that it leaves out, if any."""
 
     arm: str
     seed: int

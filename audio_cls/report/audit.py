@@ -1,6 +1,6 @@
-"""The listening audit: the mistakes a model is surest of and the hits it is least sure of, to hear and to see.
+"""The listening audit: the mistakes a model is surest of and the hits it is least sure of, with sound and spectrogram.
 
-Wrong labels, inaudible events and clips that hold two classes are found here in a minute; no table shows them.
+Wrong labels, inaudible events and clips with two classes are found here within a minute; no table shows them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class AuditClip:
 
 
 def pick(predictions: Predictions, limit: int = CLIPS) -> dict[str, list[Picked]]:
-    """The clips worth hearing, by heading, `limit` in each list; none where a score is NaN.
+    """Return the clips worth hearing, by heading, `limit` in each list; none if a score is NaN.
 
     With one label a clip: wrong clips by falling and right ones by rising distance of the highest score to the second. With
     several: false alarms and misses, the farthest from their thresholds first; a clip once a list.
@@ -85,7 +85,7 @@ def pick(predictions: Predictions, limit: int = CLIPS) -> dict[str, list[Picked]
 
 
 def audit_sections(predictions: Predictions, waveform: Waveform, sample_rate: int, limit: int = CLIPS) -> list[Section]:
-    """The sections of a page.
+    """Return the sections of a page.
 
     Args:
         waveform: number of a clip among the predictions -> (n_samples,) float32 in [-1, 1].
@@ -128,7 +128,9 @@ def audit_sections(predictions: Predictions, waveform: Waveform, sample_rate: in
 
 
 def encode_audio(waveform: NDArray[np.float32], sample_rate: int) -> str:
-    """A data URI of mono sound: MP3, which every browser plays, else FLAC, else WAV (rates that MP3 does not know)."""
+    """Return a data URI of mono sound: MP3, which every browser plays, else FLAC, else WAV (rates that MP3 does not
+    know).
+    """
     import soundfile as sf
 
     sound = np.clip(np.asarray(waveform, np.float32), -1, 1)
@@ -213,7 +215,7 @@ def _card(clip: AuditClip) -> str:
 
 
 def _loudest(waveform: NDArray[np.float32], samples: int) -> tuple[NDArray[np.float32], int]:
-    """The stretch of at most `samples` with the most energy, and where it begins (to a tenth of the stretch)."""
+    """Return the stretch of at most `samples` with the most energy, and where it begins (to a tenth of the stretch)."""
     if len(waveform) <= samples:
         return waveform, 0
     energy = np.r_[0.0, np.cumsum(waveform.astype(np.float64) ** 2)]
@@ -223,7 +225,7 @@ def _loudest(waveform: NDArray[np.float32], samples: int) -> tuple[NDArray[np.fl
 
 
 def _spectrogram(waveform: NDArray[np.float32], sample_rate: int) -> bytes:
-    """A log-mel picture with 70 dB from its loudest point down, at most about `COLUMNS` wide."""
+    """Return a log-mel picture with 70 dB from its loudest point down, at most about `COLUMNS` wide."""
     import torch
 
     from audio_cls.components.features import LogMel

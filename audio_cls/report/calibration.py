@@ -1,7 +1,7 @@
-"""Whether probabilities mean what they say: the reliability diagram and the expected calibration error.
+"""Calibration of probabilities: the reliability diagram and the expected calibration error.
 
 Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks", ICML 2017, equations 2, 3 and 5: predictions
-are put into bins of equal width by their confidence, and a bin's mean confidence is held against its share of right ones.
+are put into bins of equal width by their confidence, and a bin's mean confidence is compared with its share of right predictions.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def calibrate(scores: NDArray[Any], targets: NDArray[Any], task: str, bins: int 
 
 
 def reliability_figure(named: Mapping[str, Calibration]) -> go.Figure:
-    """The share of right predictions over the confidence, a line for each name; a mark's area grows with its bin's count."""
+    """Return the share of right predictions over the confidence, a line for each name; a mark's area grows with its
+    bin's count.
+    """
     figure = go.Figure()
     small, large = (5, 15) if len(named) == 1 else (4, 8)
     for index, (name, c) in enumerate(named.items()):
@@ -123,7 +125,7 @@ def reliability_figure(named: Mapping[str, Calibration]) -> go.Figure:
 def calibration_section(
     predictions: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], task: str, bins: int = BINS
 ) -> Section:
-    """The section of a page, for one or more named pairs (scores, targets)."""
+    """Return the section of a page, for one or more named pairs (scores, targets)."""
     named = {name: calibrate(scores, targets, task, bins) for name, (scores, targets) in predictions.items()}
     reading = (
         "Each label of each clip is one decision: of those given a probability of 0.7, seven in ten should be there."

@@ -20,7 +20,7 @@ CLASSES_SHOWN = 12
 
 
 def data_report(corpus: Corpus, path: Path | None = None, classes_shown: int = CLASSES_SHOWN) -> str:
-    """The page as HTML, also written to `path`. A clip is drawn for each of the first `classes_shown` classes."""
+    """Return the page as HTML, also written to `path`. A clip is drawn for each of the first `classes_shown` classes."""
     description = describe(corpus)
     tables = [Table(list(t.columns), [list(row) for row in t.rows], caption=t.title) for t in description.tables()]
     counts = {f"fold {k}": np.array(v) for k, v in description.by_fold.items()}
@@ -38,7 +38,7 @@ def data_report(corpus: Corpus, path: Path | None = None, classes_shown: int = C
 
 
 def _examples(corpus: Corpus, limit: int) -> Sequence[object]:
-    """The clip of median duration of each class, with its log-mel."""
+    """Return the clip of median duration of each class, with its log-mel."""
     features = LogMel(n_mels=64, hop_length=max(1, corpus.sample_rate // 100)).build(corpus.sample_rate)
     figures: list[object] = []
     for k, name in enumerate(corpus.classes[:limit]):

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 def count_figure(counts: Mapping[str, Array], classes: Sequence[str], title: str = "Clips per class") -> go.Figure:
-    """Clips of each class, stacked by fold or split.
+    """Return clips of each class, stacked by fold or split.
 
     Args:
         counts: name of the fold or split -> (n_classes,) clips.
@@ -57,7 +57,7 @@ def count_figure(counts: Mapping[str, Array], classes: Sequence[str], title: str
 
 
 def duration_figure(seconds: Array) -> go.Figure:
-    """A histogram of durations in seconds, (n_clips,), in at most 60 bins."""
+    """Return a histogram of durations in seconds, (n_clips,), in at most 60 bins."""
     seconds = np.asarray(seconds, float)
     counts, edges = np.histogram(seconds, bins=min(60, max(10, int(np.sqrt(len(seconds))))))
     return go.Figure(

@@ -78,7 +78,7 @@ class Description:
         return asdict(self)
 
     def tables(self) -> list[Table]:
-        """The description as tables for a terminal or a page, the empty ones left out."""
+        """Return the description as tables for a terminal or a page, the empty ones left out."""
         s = self.seconds
         facts: list[tuple[str, Any]] = [
             ("task", self.task),
@@ -189,8 +189,9 @@ def _baselines(corpus: Corpus, sides: dict[str, NDArray[np.int64]]) -> dict[str,
 
 
 def _warnings(corpus: Corpus, sides: dict[str, NDArray[np.int64]], folds: list[NDArray[np.int64]]) -> tuple[str, ...]:
-    """What figures on these data cannot say. Runs are measured on the validation side where it is named, else on a fold, else on
-    about a fifth of the clips."""
+    """Return what figures on these data cannot say. Runs are measured on the validation side where it is named, else
+    on a fold, else on about a fifth of the clips.
+    """
     counts = corpus.class_counts()
     if "validation" in sides:
         few = few_clips(corpus.class_counts(sides["validation"]), corpus.classes)

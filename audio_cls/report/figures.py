@@ -40,7 +40,9 @@ Array = NDArray[Any]
 
 
 def layout(title: str, height: int = 420, **more: Any) -> dict[str, Any]:
-    """The look shared by all figures: white, system fonts, legend below (a phone has no room beside), margins that grow."""
+    """Return the look shared by all figures: white, system fonts, legend below (a phone has no room beside), margins
+    that grow.
+    """
     axis = {"automargin": True, "gridcolor": "#e6e6e6", "zeroline": False, "linecolor": "#888888", "ticks": "outside"}
     base: dict[str, Any] = {
         "template": "none",
@@ -70,7 +72,8 @@ def layout(title: str, height: int = 420, **more: Any) -> dict[str, Any]:
 
 
 def confusion_figure(matrix: Array, classes: Sequence[str], support: Array | None = None) -> go.Figure:
-    """A confusion matrix, each row as shares of its class; counts stand in the cells (up to 20 classes) and in the hover.
+    """Return a confusion matrix, each row as shares of its class; counts are in the cells (up to 20 classes) and in
+    the hover.
 
     Args:
         matrix: (n_classes, n_classes) counts, rows true, columns predicted.
@@ -112,7 +115,7 @@ def confusion_figure(matrix: Array, classes: Sequence[str], support: Array | Non
 
 
 def class_bars(per_class: Mapping[str, Array], classes: Sequence[str]) -> go.Figure:
-    """F1 of each class as a bar, recall and average precision as marks on it, the number of clips beside the name.
+    """Return F1 of each class as a bar, recall and average precision as marks on it, the number of clips beside the name.
 
     Of more than 40 classes the 40 weakest are drawn.
 
@@ -173,7 +176,7 @@ def class_bars(per_class: Mapping[str, Array], classes: Sequence[str]) -> go.Fig
 
 
 def roc_figure(scores: Array, targets: Array, classes: Sequence[str], areas: Array | None = None) -> go.Figure:
-    """ROC curves by class and their mean (true positive rates averaged at equal false positive rates).
+    """Return ROC curves by class and their mean (true positive rates averaged at equal false positive rates).
 
     Args:
         scores, targets: (n_clips, n_classes); classes without positives or without negatives have no curve.
@@ -207,7 +210,7 @@ def roc_figure(scores: Array, targets: Array, classes: Sequence[str], areas: Arr
 def precision_recall_figure(
     scores: Array, targets: Array, classes: Sequence[str], areas: Array | None = None
 ) -> go.Figure:
-    """Precision-recall curves by class and their mean (precisions averaged at equal recall); the area is the AP.
+    """Return precision-recall curves by class and their mean (precisions averaged at equal recall); the area is the AP.
 
     Args:
         scores, targets: (n_clips, n_classes); classes without positives have no curve.
@@ -235,7 +238,7 @@ def curve_figure(
     best_epoch: float | None = None,
     y_title: str = "",
 ) -> go.Figure:
-    """Curves over epochs.
+    """Return curves over epochs.
 
     Args:
         curves: a mapping for each epoch, with "epoch" and any of `names`; an epoch without a name is a gap.
@@ -281,7 +284,9 @@ def _class_lines(
     axes: tuple[str, str],
     shape: str = "linear",
 ) -> go.Figure:
-    """A line per class and a thick mean; of more than `NAMED` classes the weakest are coloured and the others grey."""
+    """Return a line per class and a thick mean; of more than `NAMED` classes the weakest are coloured and the others
+    grey.
+    """
     ranked = sorted(curves, key=lambda k: (areas[k], k))
     named = ranked[:NAMED]
     figure = go.Figure()
@@ -334,6 +339,6 @@ def _thin(x: Array, y: Array, limit: int) -> tuple[NDArray[np.float32], NDArray[
 
 
 def text(name: object, limit: int = 32) -> str:
-    """A name as plotly shows it literally, shortened with an ellipsis."""
+    """Return a name as plotly shows it literally, shortened with an ellipsis."""
     name = " ".join(str(name).split())
     return html.escape(name if len(name) <= limit else name[: limit - 1] + "…", quote=False)

@@ -1,6 +1,6 @@
 """A one-file HTML page of prose, figures and tables that needs no network and no server.
 
-plotly.js stands in the page once, compressed (about 2 MB in place of 4.8), and is unpacked by the browser. That works from
+plotly.js is in the page once, compressed (about 2 MB instead of 4.8), and is unpacked by the browser. That works from
 a file, from a server, and inside the sandboxed frame in which MLflow shows an artifact. All text is escaped.
 """
 
@@ -35,7 +35,7 @@ class Html:
 @dataclass(frozen=True)
 class Cards:
     """A few headline figures: label -> value; `chosen` is the label of the one that stands out. `beside` holds what some are to be
-    compared with, which stands below them in small, led by `beside_name`."""
+    compared with, which is below them in small, led by `beside_name`."""
 
     values: Mapping[str, Any]
     chosen: str = ""
@@ -63,7 +63,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it: prose (str, escaped; a blank line parts paragraphs), figures, tables, cards. What is
+    """A heading and what is below it: prose (str, escaped; a blank line parts paragraphs), figures, tables, cards. What is
     `folded` shows its heading alone until it is opened, or printed."""
 
     heading: str
@@ -72,13 +72,13 @@ class Section:
 
 
 def findings(sentences: Sequence[str]) -> list[Html]:
-    """What is wrong, to stand at the top of a page; nothing where there are no sentences."""
+    """Return what is wrong, to stand at the top of a page; nothing if there are no sentences."""
     items = "".join(f"<li>{_escape(line)}</li>" for line in sentences)
     return [Html(f'<ul class="findings">{items}</ul>')] if items else []
 
 
 def render_page(title: str, sections: Sequence[Section], path: str | Path | None = None) -> str:
-    """The page as text; also written to `path` (all of it or nothing) when one is given.
+    """Return the page as text; also written to `path` (all of it or nothing) when one is given.
 
     Args:
         title: of the page.
@@ -108,7 +108,9 @@ def render_page(title: str, sections: Sequence[Section], path: str | Path | None
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """A number for reading: `digits` decimals, or as many significant digits where those would hide it; NaN is a dash."""
+    """Return a number for reading: `digits` decimals, or as many significant digits where those would hide it; NaN is
+    a dash.
+    """
     if math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -221,7 +223,7 @@ def _escape(text: str) -> str:
 
 
 def _anchors(headings: Sequence[str]) -> list[str]:
-    """An id for each heading: its words, with a number where two are equal."""
+    """Return an id for each heading: its words, with a number where two are equal."""
     taken: list[str] = []
     for heading in headings:
         word = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") or "section"

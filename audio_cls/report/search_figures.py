@@ -35,7 +35,7 @@ BLUES = ((0.0, "#b5d4ea"), (1.0, "#08306b"))
 def house_style(
     name: str, figure: go.Figure, states: Mapping[int, str], best: int | None = None, maximize: bool = True
 ) -> go.Figure:
-    """A copy of one of Optuna's figures, restyled.
+    """Return a copy of one of Optuna's figures, restyled.
 
     Args:
         name: history, importances, slice N, parallel, intermediate or timeline.

@@ -19,7 +19,8 @@ SEPARATOR = ";"
 
 
 def predictions_csv(predictions: Predictions) -> str:
-    """One row for each clip: id, true labels, predicted labels, correct, margin, the three likeliest with their scores.
+    """Return one row for each clip: id, true labels, predicted labels, correct, margin, the three likeliest with
+    their scores.
 
     Several labels of a clip are joined by ";"; for multilabel, correct means that every label is.
     """
@@ -39,7 +40,7 @@ def predictions_csv(predictions: Predictions) -> str:
 
 
 def decision_margin(scores: NDArray[Any], task: str, thresholds: NDArray[Any] | None = None) -> NDArray[np.float64]:
-    """How far each clip's decision is from another one, (n_clips,).
+    """Return how far each clip's decision is from another one, (n_clips,).
 
     Multiclass: the highest score less the second (NaN with one class). Multilabel: the distance of the score nearest to
     its threshold.
@@ -55,14 +56,14 @@ def decision_margin(scores: NDArray[Any], task: str, thresholds: NDArray[Any] | 
 
 
 def per_class_csv(evaluation: Evaluation, classes: Sequence[str]) -> str:
-    """One row for each class with every figure of `Evaluation.per_class`; an undefined one is an empty cell."""
+    """Return one row for each class with every figure of `Evaluation.per_class`; an undefined one is an empty cell."""
     keys = list(evaluation.per_class)
     rows = ([name, *(_cell(evaluation.per_class[key][k]) for key in keys)] for k, name in enumerate(classes))
     return _csv(["class", *keys], rows)
 
 
 def confusion_csv(matrix: NDArray[Any], classes: Sequence[str]) -> str:
-    """The counts, a row for each true class, a column for each predicted one."""
+    """Return the counts, a row for each true class, a column for each predicted one."""
     rows = ([name, *row] for name, row in zip(classes, np.asarray(matrix).tolist()))
     return _csv(["true\\predicted", *classes], rows)
 

@@ -1,4 +1,4 @@
-"""Any runs side by side: what differs in configuration, data, code and surroundings, and in figures; paired where they pair."""
+"""Compare runs: differences in configuration, data, code, environment and figures; paired statistics where runs pair."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RunComparison:
         return [f"{run.name} ({run.run_id[:8]})" for run in self.runs]
 
     def table(self) -> pd.DataFrame:
-        """A row for each setting, fact of the surroundings and figure that differs, a column for each run."""
+        """Return a row for each setting, fact of the surroundings and figure that differs, a column for each run."""
         import pandas as pd
 
         rows: list[list[Any]] = [*self.configuration, *self.surroundings, *self.figures]
@@ -73,7 +73,9 @@ class RunComparison:
         return pd.DataFrame(padded, index=pd.Index([row[0] for row in rows], name="what"), columns=columns)
 
     def paired_table(self) -> pd.DataFrame:
-        """A row for each run but the first and each metric that pairs with it: both figures, difference, 95 % interval."""
+        """Return a row for each run but the first and each metric that pairs with it: both figures, difference,
+        95 % interval.
+        """
         import pandas as pd
 
         columns = ["run", "metric", "first", "value", "difference", "low", "high"]
@@ -89,8 +91,9 @@ class RunComparison:
 
 
 def differences(infos: Sequence[RunInfo]) -> tuple[list[list[str]], list[list[str]], list[list[object]]]:
-    """Rows (key, a value for each run) of the parameters, the tags and the figures in which runs differ; figures are all listed
-    when they differ in nothing, and times always."""
+    """Return rows (key, a value for each run) of the parameters, the tags and the figures in which runs differ;
+    figures are all listed when they differ in nothing, and times always.
+    """
     params = _rows([i.params for i in infos], sorted({k for i in infos for k in i.params}))
     tags = _rows([i.tags for i in infos], SURROUNDINGS)
     keys = sorted({k for i in infos for k in i.metrics if k.startswith(FIGURES)})
@@ -121,7 +124,7 @@ def _short(key: str, value: str) -> str:
 def paired(
     first: Predictions, other: Predictions, metrics: Sequence[str] = ("accuracy", "macro_f1", "uar")
 ) -> list[PairedFigure]:
-    """Figures of two runs on the same validation clips, groups resampled whole; labels are called from 0.5 on.
+    """Return figures of two runs on the same validation clips, groups resampled whole; labels are called from 0.5 on.
 
     Raises:
         UserError: when they were measured on different clips.

@@ -68,11 +68,13 @@ class Scored:
         return self.predictions.rows
 
     def baseline_run(self) -> Scored:
-        """The same run as if it had given the predictions of a model that learned nothing."""
+        """Return the same run as if it had given the predictions of a model that learned nothing."""
         return replace(self, predictions=self.baseline)
 
     def judgement(self) -> Judgement:
-        """What the predictions are worth beside the baseline's; of the test split without advice on what to try next."""
+        """Return what the predictions are worth beside the baseline's; of the test split without advice on what
+        to try next.
+        """
         found = judge(
             self.predictions,
             self.baseline.with_thresholds(None),
@@ -86,9 +88,9 @@ class Scored:
 def score_run(
     runtime: Runtime, info: RunInfo, part: Part, weights: Literal["best", "last"] = "best", folder: Path | None = None
 ) -> Scored:
-    """The predictions of a run on the clips of one part of its split, by the weights of its best or of its last epoch; the last
-    epoch's are in its checkpoint `folder`. Validation clips are not predicted again: the recorded predictions are taken, unless
-    the recorded figures do not follow from them (earlier versions rounded).
+    """Return the predictions of a run on the clips of one part of its split, by the weights of its best or of its
+    last epoch; the last epoch's are in its checkpoint `folder`. Validation clips are not predicted again: the
+    recorded predictions are taken, unless the recorded figures do not follow from them (earlier versions rounded).
 
     Raises:
         UserError: for a run that is not complete, whose corpus has changed, whose split has no such part, or whose last
@@ -146,7 +148,9 @@ def score_run(
 def _recorded(
     tracker: Tracker, info: RunInfo, corpus: Corpus, split: Split, select: Literal["best", "last"]
 ) -> Predictions | None:
-    """The recorded predictions of the validation clips, where they are whole and give the recorded figures exactly."""
+    """Return the recorded predictions of the validation clips, where they are whole and give the recorded figures
+    exactly.
+    """
     found = read_predictions(tracker, info.run_id, corpus, select)
     if found is None or not np.array_equal(found.rows, split.validation):
         return None
@@ -175,7 +179,7 @@ class _Weights:
         self.prepared: Prepared | None = None
 
     def check(self) -> dict[str, torch.Tensor]:
-        """The tensors to predict with.
+        """Return the tensors to predict with.
 
         Raises:
             UserError: where the last epoch's checkpoint has gone.
@@ -193,7 +197,7 @@ class _Weights:
         return found[0].part("ema") or found[0].part("model")
 
     def predict(self, corpus: Corpus, rows: NDArray[np.int64]) -> Predictions:
-        """The predictions of some clips of the run's corpus."""
+        """Return the predictions of some clips of the run's corpus."""
         if self.prepared is None:
             self.prepared = prepare_run(self.experiment, self.runtime)
             self.prepared.chain.classifier.load_state_dict(self.check())

@@ -1,4 +1,4 @@
-"""What is said of a failure: the line of the user's own code that it comes from, and where the whole traceback is kept."""
+"""What is reported of a failure: the line of the user's own code that it comes from, and where the whole traceback is kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe(error: BaseException) -> str:
 
 
 def own_line(error: BaseException) -> str:
-    """The last line of the user's own code in a traceback, `FILE, line N: TEXT`; empty where the error met none."""
+    """Return the last line of the user's own code in a traceback, `FILE, line N: TEXT`; empty if the error met none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_own(frame.filename):
             line = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
@@ -35,7 +35,7 @@ def own_line(error: BaseException) -> str:
 
 
 def write_traceback(folder: Path, text: str) -> Path | None:
-    """Keep a traceback in a run's folder; None where it cannot be written."""
+    """Keep a traceback in a run's folder; None if it cannot be written."""
     path = folder / FAILURE
     try:
         atomic_write(path, text)

@@ -32,14 +32,14 @@ FOLDS_CSV = "folds.csv"
 
 
 def fold_kinds() -> list[str]:
-    """The kinds of split whose folds can be listed, and so run one after the other."""
+    """Return the kinds of split whose folds can be listed, and so run one after the other."""
     schemes: dict[str, Any] = SplitScheme.members()
     return [kind for kind, scheme in schemes.items() if scheme.fold_key and not scheme.any_fold]
 
 
 def asked_folds(experiment: Experiment, corpus: Corpus, folds: str | None) -> tuple[str | None, list[int | None]]:
-    """The key that a fold sets, and the folds that `--folds` asks for: all, numbers, or names of groups; [None] for the split
-    as it is.
+    """Return the key that a fold sets, and the folds that `--folds` asks for: all, numbers, or names of groups;
+    [None] for the split as it is.
 
     Raises:
         UserError: for a split without folds, or a fold that is not there.
@@ -77,7 +77,7 @@ def asked_folds(experiment: Experiment, corpus: Corpus, folds: str | None) -> tu
 
 
 def fold_label(fold: int, name: str) -> str:
-    """A fold in words: `fold 3`, with the name of its group where it has one: `fold 3 (alice)`."""
+    """Return a fold in words: `fold 3`, with the name of its group where it has one: `fold 3 (alice)`."""
     return f"fold {fold}" if name in ("", str(fold)) else f"fold {fold} ({name})"
 
 
@@ -87,12 +87,12 @@ def _names(folds: Mapping[int, str], most: int) -> list[str]:
 
 
 def folds_text(folds: Mapping[int, str]) -> str:
-    """Folds listed, the first ten: `1, 2, 3`, `1 (alice), 2 (bob)`."""
+    """Return folds listed, the first ten: `1, 2, 3`, `1 (alice), 2 (bob)`."""
     return ", ".join(_names(folds, 10))
 
 
 def grid_text(**counts: int) -> str:
-    """The size of a grid in words: `grid_text(folds=60, seeds=3)` is `60 folds x 3 seeds = 180 runs`."""
+    """Return the size of a grid in words: `grid_text(folds=60, seeds=3)` is `60 folds x 3 seeds = 180 runs`."""
     total = 1
     for count in counts.values():
         total *= count
@@ -113,7 +113,7 @@ class FoldFigures:
 
 
 def fold_figures(runs: Sequence[tuple[int, str, Mapping[str, float], Mapping[str, float]]]) -> list[FoldFigures]:
-    """Average over the seeds of each fold.
+    """Return average over the seeds of each fold.
 
     Args:
         runs: (fold, name, metrics of the best epoch, metrics of the last epoch) of each complete run.
@@ -132,7 +132,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def fold_table(figures: Sequence[FoldFigures], metrics: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of a table with a row for each fold: some metrics of the best and of the last epoch."""
+    """Return columns and rows of a table with a row for each fold: some metrics of the best and of the last epoch."""
     named = any(f.name != str(f.fold) for f in figures)
     columns = ["fold", *(["left out"] if named else []), "runs"]
     columns += [f"{metric} {epoch}" for metric in metrics for epoch in ("best", "last")]
@@ -153,7 +153,7 @@ def _rounded(values: Mapping[str, float], metric: str) -> float:
 
 
 def fold_csv(figures: Sequence[FoldFigures]) -> str:
-    """Every metric of every fold as CSV."""
+    """Return every metric of every fold as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     best, last = list(figures[0].best), list(figures[0].last)

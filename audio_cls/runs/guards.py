@@ -1,4 +1,4 @@
-"""Around a run: whose fault a failure is, and what is waited for."""
+"""Distinguish failures of a run from failures of its surroundings, and wait for disk space."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class CallerFailed(Exception):
 
 
 class TakenOver(Exception):
-    """Another process goes on with the run."""
+    """Another process continues with the run."""
 
 
 class Caller:
-    """The caller's functions, their failures told apart from those of the run."""
+    """The caller's functions, their failures distinguished from those of the run."""
 
     def __init__(
         self,

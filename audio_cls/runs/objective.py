@@ -1,7 +1,7 @@
 """One experiment from start to finish: build, train, record. Studies, ablations and single runs all come here.
 
 A failure is an outcome: divergence, lack of memory, a fault in a user's model end the run as FAILED with a reason, and whoever
-asked goes on with the next one. Only a user's mistake that no later run could escape (an unknown corpus, say) is raised.
+asked continues with the next one. Only a user's mistake that no later run could escape (an unknown corpus, say) is raised.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SMALLEST_PART = 4  # clips: batches are not split further than this for want of 
 
 @dataclass(frozen=True)
 class Record:
-    """Where and under what name a run is recorded in MLflow. `run_id` goes on with an earlier run; `on_run_id` is told the id
+    """Where and under what name a run is recorded in MLflow. `run_id` continues with an earlier run; `on_run_id` is told the id
     before the run is made (a provisional one) and after, so that it is never without an owner, whoever dies in between.
 
     `params` join the experiment's own parameters. `on_facts` is told, before training, what a comparison rests on: the tags of
@@ -71,7 +71,7 @@ def run_experiment(
     is_mine: Callable[[], bool] | None = None,
     epochs: int | None = None,
 ) -> Outcome:
-    """Train one experiment (what it leaves to the data is resolved first) to its budget, going on from `store`, recording it as `record` says.
+    """Train one experiment (what it leaves to the data is resolved first) to its budget, continuing from `store`, recording it as `record` says.
 
     After each epoch `report(epoch, value)` is told the chosen metric and `should_stop()` asked; its answer begins with
     `pruned` or `interrupted` (or anything else, which counts as interrupted). `leave_now()` is asked before each step: a
@@ -81,7 +81,7 @@ def run_experiment(
 
     For want of memory each batch is trained in parts whose gradients are added, twice as many each time: the same
     experiment, recorded in the tag `accumulate`, except that batch normalisation sees parts (see `fit`). For want of room
-    on the disk the run waits for `runtime.disk_wait_seconds`, then is INTERRUPTED with the reason `disk full`; it goes on
+    on the disk the run waits for `runtime.disk_wait_seconds`, then is INTERRUPTED with the reason `disk full`; it continues
     from its last durable epoch when it is run again.
 
     Raises:
@@ -162,7 +162,7 @@ def _train(
     epochs: int | None,
     accumulate: int,
 ) -> Outcome:
-    """Fit, and record what came of it."""
+    """Fit, and record the result of it."""
     prepared.batches.parts = accumulate
     result = fit(
         experiment,
@@ -197,7 +197,7 @@ def _train(
 
 
 def _interrupted_before(runtime: Runtime, record: Record) -> Run | None:
-    """The run of an earlier attempt, which may still be recorded as running; None where there is none."""
+    """Return the run of an earlier attempt, which may still be recorded as running; None if there is none."""
     from audio_cls.tracking.sender import LOCAL
 
     if record.run_id is None or record.run_id.startswith(LOCAL):
@@ -268,7 +268,7 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
     )
     if record.on_run_id:
         record.on_run_id(run.id)
-    # Also of a run that goes on: whoever began it may have died before these were there, and a revived one may go on as another
+    # Also of a run that continues: whoever started it may have died before these were there, and a revived one may continue as another
     # experiment (a larger budget), while parameters in MLflow cannot be changed.
     run.artifact_text("experiment.json", experiment.to_json())
     record_sources(experiment, run, runtime.workspace, record.sources)

@@ -1,6 +1,6 @@
 """Which test clips have been opened, when, and for which runs.
 
-Openings are counted by clips, not by run: whoever measures a second configuration on the same clips chooses between test figures,
+Openings are counted by clips, not by run: measuring a second configuration on the same clips is a choice between test figures,
 whatever the runs are called. Each opened run keeps the ids of its clips (`scores_test.csv`) and its openings (the tag
 `test.history`), so that splits that share only some of their test clips are found too, and workspaces that were opened before
 this tag existed are read by the older ones.
@@ -75,7 +75,7 @@ class ClipHistory:
         return ClipHistory(self.n_clips, tuple(o for o in self.openings if o.what != what))
 
     def sentence(self) -> str:
-        """`these 80 test clips have been opened 2 times: run a (1f2e3d4c) on ...; suite b on ...`; empty where never."""
+        """`these 80 test clips have been opened 2 times: run a (1f2e3d4c) on ...; suite b on ...`; empty if never."""
         if not self.openings:
             return ""
         which = (
@@ -90,13 +90,13 @@ class ClipHistory:
 
 
 def opening_tags(info: RunInfo, what: str, when: str, who: str, clips: Collection[str]) -> dict[str, str]:
-    """The tags that a further opening of a run adds to those that it has."""
+    """Return the tags that a further opening of a run adds to those that it has."""
     before = [[o[0], o[1], o[2]] for o in _openings(info, {})]
     return {HISTORY: json.dumps([*before, [what, when, who]], ensure_ascii=False), CLIPS: _digest(clips)}
 
 
 def clips_to_test(runtime: Runtime, info: RunInfo) -> list[str]:
-    """The ids of the clips of a run's test split, by its recorded experiment; empty for a split without test clips.
+    """Return the ids of the clips of a run's test split, by its recorded experiment; empty for a split without test clips.
 
     Raises:
         UserError: where the experiment or the corpus is not at hand.
@@ -113,8 +113,9 @@ def clips_to_test(runtime: Runtime, info: RunInfo) -> list[str]:
 
 
 def history_of_runs(workspace: Workspace, tracker: Tracker, infos: Sequence[RunInfo]) -> ClipHistory:
-    """The openings of the test clips of some runs of one corpus, whether these runs themselves were opened or not. Runs whose
-    clips are not at hand are left out."""
+    """Return the openings of the test clips of some runs of one corpus, whether these runs themselves were opened or
+    not. Runs whose clips are not at hand are left out.
+    """
     from audio_cls.core.device import choose_device
     from audio_cls.runs.preparation import Runtime
 
@@ -134,7 +135,7 @@ def history_of_runs(workspace: Workspace, tracker: Tracker, infos: Sequence[RunI
 
 
 def clip_history(tracker: Tracker, clips: Collection[str], info: RunInfo) -> ClipHistory:
-    """All openings of any of these clips in the data of a run.
+    """Return all openings of any of these clips in the data of a run.
 
     The data are the same where the digest is, and where the MLflow experiment is (a corpus that was prepared again at another
     sample rate has another digest and the same clips).
@@ -192,7 +193,7 @@ def _openings(run: RunInfo, parents: Mapping[str, RunInfo]) -> Iterable[tuple[st
 
 
 def _opened_with(run: RunInfo, parents: Mapping[str, RunInfo]) -> str:
-    """The whole that a run was opened with, else the run itself."""
+    """Return the whole that a run was opened with, else the run itself."""
     if run.tags.get("ablation.suite"):
         return f"suite {run.tags['ablation.suite']}"
     parent = parents.get(run.parent or "")
@@ -202,7 +203,7 @@ def _opened_with(run: RunInfo, parents: Mapping[str, RunInfo]) -> str:
 
 
 def named(run: RunInfo) -> str:
-    """A run as openings name it."""
+    """Return a run as openings name it."""
     return f"{run.name} ({run.run_id[:8]})"
 
 

@@ -78,7 +78,9 @@ class Source:
 
 
 def own_parts(experiment: Component) -> dict[str, type[Component]]:
-    """The parts of an experiment that audio_cls does not have itself, by name (`model tiny`); the metric that it is judged by too."""
+    """Return the parts of an experiment that audio_cls does not have itself, by name (`model tiny`); the metric that
+    it is judged by too.
+    """
     classes = [type(part) for part in _parts(experiment)]
     metric = str(getattr(getattr(experiment, "training", None), "metric", ""))
     classes += [member for kind, member in Metric.members().items() if kind == plain_name(metric)]
@@ -86,7 +88,9 @@ def own_parts(experiment: Component) -> dict[str, type[Component]]:
 
 
 def sources_of(experiment: Component) -> list[Source]:
-    """The files that declare the own parts of an experiment, each once. A part without a file is left out; see `homeless`."""
+    """Return the files that declare the own parts of an experiment, each once. A part without a file is left out; see
+    `homeless`.
+    """
     found: dict[Path, Source] = {}
     for cls in own_parts(experiment).values():
         entry = _entry_of(cls)
@@ -96,12 +100,12 @@ def sources_of(experiment: Component) -> list[Source]:
 
 
 def homeless(experiment: Component) -> list[str]:
-    """The own parts of an experiment that no file declares (they were typed into a notebook, say)."""
+    """Return the own parts of an experiment that no file declares (they were typed into a notebook, say)."""
     return [name for name, cls in own_parts(experiment).items() if _entry_of(cls) is None]
 
 
 def entry_files(experiments: Iterable[Component]) -> list[Path]:
-    """The files that a worker process must load to run these experiments, each once."""
+    """Return the files that a worker process must load to run these experiments, each once."""
     return list(dict.fromkeys(source.file for experiment in experiments for source in sources_of(experiment)))
 
 
@@ -196,7 +200,7 @@ def recorded(
 
 
 def recorded_experiment(tracker: Tracker, info: RunInfo) -> Experiment:
-    """The experiment of a run, with the parts that it was made of.
+    """Return the experiment of a run, with the parts that it was made of.
 
     Raises:
         UserError: for a run without an experiment, a damaged one, or one whose parts are not known here.
@@ -213,7 +217,7 @@ def recorded_experiment(tracker: Tracker, info: RunInfo) -> Experiment:
 
 
 def read_recorded(path: Path, digest: str | None = None) -> str:
-    """The text of a run's `experiment.json`; with the digest that was recorded of it, checked.
+    """Return the text of a run's `experiment.json`; with the digest that was recorded of it, checked.
 
     Raises:
         UserError: for a file that is not UTF-8 or JSON, or that has changed since it was written.
@@ -284,7 +288,9 @@ def _compare(source: Source) -> str:
 
 
 def _remembered(workspace: Workspace) -> list[Source]:
-    """The sources of a workspace, those that ran last first. Copies that are damaged or were changed are left out."""
+    """Return the sources of a workspace, those that ran last first. Copies that are damaged or were changed are left
+    out.
+    """
     found: list[tuple[float, Source]] = []
     for meta in workspace.sources.glob(f"*/{META}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -342,7 +348,9 @@ def _file_of(module: ModuleType | None) -> Path | None:
 
 
 def _entry_of(cls: type[Component]) -> Path | None:
-    """The file to load so that a class is declared: the one that was given to a command and brought it, else its own."""
+    """Return the file to load so that a class is declared: the one that was given to a command and brought it, else
+    its own.
+    """
     own = _file_of(sys.modules.get(cls.__module__))
     for module in loaded_modules():
         entry = _file_of(module)

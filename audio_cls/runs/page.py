@@ -53,7 +53,7 @@ class RunReport:
 
 
 def run_report(report: RunReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
-    """The page of a run as text; also written to `path` when one is given. `more` stands after the mistakes."""
+    """Return the page of a run as text; also written to `path` when one is given. `more` stands after the mistakes."""
     evaluation = report.predictions.evaluation
     figures = run_figures(report)
     predictions = report.predictions
@@ -111,13 +111,13 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
 
 
 def _remarks(report: RunReport) -> list[str]:
-    """What a reader must know before the figures: that groups stand on more than one side of the split."""
+    """Return what a reader must know before the figures: that groups stand on more than one side of the split."""
     shared = str(report.facts.get("split.shared_groups", ""))
     return [f"Note: {shared}."] if shared else []
 
 
 def run_figures(report: RunReport) -> dict[str, go.Figure]:
-    """The figures of a run by name: confusion, per_class, roc, precision_recall, curves_loss and curves_metrics.
+    """Return the figures of a run by name: confusion, per_class, roc, precision_recall, curves_loss and curves_metrics.
 
     Those of curves are there only when there is something to draw.
     """
@@ -145,7 +145,9 @@ def run_figures(report: RunReport) -> dict[str, go.Figure]:
 
 
 def best_epoch(curves: Sequence[Mapping[str, float]], metric: str) -> float | None:
-    """The first epoch, as the curves count them, at which `metric` is best; None when no epoch reports a finite one."""
+    """Return the first epoch, as the curves count them, at which `metric` is best; None when no epoch reports a
+    finite one.
+    """
     sign = 1 if check_metric(metric) == "maximize" else -1
     known = [(sign * row[metric], -row["epoch"]) for row in curves if math.isfinite(row.get(metric, math.nan))]
     return -max(known)[1] if known else None
@@ -174,7 +176,7 @@ def _class_table(report: RunReport, evaluation: Evaluation) -> Table:
 
 
 def _mistakes(predictions: Predictions) -> Table:
-    """Wrong decisions, the most certain first: mislabelled clips are found here."""
+    """Return wrong decisions, the most certain first: mislabelled clips are found here."""
     scores, truth = np.asarray(predictions.scores, np.float64), np.asarray(predictions.targets) > 0.5
     if np.isnan(scores).any():
         return Table(("clip", "true", "called"), [], "The scores are not numbers: the model diverged")
@@ -213,7 +215,7 @@ def _mistakes(predictions: Predictions) -> Table:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of nested mappings."""
+    """Return dotted keys of nested mappings."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:

@@ -72,7 +72,7 @@ def write_page(tracker: Tracker, path: Path, page: str, run_id: str = "") -> Wri
 
 
 def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str = "auto") -> str:
-    """The page of a run with its listening audit, from the recorded predictions of its validation clips.
+    """Return the page of a run with its listening audit, from the recorded predictions of its validation clips.
 
     Raises:
         UserError: for a run that is not complete, or whose corpus has changed.
@@ -101,7 +101,7 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
 
 
 def _looked_at(info: RunInfo, history: ClipHistory) -> list[str]:
-    """The sentence that says how often a run's test clips have been opened, where for other runs too."""
+    """Return the sentence that says how often a run's test clips have been opened, where for other runs too."""
     if not history.but(named(info)).openings:
         return []
     sentence = history.sentence()

@@ -61,7 +61,7 @@ class Runtime:
 
 
 def open_corpus(workspace: Workspace, name: str) -> Corpus:
-    """A prepared corpus by its name in the workspace, or by the path of its folder."""
+    """Return a prepared corpus by its name in the workspace, or by the path of its folder."""
     folder = workspace.corpora / name
     if not folder.exists() and Path(name).is_dir():
         folder = Path(name)
@@ -74,7 +74,7 @@ def open_corpus(workspace: Workspace, name: str) -> Corpus:
 
 
 def mlflow_experiment(corpus: Corpus) -> str:
-    """One MLflow experiment for each data set and task."""
+    """Return one MLflow experiment for each data set and task."""
     return f"{corpus.name}/{corpus.task}"
 
 
@@ -111,7 +111,9 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
 
 
 def split_facts(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, str]:
-    """What a reader of a run's figures must know of its split: the name of the fold, and that groups stand on two sides."""
+    """Return what a reader of a run's figures must know of its split: the name of the fold, and that groups stand on
+    two sides.
+    """
     facts = {
         "split.fold_name": experiment.data.split.fold_name(corpus),
         "split.shared_groups": shared_groups_text(len(shared_groups(corpus, split))),
@@ -139,8 +141,10 @@ def check_fits(experiment: Experiment, corpus: Corpus) -> None:
 
 
 def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
-    """What two runs must share to be compared, of a chain that has not been trained yet: digests of data, split, initial
-    weights and the first epoch's clip order; the code of the metrics; kind of device and precision; with `split_facts`."""
+    """Return what two runs must share to be compared, of a chain that has not been trained yet: digests of data,
+    split, initial weights and the first epoch's clip order; the code of the metrics; kind of device and precision;
+    with `split_facts`.
+    """
     experiment, split = prepared.experiment, prepared.split
     weights = hashlib.sha256()
     for name, value in sorted(prepared.chain.classifier.model.state_dict().items()):

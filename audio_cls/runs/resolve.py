@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 RULES = 1
-"""The version of the rules below. A study or suite records the one that it was begun with; 0 stands for `FORMER`."""
+"""The version of the rules below. A study or suite records the one that it was started with; 0 stands for `FORMER`."""
 
 FORMER: dict[str, Any] = {
     "data.sample_rate": 16000,
@@ -46,7 +46,7 @@ FORMER: dict[str, Any] = {
     "features.hop_length": 256,
     "features.f_max": None,
 }
-"""The fixed defaults that stood where "auto" stands now: studies and suites of that time go on with them."""
+"""The fixed defaults that stood where "auto" stands now: studies and suites of that time continue with them."""
 
 TAG = "from_data"  # of a run in MLflow: what was left to the data
 LONGEST = 10.0  # seconds of a window that is left to the data
@@ -81,7 +81,7 @@ class Resolved:
     choices: tuple[Choice, ...] = ()
 
     def lines(self) -> list[str]:
-        """The choices with their reasons, for people; those without a reason of their own in one line."""
+        """Return the choices with their reasons, for people; those without a reason of their own in one line."""
         bare = ", ".join(choice.short for choice in self.choices if not choice.why)
         return [f"{choice.short}: {choice.why}" for choice in self.choices if choice.why] + ([bare] if bare else [])
 
@@ -145,7 +145,7 @@ def _fit_features(experiment: Experiment, corpus: Corpus) -> list[Choice]:
 
 
 def choose_window(corpus: Corpus) -> tuple[float, str]:
-    """The window in seconds that fits a corpus, and why."""
+    """Return the window in seconds that fits a corpus, and why."""
     seconds = corpus.seconds
     covering, median = float(np.quantile(seconds, COVERED, method="inverted_cdf")), float(np.median(seconds))
     most = min(LONGEST, 2 * median)
@@ -166,7 +166,7 @@ def signal_top(corpus: Corpus) -> float | None:
 
 
 def hand_set_faults(resolved: Resolved, corpus: Corpus) -> list[str]:
-    """What is set by hand against the data, a sentence each with the better value; empty for nothing.
+    """Return what is set by hand against the data, a sentence each with the better value; empty for nothing.
 
     What was left to the data is not judged.
     """

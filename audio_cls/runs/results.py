@@ -1,4 +1,4 @@
-"""What a complete run leaves behind: weights, predictions, thresholds, tables, figures, its page."""
+"""Write the artifacts of a complete run: weights, predictions, thresholds, tables, figures, page."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = ["final_metrics", "log_results", "run_baseline"]
 def final_metrics(
     result: Fit, best: dict[str, float], prepared: Prepared, baseline: Mapping[str, float]
 ) -> dict[str, float]:
-    """The figures of a whole run: of its best and of its last epoch, of the baseline, and what it cost. `best` are the best
-    epoch's. `best/epoch` is MLflow's step, which counts from 0; what people read counts epochs from 1.
+    """Return the figures of a whole run: of its best and of its last epoch, of the baseline, and what it cost. `best`
+    are the best epoch's. `best/epoch` is MLflow's step, which counts from 0; what people read counts epochs from 1.
 
     All are taken from the history that the checkpoint keeps, so that whoever ends the run a second time (its first process
     died before that was known) records the same. `final/seconds` is what all epochs took, over all attempts.
@@ -50,7 +50,7 @@ def final_metrics(
 
 
 def run_baseline(prepared: Prepared) -> Predictions:
-    """The predictions of a model that learned nothing, of a run's validation clips; see `metrics.baselines`."""
+    """Return the predictions of a model that learned nothing, of a run's validation clips; see `metrics.baselines`."""
     targets, split = np.asarray(prepared.corpus.targets), prepared.split
     return baseline_predictions(corpus_predictions(prepared.corpus, split.validation), targets[split.train])
 
@@ -63,7 +63,7 @@ def log_results(
     Returns what its predictions are worth beside the baseline's, which is recorded too (tag `findings`).
 
     Raises:
-        Abandoned: when the grace of whoever was asked to leave is over; all is written again when the run goes on.
+        Abandoned: when the grace of whoever was asked to leave is over; all is written again when the run continues.
     """
     from audio_cls.runs.page import RunReport, run_report
 

@@ -31,8 +31,9 @@ class CellScores:
 def read_predictions(
     tracker: Tracker, run_id: str, corpus: Corpus, select: Literal["best", "last"] = "best"
 ) -> Predictions | None:
-    """The recorded predictions of a run's validation clips, by the weights of its best or of its last epoch; None where there are
-    none (a run that failed, an older one). Labels are called from 0.5 on, see `Predictions.tuned`.
+    """Return the recorded predictions of a run's validation clips, by the weights of its best or of its last epoch;
+    None if there are none (a run that failed, an older one). Labels are called from 0.5 on, see
+    `Predictions.tuned`.
 
     Raises:
         UserError: where they are of another corpus: naming the clip or the class.
@@ -62,7 +63,9 @@ def read_cell_scores(tracker: Tracker, run_id: str, corpus: Corpus, select: str)
 
 
 def listening_audit(scores: CellScores, corpus: Corpus, whose: str) -> list[Section]:
-    """The sections of a page on which the surest mistakes and the least sure hits can be heard, from stored predictions."""
+    """Return the sections of a page on which the surest mistakes and the least sure hits can be heard, from stored
+    predictions.
+    """
     from audio_cls.report.audit import audit_sections
     from audio_cls.report.page import Section
 

@@ -1,7 +1,7 @@
 """One run outside the queue, resumable on disk: `train` without folds or seeds.
 
 A run's folder is named by the digests of its experiment and data, so asking for the same run again finds it: a finished one is
-not trained twice, an interrupted one goes on. A file lock, which the system releases when its holder dies, keeps a second
+not trained twice, an interrupted one continues. A file lock, which the system releases when its holder dies, keeps a second
 process away.
 """
 
@@ -80,7 +80,7 @@ def run_folder(workspace: Workspace, key: str) -> Path:
 
 
 def read_state(folder: Path) -> RunState:
-    """Read the state of a run's folder; a fresh one where there is none."""
+    """Read the state of a run's folder; a fresh one if there is none."""
     path = folder / "run.json"
     if not path.exists():
         return RunState()
@@ -105,7 +105,7 @@ def train_single(
     """Train an experiment as a run of its own; what it leaves to the data is resolved first.
 
     A finished run of the same experiment on the same data is returned as it is. With `again` its folder is renamed and it is
-    trained anew. See `continue_run` for the rest.
+    trained again. See `continue_run` for the rest.
     """
     return continue_run(single_run(experiment, runtime, name, sources), runtime, again, on_begin, on_epoch)
 
@@ -201,7 +201,7 @@ def _claim(folder: Path, name: str) -> Iterator[None]:
 
 
 def _set_aside(folder: Path) -> None:
-    """Move what is in a run's folder to a folder beside it, so that the run is trained anew; nothing is deleted."""
+    """Move what is in a run's folder to a folder beside it, so that the run is trained again; nothing is deleted."""
     aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
     for path in [p for p in folder.iterdir() if p.name != "claim.lock"]:
         aside.mkdir(exist_ok=True)

@@ -69,7 +69,7 @@ class OpenedTestSplit:
 
 
 def now_and_who() -> tuple[str, str]:
-    """The time, and the user's name on this machine."""
+    """Return the time, and the user's name on this machine."""
     try:
         who = getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -186,5 +186,5 @@ def open_test_split(runtime: Runtime, info: RunInfo, *, again: bool) -> OpenedTe
 
 
 def interval_words(interval: Interval) -> str:
-    """An interval as text, or why there is none."""
+    """Return an interval as text, or why there is none."""
     return f"[{interval.low:.3f}, {interval.high:.3f}]" if isfinite(interval.low) else interval.note

@@ -1,4 +1,4 @@
-"""Runs of MLflow carried from one database to another, which MLflow itself does not do: as JSON and files, made again under
+"""Copy runs of MLflow from one database to another (MLflow has no such function): as JSON and files, created again under
 new ids. Each new run tells the id that it had first, in the tag `original_run_id`."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What could not be sent to the tracking server: kept on disk, in order, until it can be.
+"""Operations that could not be sent to the tracking server, kept on disk in order until they can.
 
 One run's unsent operations are one append-only file of JSON lines, `outbox/NAME.jsonl`, its artifacts beside it in
 `outbox/NAME/`, and a marker `outbox/NAME.sent` that counts what has been sent. The file is locked while in use, so that two

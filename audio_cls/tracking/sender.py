@@ -1,4 +1,4 @@
-"""Carrying out one run's operations on MLflow, so that repeating one changes nothing.
+"""Send one run's operations to MLflow. Repeating an operation changes nothing.
 
 An operation is a plain dictionary (it may have lain in the outbox, and come from a process that has died): `open`, `params`,
 `dataset`, `metrics`, `tags`, `artifact`, `finish`. What makes a repetition harmless: a run is found by its tag `local_uid`

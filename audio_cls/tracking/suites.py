@@ -1,6 +1,6 @@
 """The saved views of an ablation suite in MLflow's UI: arms as a table and as bars, curves grouped by arm, parallel coordinates.
 
-MLflow's bars have no error bars (none in 3.17): the table of arms and the suite's page say the spread and the interval.
+MLflow's bars have no error bars (none in 3.17): the table of arms and the suite's page show the spread and the interval.
 """
 
 from __future__ import annotations

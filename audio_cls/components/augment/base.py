@@ -1,4 +1,4 @@
-"""What every augmentation is: a config that builds a batched operation whose draws come from a generator it is given."""
+"""The base class of augmentations: a config that builds a batched operation, which draws from a given generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every model is: a config that states its input domains and builds an `nn.Module` giving logits."""
+"""The base class of models: a config that states its input domains and builds an `nn.Module` that returns logits."""
 
 from __future__ import annotations
 

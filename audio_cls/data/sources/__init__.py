@@ -1,7 +1,7 @@
-"""One reader per published layout, and which of them a path asks for.
+"""One reader per published layout, and the choice of the reader for a path.
 
 Each reader is a module with `read(root, **options) -> Manifest` and `detect(path) -> bool`. A reader trusts nothing: what
-it cannot make sense of is a `UserError` that names file and row. Whether audio can be used is `prepare`'s business.
+it cannot read raises a `UserError` that names file and row. Whether audio can be used is `prepare`'s business.
 """
 
 from __future__ import annotations
