@@ -1,10 +1,11 @@
-"""Several studies of trained networks under hundreds of faults, on SQLite and PostgreSQL; then everything is counted.
+"""Several studies and suites of trained networks under hundreds of faults, on SQLite and PostgreSQL; then everything is counted.
 
     python benchmarks/faults.py --campaign --faults 208          # about ten minutes on two cores
 
-Four studies: Optuna on SQLite or PostgreSQL, MLflow in the workspace or on an HTTP server. Each runs the real objective in three
-worker processes, which are forked from this one (a worker that is replaced costs no start-up, so that the faults can come fast)
-and replaced when they end. A study that finishes before its faults are spent is asked for more configurations, as a user would.
+Four searches: Optuna on SQLite or PostgreSQL, MLflow in the workspace or on an HTTP server. Two suites of 3 arms x 2 seeds x 3 folds: all
+local, and all on servers; their curves must equal, bit for bit, those of a suite that was left alone. Each runs the real objective in
+three worker processes, which are forked from this one (a worker that is replaced costs no start-up, so that the faults can come fast)
+and replaced when they end. A study that finishes before its faults are spent is asked for more configurations, or for another seed of a suite, as a user would.
 
 Faults: `kill` all workers at once with SIGKILL; `kill-worker` one; `moment` one at an exact point of its work (POINTS); `term` and
 `interrupt` ask one to leave; `stop` halts one with SIGSTOP for less than the grace period of its heartbeat, `stall` for longer, so that
@@ -33,6 +34,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.fault_suite import EACH, FIRST, NAME, open_suite, suite_curves, undisturbed
 from tests.servers import Missing, MLflowServer, PostgreSQL, mlflow_server, postgresql
 
 FORK = multiprocessing.get_context("fork")
@@ -67,7 +69,13 @@ class Site:
     storage: str
     database: PostgreSQL | None
     mlflow: MLflowServer | None
+    suite: bool = False
+    expected: dict[str, Any] = field(default_factory=dict)  # of a suite: the curves of its first cells, undisturbed
     shared: Shared = field(default_factory=Shared)
+
+    @property
+    def study(self) -> str:
+        return NAME if self.suite else "faults"
 
     @property
     def tracking(self) -> str | None:
@@ -107,6 +115,7 @@ def arm(shared: Shared) -> None:
     wrap(Run, "epoch", POINTS[4], POINTS[5])
     wrap(optuna.trial.Trial, "report", POINTS[6], POINTS[7])
     wrap(optuna.Study, "ask", POINTS[8], POINTS[9])
+    wrap(Queue, "_take", POINTS[8], POINTS[9])
     wrap(Queue, "_copy", POINTS[10], POINTS[11])
     wrap(optuna.Study, "tell", POINTS[12], POINTS[13])
     wrap(Run, "finish", POINTS[14], POINTS[15])
@@ -134,7 +143,7 @@ def work(site: Site, total: int, log: Path) -> None:
     from audio_cls.core.disk import DiskFull
     from audio_cls.core.workspace import Workspace
     from audio_cls.queue.options import QueueOptions
-    from audio_cls.queue.storage import Heartbeat
+    from audio_cls.queue.storage import Heartbeat, patiently
     from audio_cls.queue.worker import Shift, run_worker
     from audio_cls.runs.preparation import Runtime
     from audio_cls.study.declaration import load_study_file
@@ -149,10 +158,13 @@ def work(site: Site, total: int, log: Path) -> None:
     declared, _ = load_study_file(file)
     runtime = Runtime(workspace, Tracker(workspace, retry_seconds=1.0), torch.device("cpu"), disk_wait_seconds=0.2)
     runtime.features = FEATURES or runtime.features
-    identity = study_identity(runtime.corpus("faults"))
+    identity = {} if site.suite else study_identity(runtime.corpus("faults"))
     try:
+        chosen: tuple[Any, Any] = declared, trial_objective(runtime, declared, None, file)
+        if site.suite:
+            chosen = patiently(lambda: open_suite(runtime, declared.base, site.storage, total))
         run_worker(
-            declared, workspace.root, total, trial_objective(runtime, declared, None, file),
+            chosen[0], workspace.root, total, chosen[1],
             QueueOptions(site.storage, heartbeat=Heartbeat(*HEARTBEAT), poll_seconds=0.1, max_deaths=1000, grace_seconds=5.0),
             identity=identity, shift=Shift(supervisor=os.getppid()),
         )  # fmt: skip
@@ -240,7 +252,7 @@ def attack(site: Site, faults: int, rng: random.Random, longest: float) -> tuple
     plan = rng.choices(list(kinds), list(kinds.values()), k=faults - len(rare)) + rare
     rng.shuffle(plan)
     done: Counter[str] = Counter()
-    team = Team(site, 6)
+    team = Team(site, FIRST if site.suite else 6)
     deadline = time.monotonic() + longest
     try:
         while plan:
@@ -249,7 +261,7 @@ def attack(site: Site, faults: int, rng: random.Random, longest: float) -> tuple
                     f"{site.name}: {len(plan)} faults were not inflicted in {longest:g} s; see {site.workspace / 'workers.log'}"
                 )
             if any(p.exitcode == 0 for p in team.processes) and finished(site) >= team.total:
-                team.total += 4
+                team.total += EACH if site.suite else 4
             team.fill()
             time.sleep(rng.uniform(0.1, 0.9))
             kind = plan[-1]
@@ -289,17 +301,17 @@ def aside(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def finished(site: Site) -> int:
-    return int(aside(_finished, site.storage))
+    return int(aside(_finished, site.storage, site.study))
 
 
-def _finished(storage: str) -> int:
+def _finished(storage: str, name: str) -> int:
     from audio_cls.queue.queue import Tally
     from audio_cls.queue.storage import load_study, open_storage, study_names
 
     opened = open_storage(storage)
-    if "faults" not in study_names(opened):
+    if name not in study_names(opened, None):
         return 0
-    return len(Tally.of(load_study("faults", opened).get_trials(deepcopy=False)).finished)
+    return len(Tally.of(load_study(name, opened).get_trials(deepcopy=False)).finished)
 
 
 def audit(site: Site, asked: int) -> dict[str, list[str]]:
@@ -316,8 +328,13 @@ def audit(site: Site, asked: int) -> dict[str, list[str]]:
     from audio_cls.tracking.run import FIGURES
     from audio_cls.training.checkpoint import read
 
-    wrong: dict[str, list[str]] = {kind: [] for kind in WRONG}
-    study = load_study("faults", open_storage(site.storage))
+    wrong: dict[str, list[str]] = {what: [] for what in WRONG}
+    kind = "cell" if site.suite else "trial"
+    if site.suite:
+        quiet, shot = site.expected, suite_curves(site.storage)
+        wrong["other"] += [f"cell {k}: {shot[k]} instead of {quiet[k]}" for k in quiet if shot.get(k) != quiet[k]]
+        wrong["lost"] += [f"cell {k}" for k in quiet if k not in shot]
+    study = load_study(site.study, open_storage(site.storage))
     trials = study.get_trials(deepcopy=False)
     latest = Tally.of(trials).latest
     ends = Counter(int(t.user_attrs["config"]) for t in trials if "config" in t.user_attrs and is_finished(t))
@@ -329,11 +346,11 @@ def audit(site: Site, asked: int) -> dict[str, list[str]]:
     tracker = Tracker(Workspace(site.workspace, site.tracking))
     tracker.flush()
     settle_runs(
-        tracker, mlflow_experiment(Corpus.open(site.workspace / "corpora" / "faults")), study
+        tracker, mlflow_experiment(Corpus.open(site.workspace / "corpora" / "faults")), study, kind
     )  # as `study run` does at its end
     if tracker.pending():
         wrong["left over"].append(f"{tracker.pending()} runs are not wholly sent")
-    runs = {r.run_id: r for r in tracker.runs() if r.tags.get("kind") == "trial"}
+    runs = {r.run_id: r for r in tracker.runs() if r.tags.get("kind") == kind}
     names = Counter(r.tags.get("config", "") for r in runs.values())
     wrong["run twice"] += [f"configuration {k}: {n} runs in MLflow" for k, n in names.items() if n > 1]
     by_local = {r.tags.get("local_uid", ""): r for r in runs.values()}
@@ -399,8 +416,14 @@ def warm_up(workspace: Path) -> None:
     FEATURES = runtime.features
 
 
+def _base(workspace: Path) -> Any:
+    from audio_cls.study.declaration import load_study_file
+
+    return load_study_file(workspace / "study.py")[0].base
+
+
 def campaign(root: Path, faults: int, seed: int, longest: float, make: Callable[[Path], Path]) -> int:
-    """All four studies; prints the table and returns how much is wrong."""
+    """All studies and suites; prints the table and returns how much is wrong."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and workers are ended with us
     rng = random.Random(seed)
     began = time.monotonic()
@@ -416,9 +439,14 @@ def campaign(root: Path, faults: int, seed: int, longest: float, make: Callable[
         stores = ["sqlite", "postgresql"] if server else ["sqlite"]
         plain = make(root / "template")
         warm_up(shutil.copytree(plain, root / "warm"))
-        for number, (store, http) in enumerate((s, h) for s in stores for h in (False, True)):
-            name = f"{store}, MLflow {'over HTTP' if http else 'in the workspace'}"
-            workspace = root / f"{store}-{'http' if http else 'local'}"
+        quiet = shutil.copytree(plain, root / "quiet")
+        expected = aside(lambda: undisturbed(quiet, _base(quiet), FEATURES, FIRST))
+        print(f"  the undisturbed suite: {len(expected)} cells, {time.monotonic() - began:.0f} s", flush=True)
+        sites = [(s, h, False) for s in stores for h in (False, True)]
+        sites += [("sqlite", False, True), (stores[-1], True, True)]
+        for number, (store, http, suite) in enumerate(sites):
+            name = f"{'suite, ' if suite else ''}{store}, MLflow {'over HTTP' if http else 'in the workspace'}"
+            workspace = root / f"{store}-{'http' if http else 'local'}{'-suite' if suite else ''}"
             shutil.copytree(plain, workspace)
             storage = (
                 server.create(f"campaign{number}")
@@ -427,8 +455,10 @@ def campaign(root: Path, faults: int, seed: int, longest: float, make: Callable[
             )
             with contextlib.ExitStack() as inner:
                 mlflow = inner.enter_context(mlflow_server(workspace / "server")) if http else None
-                site = Site(name, workspace, storage, server if store == "postgresql" else None, mlflow)
-                share = faults // (2 * len(stores)) + (number < faults % (2 * len(stores)))
+                site = Site(
+                    name, workspace, storage, server if store == "postgresql" else None, mlflow, suite, expected
+                )
+                share = faults // len(sites) + (number < faults % len(sites))
                 inflicted[name], asked = attack(site, share, rng, longest)
                 wrong = aside(audit, site, asked)
             rows.append(

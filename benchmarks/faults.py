@@ -79,7 +79,7 @@ def start(workspace: Path, trials: int, workers: int) -> subprocess.Popen[bytes]
 def members(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The workers of a supervisor that is running."""
     try:
-        return [p for p in psutil.Process(process.pid).children() if "worker" in p.cmdline()]
+        return [p for p in psutil.Process(process.pid).children() if "audio_cls.queue.process" in p.cmdline()]
     except psutil.NoSuchProcess:
         return []
 

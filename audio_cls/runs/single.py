@@ -7,7 +7,7 @@ process away.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_cls.core.errors import UserError
+from audio_cls.core.locks import LockBusy, file_lock
 from audio_cls.core.workspace import Workspace, atomic_write
 from audio_cls.experiment import Experiment
 from audio_cls.runs.objective import Record, run_experiment
@@ -190,12 +191,12 @@ def _claim(folder: Path, name: str) -> Iterator[None]:
         UserError: when another process does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "claim.lock", "w", encoding="utf-8") as file:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            held.enter_context(file_lock(folder / "claim.lock", timeout=0.0))
+        except LockBusy as busy:
             raise UserError(
-                f"{name}: another process is training this very run (checkpoints/runs/{folder.name})"
+                f"{name}: another process is training this very run (checkpoints/runs/{folder.name}): {busy.holder}"
             ) from None
         yield
 
