@@ -29,6 +29,7 @@ from audio_cls.queue.record import (
     FAILED,
     INTERRUPTED,
     OF_ONE_ATTEMPT,
+    TrialRecord,
     attributes,
     config_of,
     is_begun,
@@ -215,10 +216,11 @@ class Queue:
         return None
 
     def _sign(self, attrs: Mapping[str, Any], tally: Tally, set_attr: Callable[[str, Any], None]) -> None:
-        if "config" not in attrs:
-            set_attr("config", tally.next_index)
-        if attrs.get("worker") != self.worker:
-            set_attr("worker", self.worker)
+        record = TrialRecord.of(attrs)
+        missing = attributes(config=tally.next_index) if record.config is None else {}
+        missing |= attributes(worker=self.worker) if record.worker != self.worker else {}
+        for key, value in missing.items():
+            set_attr(key, value)
 
     def _tidy(self) -> Tally:
         running = [

@@ -99,8 +99,7 @@ def run_workers(
     status = study_status(study, total)
     with StopRequest() as stop, _display(on_progress) as display:
         try:
-            enough = len(only) if only is not None else options.workers if status.waiting else total - status.finished
-            for worker in team[: max(1, enough)]:
+            for worker in team[: max(1, _enough(work, status, total, only))]:
                 start(worker, status.finished)
             while any(w.runs or w.start_at for w in team):
                 if stop.wait(options.poll_seconds):
@@ -129,6 +128,15 @@ def run_workers(
         status = study_status(study, total)
         display.update(status)
     return status
+
+
+def _enough(work: Work, status: StudyStatus, total: int, only: Collection[int] | None) -> int:
+    """Return how many workers find something to do."""
+    if only is not None:
+        return len(only)
+    if not work.drawn:
+        return status.waiting + status.running
+    return total if status.waiting else total - status.finished
 
 
 def _start(worker: _Worker, name: str, order: Order, workspace: Workspace) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from audio_cls.queue.cells import read_cells
 from audio_cls.queue.storage import Heartbeat, LockBusy, load_study, open_storage, open_study
+from tests.queue.test_cells import cells_work, grid
 from tests.servers import PostgreSQL
 from tests.study_fakes import FakeObjective, declare, outcomes, work
 
@@ -158,3 +160,43 @@ def test_a_worker_that_falls_silent_loses_its_trial_and_notices(url: str, tmp_pa
     assert again.user_attrs["resumed_from"] == trial.number
     assert not lease.check()
     assert not elsewhere.interrupt(trial, "too late")
+
+
+def _enqueue(url: str, folder: Path, arms: tuple[str, ...]) -> None:
+    from audio_cls.queue.cells import enqueue
+
+    storage = open_storage(url)
+    enqueue(open_study(cells_work(), storage), storage, grid(arms))
+
+
+def _work_cells(url: str, folder: Path, seconds: float) -> None:
+    objective = FakeObjective(folder / "runs", seconds)
+    work(cells_work(), folder, 1, objective, storage=url, poll_seconds=0.05, max_deaths=99)
+
+
+def test_two_boxes_share_a_list_of_cells_that_grows(url: str, tmp_path: Path) -> None:
+    """Two workspaces, one database: no cell is run twice, though one worker is killed and the list gets another arm."""
+    boxes = [tmp_path / "one", tmp_path / "two"]
+    shared = tmp_path / "runs"  # checkpoints lie on a share
+    shared.mkdir()
+    for box in boxes:
+        box.mkdir()
+        (box / "runs").symlink_to(shared)
+    team = [_process(_enqueue, url, box, ("a", "b")) for box in boxes]
+    for process in team:
+        process.join(60)
+    team = [_process(_work_cells, url, box, 0.02) for box in boxes]
+    while not (shared / "epochs.log").exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(team[0].pid, signal.SIGKILL)
+    _enqueue(url, tmp_path, ("a", "b", "c"))
+    team.append(_process(_work_cells, url, boxes[0], 0.0))
+    for process in team:
+        process.join(60)
+    study = load_study("ablation:toy", open_storage(url))
+    assert [s.state for s in read_cells(study)] == ["COMPLETE"] * 12
+    lines = (shared / "epochs.log").read_text().splitlines()
+    trained = Counter(" ".join(line.split()[:3:2]) for line in lines)
+    assert max(trained.values()) <= 2, "at most the epoch of the killed worker is trained twice"
+    assert sum(trained.values()) <= 12 * 6 + 1
