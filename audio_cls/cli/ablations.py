@@ -11,14 +11,11 @@ import click
 
 from audio_cls.cli.console import say, table
 from audio_cls.cli.options import (
-    DEVICE,
-    GRACE,
     SET,
     STORAGE,
     TRACKING,
     WITH,
     WITH_FOR_WORKERS,
-    WORKERS,
     Commands,
     queue_options,
     workspace_of,
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from audio_cls.ablation.filling import Filled
     from audio_cls.ablation.publishing import Publication
     from audio_cls.ablation.results import SuiteResult
+    from audio_cls.queue.options import QueueOptions
 
 FOLDS_SHOWN = 20
 
@@ -41,25 +39,22 @@ def ablate() -> None:
 
 @ablate.command("run")
 @click.argument("file", type=click.Path(path_type=Path))
-@WORKERS
+@queue_options
 @click.option(
     "--seeds", type=click.IntRange(1), default=None, help="How many, in place of the file's; more extend a suite."
 )
 @click.option("--retry-failed", "retry", is_flag=True, help="Train failed runs anew.")
 @SET
-@STORAGE
-@DEVICE
 @WITH_FOR_WORKERS
-@GRACE
 @TRACKING
 @click.pass_context
-def ablate_run(ctx: click.Context, file: Path, seeds: int | None, retry: bool, assignments: tuple[str, ...], parts: tuple[Path, ...], **queue: Any) -> None:  # fmt: skip
+def ablate_run(ctx: click.Context, file: Path, seeds: int | None, retry: bool, assignments: tuple[str, ...], parts: tuple[Path, ...], options: QueueOptions) -> None:  # fmt: skip
     """Run the suite that FILE declares (ABLATION), its base changed by --set; run again, it fills only what is missing."""
     from audio_cls.ablation.declaration import load_ablation
     from audio_cls.ablation.publishing import publish
     from audio_cls.ablation.running import run_suite
     from audio_cls.ablation.suite import open_suite
-    from audio_cls.cli.commands import say_resolved
+    from audio_cls.runs.resolve import announce
     from audio_cls.tracking import Tracker
 
     ablation = load_ablation(file)
@@ -68,12 +63,11 @@ def ablate_run(ctx: click.Context, file: Path, seeds: int | None, retry: bool, a
     if seeds is not None:
         first = min(ablation.seeds)
         ablation = replace(ablation, seeds=range(first, first + seeds))
-    options = queue_options(**queue)
     tracker = Tracker(workspace_of(ctx))
     tracker.flush()
     suite = open_suite(ablation, tracker, options, file, assignments)
     if suite.resolved is not None:
-        say_resolved(suite.resolved, suite.corpus)
+        announce(suite.resolved, suite.corpus)
     table(f"{ablation.name}: the contract", ["what", "is"], [list(term) for term in suite.plan.terms])
     outcome = run_suite(replace(suite, parts=parts), options, retry=retry)
     _show(publish(outcome.suite, outcome.results))

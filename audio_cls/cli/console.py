@@ -227,10 +227,5 @@ class ConsoleDisplay(Display):
 
         return Searching()
 
-    def table(
-        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()
-    ) -> None:
-        table(title, columns, rows, right)
-
     def confirm(self, question: str) -> bool:
         return is_interactive() and click.confirm(question, default=False, err=True)

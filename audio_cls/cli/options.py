@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,6 @@ from audio_cls.core.errors import did_you_mean
 
 if TYPE_CHECKING:
     from audio_cls.core.workspace import Workspace
-    from audio_cls.queue.options import QueueOptions
 
 
 class Commands(click.Group):
@@ -71,7 +72,6 @@ TRACKING_HELP = "MLflow server that runs are recorded on, http://HOST:PORT. Defa
 TRACKING = click.option(
     "--tracking", metavar="URL", expose_value=False, callback=_remember_tracking, help=TRACKING_HELP
 )
-WORKERS = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 GRACE = click.option(
     "--grace",
     type=click.FloatRange(0),
@@ -103,10 +103,25 @@ STORAGE = click.option(
     envvar=ADDRESSES["--storage"],
     help="Optuna's storage, a file or postgresql://USER@HOST/NAME. Default: AUDIO_CLS_STORAGE, else optuna.db in the workspace.",
 )
+WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes, one a GPU slot where there are GPUs.",
+)
 
 
-def queue_options(*, storage: str | None, workers: int, device: str, grace: float) -> QueueOptions:
-    """Return the options of a queue from those of a command."""
-    from audio_cls.queue.options import QueueOptions
+def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --workers, --storage, --device and --grace, and hand it them as one value: `options`, a `QueueOptions`."""
 
-    return QueueOptions(storage=storage, workers=workers, device=device, grace_seconds=grace)
+    @wraps(command)
+    def call(*args: Any, workers: int, storage: str | None, device: str, grace: float, **given: Any) -> Any:
+        from audio_cls.queue.options import QueueOptions
+
+        options = QueueOptions(storage=storage, workers=workers, device=device, grace_seconds=grace)
+        return command(*args, options=options, **given)
+
+    for option in (GRACE, DEVICE, STORAGE, WORKERS):
+        call = option(call)
+    return call

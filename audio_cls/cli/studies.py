@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from audio_cls.cli.console import say, table
 from audio_cls.cli.options import (
-    DEVICE,
-    GRACE,
     SET,
     STORAGE,
     TRACKING,
     TRUST,
     WITH,
     WITH_FOR_WORKERS,
-    WORKERS,
     Commands,
     queue_options,
     workspace_of,
 )
 from audio_cls.core.errors import UserError
+from audio_cls.core.formatting import count
 from audio_cls.core.notices import is_interactive
+from audio_cls.core.stopping import Interrupted
+
+if TYPE_CHECKING:
+    from audio_cls.queue.options import QueueOptions
+    from audio_cls.queue.status import StudyStatus
+    from audio_cls.queue.storage import StudyStorage
+    from audio_cls.study.running import SearchOutcome
 
 
 @click.group(cls=Commands)
@@ -39,37 +45,55 @@ def study() -> None:
     required=True,
     help="Total of finished configurations; the same command again goes on.",
 )
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @click.option(
     "--new-version",
     is_flag=True,
     help="When the declaration has changed: begin NAME.v2, with the trials whose values still count.",
 )
-@STORAGE
 @SET
-@DEVICE
-@GRACE
+@queue_options
 @TRACKING
 @TRUST
 @WITH_FOR_WORKERS
 @click.pass_context
-def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_version: bool, storage: str | None, assignments: tuple[str, ...], device: str, grace: float, parts: tuple[Path, ...], trust: bool) -> None:  # fmt: skip
+def study_run(ctx: click.Context, file: Path, trials: int, new_version: bool, assignments: tuple[str, ...], options: QueueOptions, parts: tuple[Path, ...], trust: bool) -> None:  # fmt: skip
     """Run the study that FILE declares (or that was run under the name FILE) until --trials configurations have finished."""
-    from audio_cls.cli.study_commands import run_command
+    from audio_cls.study.launches import find_launch
+    from audio_cls.study.running import run_search
 
-    run_command(
-        workspace_of(ctx),
-        file,
-        trials=trials,
-        workers=workers,
-        storage=storage,
-        assignments=assignments,
-        device=device,
-        grace=grace,
-        new_version=new_version,
-        trust=trust,
-        parts=parts,
-    )
+    workspace = workspace_of(ctx)
+    launch = find_launch(workspace, str(file), options.storage, assignments, trust=trust)
+    _show_outcome(run_search(workspace, launch, trials, options, new_version=new_version, parts=parts))
+
+
+def _show_outcome(outcome: SearchOutcome) -> None:
+    """Print how a search stands.
+
+    Raises:
+        Interrupted: where it was asked to leave before it was done.
+    """
+    _show_status(outcome.status)
+    if outcome.page is not None:
+        say(f"report: {outcome.page}")
+    if outcome.problem:
+        say(f"no report: {outcome.problem}", err=True)
+    if outcome.links:
+        say("\nMLflow UI: audio-cls ui, then")
+        for title, link in outcome.links.items():
+            say(f"  {title}: {link}")
+    if not outcome.done:
+        raise Interrupted("\ninterrupted: the same command goes on")
+
+
+def _show_status(status: StudyStatus, top: int = 10) -> None:
+    from audio_cls.cli.console import console
+    from audio_cls.cli.leaderboard import leaderboard
+    from audio_cls.queue.status import summary
+
+    show = console()
+    show.print(leaderboard(status, top, show.width))
+    for line in summary(status):
+        say(line)
 
 
 @study.command("revive")
@@ -81,22 +105,26 @@ def study_run(ctx: click.Context, file: Path, trials: int, workers: int, new_ver
     "--trial", "numbers", type=int, multiple=True, help="This trial. Repeatable. Default: all that were pruned."
 )
 @click.option("--epochs", type=click.IntRange(1), default=None, help="A larger budget than they began with.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
-@STORAGE
 @SET
-@DEVICE
-@GRACE
+@queue_options
 @TRACKING
 @TRUST
 @WITH_FOR_WORKERS
 @click.pass_context
-def study_revive(ctx: click.Context, study_ref: str, **options: Any) -> None:
-    """Take pruned trials up from their checkpoints and train them to the end. STUDY is a name or a file.
+def study_revive(ctx: click.Context, study_ref: str, top: int | None, numbers: tuple[int, ...], epochs: int | None, options: QueueOptions, trust: bool, **given: Any) -> None:  # fmt: skip
+    """Take pruned trials up from their checkpoint and train them to the end. STUDY is a name or a file.
 
     They are exempt from pruning, go on in the same MLflow run, and are marked as revived. The same command again goes on."""
-    from audio_cls.study.revive import revive_command
+    from audio_cls.study.launches import find_launch
+    from audio_cls.study.revive import Wanted, run_revivals
 
-    revive_command(workspace_of(ctx), study_ref, **options)
+    workspace = workspace_of(ctx)
+    launch = find_launch(workspace, study_ref, options.storage, given["assignments"], trust=trust)
+    outcome = run_revivals(workspace, launch, Wanted(top, numbers, epochs), options, given["parts"])
+    if outcome is None:
+        say("nothing to run")
+    else:
+        _show_outcome(outcome)
 
 
 @study.command("export")
@@ -166,9 +194,40 @@ def study_remove(ctx: click.Context, name: str, yes: bool, with_runs: bool, stor
 @click.pass_context
 def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage: str | None) -> None:
     """Progress, best so far, running, pruned and failed trials with reasons, and what is left. Without a name: all studies."""
-    from audio_cls.cli.study_commands import status_command
+    from audio_cls.data.groups import shared_groups_declared
+    from audio_cls.queue.status import stored_status
+    from audio_cls.queue.storage import IDENTITY, load_study, open_storage
+    from audio_cls.study.opening import stored_name
 
-    status_command(workspace_of(ctx), name_or_file, top=top, storage=storage)
+    where = open_storage(storage or workspace_of(ctx).optuna_db, must_exist=True)
+    if name_or_file is None:
+        _table_of_all(where)
+        return
+    name = stored_name(name_or_file, where)
+    _show_status(stored_status(name, where), top)
+    if shared := shared_groups_declared(load_study(name, where).user_attrs.get(IDENTITY, {}).get("base", {})):
+        say(f"note: {shared}")
+
+
+def _table_of_all(where: StudyStorage) -> None:
+    """Print a row for each study; a damaged one is named below, and hides no other."""
+    from audio_cls.queue.status import stored_status
+    from audio_cls.queue.storage import study_names
+
+    rows: list[list[Any]] = []
+    damaged: list[str] = []
+    for name in study_names(where):
+        try:
+            s = stored_status(name, where)
+        except UserError as error:
+            damaged.append(str(error))
+            rows.append([name, "damaged", None, None, None, None])
+            continue
+        best = None if s.best is None else s.best.value
+        rows.append([name, f"{s.finished}/{s.total or '?'}", s.running, s.pruned, sum(s.failed.values()), best])
+    table("studies", ["study", "finished", "running", "pruned", "failed", "best"], rows)
+    for line in damaged:
+        say(line)
 
 
 @study.command("best")
@@ -179,9 +238,30 @@ def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage
 @click.pass_context
 def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: str | None) -> None:
     """The best trial: value, parameters, and the command that trains it again."""
-    from audio_cls.cli.study_commands import best_command
+    from audio_cls.queue.status import baseline_of, best_experiment, findings_of, stored_status
+    from audio_cls.queue.storage import open_storage
+    from audio_cls.study.opening import stored_name
 
-    best_command(workspace_of(ctx), name_or_file, as_json=as_json, storage=storage)
+    where = open_storage(storage or workspace_of(ctx).optuna_db, must_exist=True)
+    status = stored_status(stored_name(name_or_file, where), where)
+    best, experiment = best_experiment(status)
+    if as_json:
+        say(json.dumps(experiment, indent=2))
+        return
+    baseline = baseline_of(status)
+    for line in findings_of(status):
+        say(line)
+    table(f"{status.name}: the best of {count(status.finished, 'configuration')}", ["what", "value"], [
+        [status.metric, best.value],
+        *([["a model that learned nothing", baseline]] if baseline is not None else []),
+        ["trial", best.number],
+        ["configuration", best.config],
+        ["epochs", best.epochs],
+        *[[k, v] for k, v in best.params.items()],
+    ])  # fmt: skip
+    say(
+        f"again:  audio-cls study best {name_or_file} --json > best.json && audio-cls train best.json --folds all --seeds 3"
+    )
 
 
 @study.command("confirm")
@@ -191,14 +271,13 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
 )
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Fresh seeds for each.")
 @click.option("--folds", default=None, help="all, or a list such as 1,2,3. Default: the split that was searched on.")
-@WORKERS
-@STORAGE
-@DEVICE
+@queue_options
 @WITH
-@GRACE
 @TRACKING
 @click.pass_context
-def study_confirm(ctx: click.Context, name_or_file: str, top: int, seeds: int, folds: str | None, **queue: Any) -> None:
+def study_confirm(
+    ctx: click.Context, name_or_file: str, top: int, seeds: int, folds: str | None, options: QueueOptions
+) -> None:
     """Run the best configurations again on fresh seeds and folds, and rank them anew: what was luck?"""
     from audio_cls.ablation.confirmation import confirm, plan_confirmation
     from audio_cls.ablation.filling import cell_name, why_failed
@@ -206,7 +285,7 @@ def study_confirm(ctx: click.Context, name_or_file: str, top: int, seeds: int, f
     from audio_cls.metrics.verdict import in_points
     from audio_cls.tracking import Tracker
 
-    options, tracker = queue_options(**queue), Tracker(workspace_of(ctx))
+    tracker = Tracker(workspace_of(ctx))
     tracker.flush()
     plan = plan_confirmation(name_or_file, tracker, options, top=top, seeds=seeds, folds=folds)
     say(f"confirm {plan.study}: {plan.size}")

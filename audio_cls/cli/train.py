@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audio_cls.cli.commands import say_resolved
 from audio_cls.cli.console import progress, say, table
-from audio_cls.cli.options import (
-    DEVICE,
-    GRACE,
-    SET,
-    STORAGE,
-    TRACKING,
-    WITH_FOR_WORKERS,
-    WORKERS,
-    queue_options,
-    workspace_of,
-)
+from audio_cls.cli.options import SET, TRACKING, WITH_FOR_WORKERS, queue_options, workspace_of
 from audio_cls.core.config import parse_assignment
 from audio_cls.core.disk import DiskFull
 from audio_cls.core.errors import UserError
@@ -46,28 +35,26 @@ if TYPE_CHECKING:
     show_default=True,
     help="Runs for each fold, seeds counted up from the experiment's.",
 )
-@WORKERS
+@queue_options
 @click.option("--again", is_flag=True, help="Train anew although the same run is there.")
-@STORAGE
-@DEVICE
-@GRACE
 @TRACKING
 @WITH_FOR_WORKERS
 @click.pass_context
-def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], name: str | None, folds: str | None, seeds: int, again: bool, parts: tuple[Path, ...], **queue: Any) -> None:  # fmt: skip
+def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], again: bool, parts: tuple[Path, ...], options: QueueOptions, **grid: Any) -> None:  # fmt: skip
     """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it goes on.
 
     With --folds or --seeds several runs are trained by --workers processes, and more folds or seeds join those that are there."""
     from audio_cls.ablation.cross_validation import cross_validate, plan_cross_validation
     from audio_cls.experiment import Experiment
     from audio_cls.runs.preparation import open_corpus
+    from audio_cls.runs.resolve import announce
     from audio_cls.runs.single import SingleRun
     from audio_cls.tracking import Tracker
 
-    workspace, options = workspace_of(ctx), queue_options(**queue)
+    workspace = workspace_of(ctx)
     experiment = load_experiment(workspace, file, assignments).check()
-    plan = plan_cross_validation(experiment, open_corpus(workspace, experiment.data.corpus), folds, seeds, name)
-    say_resolved(plan.resolved, plan.corpus)
+    plan = plan_cross_validation(experiment, open_corpus(workspace, experiment.data.corpus), **grid)
+    announce(plan.resolved, plan.corpus)
     if len(plan.cells) == 1:
         cell, sources = plan.cells[0], (file,) if file and file.suffix == ".py" else ()
         assert isinstance(cell.experiment, Experiment)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from audio_cls.core.formatting import printable
 
-__all__ = ["Display", "Progress", "QueueProgress", "confirm", "display", "follow_queue", "install", "is_interactive", "progress", "say", "shown", "table"]  # fmt: skip
+__all__ = ["Display", "Progress", "QueueProgress", "confirm", "display", "follow_queue", "install", "is_interactive", "progress", "say", "shown"]  # fmt: skip
 
 _logger = logging.getLogger("audio_cls")
 
@@ -74,11 +74,6 @@ class Display:
         """Return the progress of a queue of runs."""
         return _yield(_Logged())
 
-    def table(
-        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()
-    ) -> None:
-        """Show a table."""
-
     def confirm(self, question: str) -> bool:
         """Ask whether to continue; no where nobody can be asked."""
         return False
@@ -134,11 +129,6 @@ def progress(what: str) -> AbstractContextManager[Progress]:
 def follow_queue() -> AbstractContextManager[QueueProgress]:
     """Return the progress of a queue of runs, shown by the installed display."""
     return _installed.follow_queue()
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
-    """Show a table. Only until the rooms return their tables: new code returns rows, and `cli` prints them."""
-    _installed.table(title, columns, rows, right)
 
 
 def confirm(question: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import count, duration
 from audio_cls.queue.queue import Tally
 from audio_cls.queue.record import INTERRUPTED, TrialRecord, is_finished, record_of, root_of, row_state
@@ -23,6 +25,7 @@ __all__ = [
     "Row",
     "StudyStatus",
     "baseline_of",
+    "best_experiment",
     "findings_of",
     "number_text",
     "searched_keys",
@@ -217,6 +220,25 @@ def baseline_of(status: StudyStatus) -> float | None:
 def findings_of(status: StudyStatus) -> list[str]:
     """What is wrong with the best trial's predictions, in sentences; empty where nothing is, or it was not recorded."""
     return [str(line) for line in status.best.record.findings] if status.best else []
+
+
+def best_experiment(status: StudyStatus) -> tuple[Row, dict[str, Any]]:
+    """Return a study's best trial and the experiment that was recorded with it, as plain values.
+
+    Raises:
+        UserError: where no trial is complete, or the best one was not run by audio_cls.
+    """
+    best = status.best
+    if best is None:
+        raise UserError(
+            f"study {status.name!r} has no complete trial yet: {status.finished} finished, {status.running} running"
+        )
+    stored = best.record.experiment
+    if not stored:
+        raise UserError(
+            f"study {status.name!r}: trial {best.number} was not run by audio_cls: no experiment is stored with it"
+        )
+    return best, json.loads(stored) if isinstance(stored, str) else dict(stored)
 
 
 def searched_keys(status: StudyStatus) -> list[str]:

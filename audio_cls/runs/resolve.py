@@ -19,6 +19,7 @@ import numpy as np
 
 from audio_cls.core.auto import AUTO, known
 from audio_cls.core.config import Component
+from audio_cls.core.notices import say
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.default_split import choose_split
 from audio_cls.data.splits import Folds
@@ -30,6 +31,7 @@ __all__ = [
     "TAG",
     "Choice",
     "Resolved",
+    "announce",
     "choose_window",
     "hand_set_faults",
     "resolve",
@@ -179,6 +181,14 @@ def hand_set_faults(resolved: Resolved, corpus: Corpus) -> list[str]:
         bands = f"features.f_max={'none' if f_max is None else f'{f_max:g}'}: bands up to {f_max or corpus.sample_rate / 2:g} Hz"
         lines.append(f"{bands}, but the original files end at {top:g} Hz. Better: features.f_max={top:g}")
     return lines
+
+
+def announce(resolved: Resolved, corpus: Corpus) -> None:
+    """Tell what was chosen from the data, and what is set by hand against it: once, by the process that the user started."""
+    if resolved.choices:
+        say("from the data:\n  " + "\n  ".join(resolved.lines()))
+    for line in hand_set_faults(resolved, corpus):
+        say(f"warning: {line}", err=True)
 
 
 def _window_faults(clip_seconds: float, corpus: Corpus) -> Iterable[str]:

@@ -44,7 +44,7 @@ def record_launch(workspace: Workspace, opened: Any, file: Path, assignments: Se
 def find_launch(
     workspace: Workspace,
     reference: str,
-    storage: str | None,
+    storage: str | Path | None,
     assignments: Sequence[str] = (),
     *,
     trust: bool = False,

@@ -27,7 +27,7 @@ __all__ = ["study_or_run", "study_page"]
 
 
 def study_page(
-    workspace: Workspace, name: str, storage: str | None = None, tracker: Tracker | None = None
+    workspace: Workspace, name: str, storage: str | Path | None = None, tracker: Tracker | None = None
 ) -> tuple[str, str]:
     """Build the page of a study.
 
@@ -72,7 +72,7 @@ def study_page(
     return parent, page
 
 
-def study_or_run(tracker: Tracker, reference: str, storage: str | None = None) -> str | RunInfo:
+def study_or_run(tracker: Tracker, reference: str, storage: str | Path | None = None) -> str | RunInfo:
     """Find what a reference means: the name of a study (given by it, by its file, or by its run in MLflow), or else a run.
 
     Raises:

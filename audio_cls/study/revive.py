@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,19 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.notices import say
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
+from audio_cls.queue.lease import worker_identity
+from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.places import trial_folder
+from audio_cls.queue.queue import Queue
 from audio_cls.queue.record import attributes, config_of, experiment_text, record_of
+from audio_cls.queue.storage import open_storage
+from audio_cls.study.launches import Launch
+from audio_cls.study.opening import open_parts
 from audio_cls.study.pruned import Pruned, choose, queue_revival
+from audio_cls.study.running import SearchOutcome, run_search
 from audio_cls.training.checkpoint import read_state
 
-__all__ = ["Revival", "larger_budget", "queue_revivals", "revive_command"]
+__all__ = ["Revival", "Wanted", "larger_budget", "queue_revivals", "run_revivals"]
 
 
 @dataclass(frozen=True)
@@ -27,57 +34,42 @@ class Revival:
     told: tuple[str, ...]
 
 
-def revive_command(
-    workspace: Workspace,
-    reference: str,
-    *,
-    top: int | None,
-    numbers: Sequence[int],
-    epochs: int | None,
-    workers: int,
-    storage: str | None,
-    assignments: Sequence[str],
-    device: str,
-    grace: float = 60.0,
-    trust: bool = False,
-    parts: Sequence[Path] = (),
-) -> None:
-    """Queue the pruned trials that are meant and run them, and nothing else, to the end of their budget."""
-    from audio_cls.cli.study_commands import run_command
-    from audio_cls.queue.lease import worker_identity
-    from audio_cls.queue.queue import Queue
-    from audio_cls.queue.storage import open_storage
-    from audio_cls.study.launches import find_launch
-    from audio_cls.study.opening import open_parts
+@dataclass(frozen=True)
+class Wanted:
+    """Which pruned trials to revive: the `top` best, or these `numbers`, or all; and to how many `epochs`, unless to their own."""
 
-    if top is not None and numbers:
+    top: int | None = None
+    numbers: Sequence[int] = ()
+    epochs: int | None = None
+
+
+def run_revivals(
+    workspace: Workspace, launch: Launch, wanted: Wanted, options: QueueOptions, parts: Sequence[Path] = ()
+) -> SearchOutcome | None:
+    """Queue the pruned trials that are wanted and run them, and nothing else, to the end of their budget.
+
+    Returns:
+        How the search stands; None where there was nothing to run.
+
+    Raises:
+        UserError: for trials that cannot be revived, see `queue_revivals`.
+    """
+    if wanted.top is not None and wanted.numbers:
         raise UserError("--top and --trial: give one of them")
-    launch = find_launch(workspace, reference, storage, assignments, trust=trust)
-    search = open_parts(workspace, launch, storage)
-    study, corpus, opened = search.study, search.corpus, search.opened
-    where = open_storage(storage or workspace.optuna_db)
-    queue = Queue(opened, where, worker_identity())
+    search = open_parts(workspace, launch, options.storage)
+    where = open_storage(options.storage or workspace.optuna_db)
+    queue = Queue(search.opened, where, worker_identity())
     queue.tidy()
-    revival = queue_revivals(workspace, opened, queue, corpus.digest, top=top, numbers=numbers, epochs=epochs)
+    revival = queue_revivals(workspace, search.opened, queue, search.corpus.digest, **vars(wanted))
     for line in revival.told:
         say(line)
     if not revival.configs:
-        say("nothing to run")
-        return
+        return None
     tally = queue.tally()
-    run_command(
-        workspace,
-        str(launch.file),
-        name=study.name,
-        trials=len(tally.finished) + sum(config_of(t) in revival.configs for t in tally.live),
-        workers=min(workers, len(revival.configs)),
-        storage=storage,
-        assignments=launch.assignments,
-        device=device,
-        grace=grace,
-        only=revival.configs,
-        parts=parts,
-    )
+    total = len(tally.finished) + sum(config_of(t) in revival.configs for t in tally.live)
+    few = replace(options, workers=min(options.workers, len(revival.configs)))
+    named = replace(launch, name=search.study.name)
+    return run_search(workspace, named, total, few, only=revival.configs, parts=parts)
 
 
 def queue_revivals(

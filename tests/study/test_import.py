@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio_cls.cli import console
+from audio_cls.cli import console, main
 from audio_cls.core import notices, trust
 from audio_cls.core.errors import UserError
 from audio_cls.core.loading import load_file
@@ -217,11 +217,10 @@ def _check(workspace: Workspace, file: Path) -> str | None:
         assert "\x1b" not in said
         said.encode()
         return said
-    from audio_cls.cli.study_commands import status_command
 
-    status_command(workspace, None, top=3, storage=None)
+    assert main(["--workspace", str(workspace.root), "study", "status"]) == 0
     (new,) = set(study_names(open_storage(workspace.optuna_db))) - set(names)
-    status_command(workspace, new, top=3, storage=None)
+    assert main(["--workspace", str(workspace.root), "study", "status", new, "--top", "3"]) == 0
     return None
 
 

@@ -1,0 +1,128 @@
+"""A search run to a total of finished configurations: its workers, its run in MLflow, its saved views and page."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audio_cls.core.notices import say
+from audio_cls.core.workspace import Workspace
+from audio_cls.queue.options import QueueOptions
+from audio_cls.queue.status import StudyStatus, searched_keys
+from audio_cls.queue.supervisor import run_workers
+from audio_cls.queue.tracked import settle_runs
+from audio_cls.runs.own_parts import load_with
+from audio_cls.runs.page_data import page_path, write_page
+from audio_cls.runs.preparation import mlflow_experiment
+from audio_cls.runs.resolve import announce, resolve
+from audio_cls.study.launches import Launch, record_launch
+from audio_cls.study.opening import PARENT, OpenedSearch, declared_study, open_parts, work_target
+from audio_cls.study.page_data import study_page
+from audio_cls.study.search import check_study, open_parent, study_identity
+from audio_cls.tracking import Tracker
+
+if TYPE_CHECKING:
+    from audio_cls.tracking import Run
+
+__all__ = ["SearchOutcome", "run_search"]
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """How a search stands when its workers have left.
+
+    Attributes:
+        status: of its configurations.
+        done: whether all that was asked for is finished.
+        links: of the saved views in MLflow's UI, by title.
+        page: its report; None where the search is not done, or the report failed.
+        problem: why the report failed.
+    """
+
+    status: StudyStatus
+    done: bool
+    links: Mapping[str, str] = field(default_factory=dict)
+    page: Path | None = None
+    problem: str = ""
+
+
+def run_search(
+    workspace: Workspace,
+    launch: Launch,
+    trials: int,
+    options: QueueOptions,
+    *,
+    only: Collection[int] | None = None,
+    new_version: bool = False,
+    parts: Sequence[Path] = (),
+) -> SearchOutcome:
+    """Run a search until `trials` configurations are finished, or this process is asked to leave; the same call goes on.
+
+    Args:
+        only: run these configurations alone.
+        new_version: where the declaration has changed, begin a new version of the study.
+        parts: files that the workers load first.
+
+    Raises:
+        UserError: for a declaration that does not fit its corpus, or has changed since the study began.
+    """
+    search = open_parts(workspace, launch, options.storage, new_version)
+    study, corpus, opened = search.study, search.corpus, search.opened
+    for line in search.said:
+        say(line)
+    if study.settled is not None:
+        announce(resolve(check_study(declared_study(launch)), corpus, rules=study.settled.rules), corpus)
+    record_launch(workspace, opened, launch.file, launch.assignments)
+    load_with(workspace, [launch.file])  # it was loaded above; remembered now, also if no trial is left to run
+    tracker = Tracker(workspace)
+    tracker.flush()
+    parent = _open_run(workspace, tracker, search, launch.file)
+    target = work_target(launch, study.name, parts)
+    status = run_workers(study, workspace, trials, target, options, identity=study_identity(corpus), only=only)
+    settle_runs(tracker, mlflow_experiment(corpus), opened)
+    wanted = [row for row in status.rows if only is None or row.config in only]
+    done = status.finished >= trials if only is None else all(r.state not in ("RUNNING", "WAITING") for r in wanted)
+    parent.final(_figures(status))
+    parent.finish("COMPLETE" if done else "INTERRUPTED", "" if done else f"{status.finished} of {trials} finished")
+    ascending = study.direction == "minimize"
+    experiment, keys = mlflow_experiment(corpus), searched_keys(status)
+    links = tracker.saved_views(experiment, study.name, study.metric, keys, ascending=ascending)
+    tracker.flush()
+    page, problem = _write_page(tracker, study.name, options.storage) if done else (None, "")
+    return SearchOutcome(status, done, links, page, problem)
+
+
+def _open_run(workspace: Workspace, tracker: Tracker, search: OpenedSearch, file: Path) -> Run:
+    """Open the study's run in MLflow, the same one for every process that runs the study."""
+    opened = search.opened
+    with workspace.lock(f"study-{search.study.name}-run"):
+        parent = open_parent(tracker, search.study, search.corpus, file, opened.user_attrs.get(PARENT))
+        if opened.user_attrs.get(PARENT) != parent.id:
+            opened.set_user_attr(PARENT, parent.id)
+    return parent
+
+
+def _figures(status: StudyStatus) -> dict[str, float]:
+    """Return the figures of a study's run."""
+    figures: dict[str, float] = {
+        "final/finished": status.finished,
+        "final/complete": status.complete,
+        "final/pruned": status.pruned,
+        "final/failed": sum(status.failed.values()),
+    }
+    if status.revived:
+        figures |= {"final/revived": status.revived, "final/revived_overtook": status.overtook}
+    if status.best is not None and status.best.value is not None:
+        figures[f"best/{status.metric.removeprefix('val/')}"] = status.best.value
+    return figures
+
+
+def _write_page(tracker: Tracker, name: str, storage: str | Path | None) -> tuple[Path | None, str]:
+    """Write the study's page and log it to MLflow. Whatever is wrong with it costs the study nothing: it is returned as text."""
+    try:
+        run_id, page = study_page(tracker.workspace, name, storage, tracker)
+        return write_page(tracker, page_path(tracker.workspace, f"study-{name}"), page, run_id).path, ""
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
