@@ -1,9 +1,8 @@
-"""A newcomer's path: the README's own commands and files, and those that `audio-cls init` writes, on data of each layout."""
+"""A newcomer's path: the guides' files, and those that `audio-cls init` writes, on data of each layout."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from audio_cls.tracking import Tracker
 from tests.commands import call, run
 from tests.runs.test_resolve import make_corpus
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
 LAYOUTS = ("folder", "groups", "splits", "folds")
 
 
@@ -51,17 +50,11 @@ def make_several(root: Path) -> None:
     prepare(sources.read(root / "several"), root / "corpora" / "several", sample_rate=8000, workers=1)
 
 
-def readme_file(start: str) -> str:
-    """The Python file in the README that begins with this comment."""
-    block = re.search(rf"(?m)^    {re.escape(start)}\n((?:    .*\n|\n)+)", README.read_text(encoding="utf-8"))
+def guide_file(page: str, start: str) -> str:
+    """Return the Python file in a guide that begins with this comment."""
+    block = re.search(rf"(?ms)^```python\n({re.escape(start)}\n.*?)^```", (GUIDES / page).read_text(encoding="utf-8"))
     assert block, start
-    return "\n".join(line[4:] for line in block[1].splitlines())
-
-
-def readme_commands() -> list[list[str]]:
-    """The commands of "Your own data", each as its words after `audio-cls`."""
-    section = README.read_text(encoding="utf-8").split("## Your own data")[1].split("\n## ")[0]
-    return [shlex.split(line, comments=True)[1:] for line in section.splitlines() if line.startswith("    audio-cls ")]
+    return block[1]
 
 
 def place(corpora: Path, root: Path, layout: str) -> Workspace:
@@ -75,49 +68,15 @@ def suite_of(workspace: Workspace, file: Path) -> Suite:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_files_of_the_readme_fit_every_layout(layout: str, corpora: Path, tmp_path: Path) -> None:
+def test_the_files_of_the_guides_fit_every_layout(layout: str, corpora: Path, tmp_path: Path) -> None:
     workspace = place(corpora, tmp_path, layout)
-    for name in ("studies/mine_cnn4.py", "experiments/mine_mixup.py"):
+    for page, name in (("studies.md", "studies/mine_cnn4.py"), ("ablations.md", "experiments/mine_mixup.py")):
         (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text(readme_file(f"# {name}"))
+        (tmp_path / name).write_text(guide_file(page, f"# {name}"))
     search = open_parts(workspace, Launch(tmp_path / "studies" / "mine_cnn4.py"), None)
     check_fits(search.study.draw(search.opened.ask())[1], search.corpus)  # type: ignore[arg-type]
     suite = suite_of(workspace, tmp_path / "experiments" / "mine_mixup.py")
     assert len(suite.plan.cells) == 3 * 3 * (1 if layout == "splits" else 5)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_the_commands_of_the_readme_run_as_printed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import numpy as np
-    import soundfile as sf
-
-    rng = np.random.default_rng(0)
-    rows = ["path,label,group"]
-    for label in ("low", "high"):
-        for i in range(12):
-            path = tmp_path / "sounds" / f"{label}{i}.wav"
-            path.parent.mkdir(exist_ok=True)
-            sf.write(path, 0.1 * rng.standard_normal(3000) * (1 if label == "low" else 3), 8000)
-            rows.append(f"{path.name},{label},speaker{i % 6}")
-    (tmp_path / "sounds" / "clips.csv").write_text("\n".join(rows))
-    monkeypatch.chdir(tmp_path)
-    printed, seen = readme_commands(), []
-    small = ["--set", "training.epochs=1", "--set", "model.widths=[4]"]
-    runs = {"train": small, "study run": [*small, "--trials", "1", "--workers", "1"]}
-    for words in printed:
-        words = [str(tmp_path / "sounds" / "clips.csv") if word.startswith("PATH/TO") else word for word in words]
-        name = next((known for known in (*runs, "data prepare", "init") if " ".join(words).startswith(known)), None)
-        if name in runs:
-            fewer = ["--folds", "1"] if "--folds" in words else []
-            run(tmp_path, *words, *runs[name], *fewer)
-        elif name is not None:
-            call(capsys, tmp_path, *words)
-        seen += [name] if name else []
-    assert seen == ["data prepare", "train", "init", "study run", "train", "train"]
-    assert len(suite_of(Workspace(tmp_path), tmp_path / "experiments" / "mine.py").plan.cells) > 10
 
 
 def test_init_writes_both_files_or_none_and_overwrites_nothing(
