@@ -22,7 +22,7 @@ from audio_cls.study.launches import Launch
 from audio_cls.study.opening import open_parts
 from audio_cls.study.search import study_identity, trial_objective
 from audio_cls.tracking import Tracker
-from tests.commands import call, run
+from tests.commands import call
 from tests.runs.test_resolve import make_corpus
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
