@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # loaded when they are used
     from audio_cls.study.declaration import NoPruning as NoPruning
     from audio_cls.study.declaration import Percentile as Percentile
     from audio_cls.study.declaration import RandomSearch as RandomSearch
-    from audio_cls.study.declaration import Study as Study
+    from audio_cls.study.handle import Study as Study
     from audio_cls.study.plain import objective as objective
 
 _lazy, __dir__, __all__ = face(__name__, __file__)

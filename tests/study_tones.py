@@ -77,7 +77,7 @@ class Place:
         launch = launch or self.launch
         search = open_parts(self.workspace, launch, None)
         study, corpus, opened = search.study, search.corpus, search.opened
-        record_launch(self.workspace, opened, launch.file, launch.assignments)
+        record_launch(self.workspace, opened, launch)
         tracker = Tracker(self.workspace)
         parent = open_parent(tracker, study, corpus, launch.file, opened.user_attrs.get(PARENT))
         opened.set_user_attr(PARENT, parent.id)

@@ -17,17 +17,47 @@ from audio_cls.core import former_names
 from audio_cls.core.errors import UserError
 from audio_cls.core.trust import ensure_trusted
 
-__all__ = ["declaration", "ensure_trusted", "imported_sources", "load_file", "load_files", "loaded_modules"]
+__all__ = [
+    "declaration",
+    "ensure_trusted",
+    "imported_sources",
+    "load_file",
+    "load_files",
+    "loaded_modules",
+    "reach_run",
+]
 
 T = TypeVar("T")
 PREFIX = "audio_cls_user_"  # of the names under which the files of users stand in sys.modules
 LARGEST_SOURCE = 200_000  # characters
 MOST_SOURCES = 200  # files
+REACHED = "__audio_cls_reached__"  # in a loaded module: what it would have run
+_loading: list[tuple[ModuleType, str]] = []  # the files being loaded, and the name that is wanted of each
 _NEVER_SOURCES = sys.stdlib_module_names | {"audio_cls", "__main__"}
 
 
-def load_file(path: Path) -> ModuleType:
-    """Import a Python file by its path, once per process. Its folder is importable, so that it can use a neighbour, but is
+class _RunReached(BaseException):
+    """Ends the loading of a script where it would begin to train."""
+
+
+def reach_run(what: object = None) -> bool:
+    """Tell the loader that a script begins to train: called first by whatever a script may call to do so.
+
+    A script that runs itself returns False from here. One that is loaded for what it declares (in a worker process, or to find
+    a model's class) is loaded as far as here, so that it needs no `if __name__ == "__main__"`; True where a name that is wanted of
+    it stands further below: the caller then does nothing.
+    """
+    if not _loading:
+        return False
+    module, wanted = _loading[-1]
+    if wanted and not hasattr(module, wanted.partition(".")[0]):
+        return True
+    setattr(module, REACHED, what)
+    raise _RunReached
+
+
+def load_file(path: Path, wanted: str = "") -> ModuleType:
+    """Import a Python file by its path, once per process, as far as it begins to train (`reach_run`) once `wanted` is defined. Its folder is importable, so that it can use a neighbour, but is
     searched last: a neighbour never takes the place of an installed package or of a module of the standard library.
 
     Raises:
@@ -54,14 +84,18 @@ def load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     former_names.install()
+    _loading.append((module, wanted))
     try:
-        spec.loader.exec_module(module)
+        with contextlib.suppress(_RunReached):
+            spec.loader.exec_module(module)
     except UserError as error:
         del sys.modules[name]
         raise UserError(f"{path}{_line(error, path)}: {error}") from None
     except Exception as error:
         del sys.modules[name]
         raise UserError(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
+    finally:
+        _loading.pop()
     return module
 
 

@@ -3,15 +3,18 @@ be named instead of its file, and moved to another machine."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.loading import imported_sources
 from audio_cls.core.trust import ensure_trusted
 from audio_cls.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from audio_cls.study.declaration import Study
 
 __all__ = ["LAUNCH", "Launch", "find_launch", "record_launch"]
 
@@ -20,25 +23,32 @@ LAUNCH = "launch"  # user attribute of a study
 
 @dataclass(frozen=True)
 class Launch:
-    """A study's file, the changes to its base, and the name it goes by where that is not the declared one."""
+    """A study's file, the changes to its base, and the name it goes by where that is not the declared one.
+
+    A study that a program declares has its `declaration` as JSON (`scripts.describe`), of which the file has the space alone; in
+    the program itself it is there as an object, `study`.
+    """
 
     file: Path
     assignments: tuple[str, ...] = ()
     name: str | None = None
+    declaration: Mapping[str, Any] = field(default_factory=dict)
+    study: Study | None = None
 
 
-def record_launch(workspace: Workspace, opened: Any, file: Path, assignments: Sequence[str]) -> None:
+def record_launch(workspace: Workspace, opened: Any, launch: Launch) -> None:
     """Keep with the Optuna study how it is started: the file's place (relative to the workspace where it lies in it), and the
     text of the file and of the modules beside it that it imported."""
-    path = file.resolve()
+    path = launch.file.resolve()
     inside = path.is_relative_to(workspace.root)
-    launch = {
+    kept = {
         "file": path.relative_to(workspace.root).as_posix() if inside else str(path),
-        "set": list(assignments),
-        "sources": imported_sources(path),
+        "set": list(launch.assignments),
+        "sources": imported_sources(path) if path.suffix == ".py" else {},
+        **({"declaration": dict(launch.declaration)} if launch.declaration else {}),
     }
-    if opened.user_attrs.get(LAUNCH) != launch:
-        opened.set_user_attr(LAUNCH, launch)
+    if opened.user_attrs.get(LAUNCH) != kept:
+        opened.set_user_attr(LAUNCH, kept)
 
 
 def find_launch(
@@ -72,4 +82,4 @@ def find_launch(
             f"study {reference!r} was begun from {file}, and there is no such file. Give the file instead of the name."
         )
     ensure_trusted(file, trust=trust)
-    return Launch(file, tuple(assignments) or tuple(launch["set"]), reference)
+    return Launch(file, tuple(assignments) or tuple(launch["set"]), reference, launch.get("declaration", {}))

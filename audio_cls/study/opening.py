@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audio_cls.core.config import parse_assignment
+from audio_cls.core.loading import load_file
 from audio_cls.core.workspace import Workspace
 from audio_cls.study.declaration import Study, load_study_file
 from audio_cls.study.launches import Launch
+from audio_cls.study.scripts import rebuild
 
 if TYPE_CHECKING:
     from audio_cls.data.corpus import Corpus
@@ -34,7 +36,12 @@ class OpenedSearch:
 
 def declared_study(launch: Launch) -> Study:
     """Return the study that a file declares, its base changed by `--set`, under the name that it goes by."""
-    study, _ = load_study_file(launch.file)
+    if launch.study is not None:
+        study = launch.study
+    elif launch.declaration:
+        study = rebuild(launch.file, launch.declaration)
+    else:
+        study, _ = load_study_file(launch.file)
     changes = dict(parse_assignment(a) for a in launch.assignments)
     study = replace(study, base=study.base.override(changes)) if changes else study
     return replace(study, name=launch.name) if launch.name else study
@@ -92,18 +99,28 @@ def work_target(launch: Launch, name: str, parts: Sequence[Path] = ()) -> WorkTa
         "assignments": list(launch.assignments),
         "name": name,
         "parts": [str(p) for p in parts],
+        "declaration": dict(launch.declaration),
     }
     return WorkTarget("audio_cls.study.opening:open_work", arguments)
 
 
-def open_work(session: Session, file: str, assignments: Sequence[str], name: str, parts: Sequence[str]) -> Worked:
+def open_work(
+    session: Session,
+    file: str,
+    assignments: Sequence[str],
+    name: str,
+    parts: Sequence[str],
+    declaration: Mapping[str, Any],
+) -> Worked:
     """Return the work of a worker process of a search, kept warm over its trials."""
     from audio_cls.queue.process import Worked
     from audio_cls.runs.own_parts import load_with
     from audio_cls.study.search import study_identity, trial_objective
 
+    launch = Launch(Path(file), tuple(assignments), name, declaration)
+    if declaration:
+        load_file(launch.file, wanted=declaration["space"])  # before `parts`, among which it may be
     load_with(session.workspace, [Path(p) for p in parts])
-    launch = Launch(Path(file), tuple(assignments), name)
     search = open_parts(session.workspace, launch, session.options.storage)
     runtime = session.runtime()
     runtime.corpora[search.corpus.name] = search.corpus

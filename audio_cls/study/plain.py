@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from audio_cls.core.device import choose_device, tune_process
 from audio_cls.core.disk import DiskFull
 from audio_cls.core.errors import ConfigError, RunFailed, UserError
+from audio_cls.core.loading import reach_run
 from audio_cls.core.names import LONGEST_NAME
 from audio_cls.core.stopping import StopRequest, Watch
 from audio_cls.core.workspace import Workspace
@@ -79,6 +80,7 @@ def objective(
     if not callable(space):
         raise ConfigError(f"ac.objective: space must be a function of the trial, found {type(space).__name__}")
     base.check()
+    reach_run()
     return _PlainObjective(base, space, Workspace.of(workspace), device, grace)
 
 

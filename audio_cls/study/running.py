@@ -7,20 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audio_cls.core.notices import say
+from audio_cls.core.device import choose_device, tune_process
+from audio_cls.core.notices import progress, say
+from audio_cls.core.stopping import StopRequest, Watch
 from audio_cls.core.workspace import Workspace
 from audio_cls.queue.options import QueueOptions
-from audio_cls.queue.status import StudyStatus, searched_keys
+from audio_cls.queue.seam import Outcome, TrialContext
+from audio_cls.queue.status import StudyStatus, searched_keys, study_status
 from audio_cls.queue.supervisor import run_workers
 from audio_cls.queue.tracked import settle_runs
+from audio_cls.queue.worker import Shift, run_worker
 from audio_cls.runs.own_parts import load_with
 from audio_cls.runs.page_data import page_path, write_page
-from audio_cls.runs.preparation import mlflow_experiment
+from audio_cls.runs.preparation import Runtime, mlflow_experiment
 from audio_cls.runs.resolve import announce, resolve
 from audio_cls.study.launches import Launch, record_launch
 from audio_cls.study.opening import PARENT, OpenedSearch, declared_study, open_parts, work_target
 from audio_cls.study.page_data import study_page
-from audio_cls.study.search import check_study, open_parent, study_identity
+from audio_cls.study.search import check_study, open_parent, study_identity, trial_objective
 from audio_cls.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -74,13 +78,17 @@ def run_search(
         say(line)
     if study.settled is not None:
         announce(resolve(check_study(declared_study(launch)), corpus, rules=study.settled.rules), corpus)
-    record_launch(workspace, opened, launch.file, launch.assignments)
-    load_with(workspace, [launch.file])  # it was loaded above; remembered now, also if no trial is left to run
+    record_launch(workspace, opened, launch)
+    if launch.study is None:
+        load_with(workspace, [launch.file])  # it was loaded above; remembered now, also if no trial is left to run
     tracker = Tracker(workspace)
     tracker.flush()
     parent = _open_run(workspace, tracker, search, launch.file)
-    target = work_target(launch, study.name, parts)
-    status = run_workers(study, workspace, trials, target, options, identity=study_identity(corpus), only=only)
+    if launch.study is not None and options.workers == 1:
+        status = _work_here(search, trials, options, tracker, launch.file)
+    else:
+        target = work_target(launch, study.name, parts)
+        status = run_workers(study, workspace, trials, target, options, identity=study_identity(corpus), only=only)
     settle_runs(tracker, mlflow_experiment(corpus), opened)
     wanted = [row for row in status.rows if only is None or row.config in only]
     done = status.finished >= trials if only is None else all(r.state not in ("RUNNING", "WAITING") for r in wanted)
@@ -92,6 +100,30 @@ def run_search(
     tracker.flush()
     page, problem = _write_page(tracker, study.name, options.storage) if done else (None, "")
     return SearchOutcome(status, done, links, page, problem)
+
+
+def _work_here(search: OpenedSearch, trials: int, options: QueueOptions, tracker: Tracker, file: Path) -> StudyStatus:
+    """Be the worker of a search oneself, in the program that declares it. Returns how the search stands then."""
+    study, opened = search.study, search.opened
+    tune_process()
+    with StopRequest(grace=options.grace_seconds) as stop, progress(study.name) as show:
+        runtime = Runtime(tracker.workspace, tracker, choose_device(options.device), watch=Watch(stop, show.phase))
+        runtime.corpora[search.corpus.name] = search.corpus
+        objective = trial_objective(runtime, study, opened.user_attrs.get(PARENT), file)
+
+        def shown(context: TrialContext) -> Outcome:
+            status = study_status(opened, trials)
+            best = "" if status.best is None else f", best {status.metric} {status.best.value:.4f}"
+            show(status.finished, trials, f"configurations{best}")
+            return objective(context)
+
+        run_worker(
+            study, tracker.workspace.root, trials, shown, options,
+            identity=study_identity(search.corpus), shift=Shift(stop=stop),
+        )  # fmt: skip
+        status = study_status(opened, trials)
+        show(status.finished, trials, "configurations")
+    return status
 
 
 def _open_run(workspace: Workspace, tracker: Tracker, search: OpenedSearch, file: Path) -> Run:

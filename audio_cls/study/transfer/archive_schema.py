@@ -133,6 +133,7 @@ class _Launch(_Record):
     file: Key
     set: list[Text] = Field(default_factory=list)
     sources: dict[Key, Text] = Field(default_factory=dict)
+    declaration: dict[Key, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _files(self) -> _Launch:
