@@ -28,6 +28,8 @@ from audio_cls.study.opening import PARENT
 from audio_cls.study.search import dataset_info
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from audio_cls.queue.options import QueueOptions
     from audio_cls.runs.resolve import Resolved
     from audio_cls.tracking import Run, Tracker
@@ -79,6 +81,15 @@ class FoldsOutcome:
     remarks: tuple[str, ...] = ()
     by_fold: tuple[FoldFigures, ...] = ()
     pooled: dict[str, float] = field(default_factory=dict)
+
+    def table(self) -> pd.DataFrame:
+        """A row for each metric of the best and of the last epoch: mean and standard deviation over the complete runs."""
+        import pandas as pd
+
+        return pd.DataFrame.from_dict(self.summary, orient="index", columns=["mean", "sd"])
+
+    def _repr_html_(self) -> str:
+        return f"<p>{len(self.complete)} runs complete, {len(self.failed)} failed</p>" + self.table().to_html()
 
 
 def plan_cross_validation(

@@ -36,7 +36,6 @@ from audio_cls.runs.preparation import Runtime, check_fits, open_corpus
 from audio_cls.runs.resolve import hand_set_faults, resolve
 from audio_cls.runs.scores import read_predictions
 from audio_cls.runs.single import continue_run, read_state, run_folder, single_run
-from audio_cls.runs.test_split import OpenedTestSplit, open_test_split
 from audio_cls.tracking import RunInfo, Tracker
 
 if TYPE_CHECKING:

@@ -91,7 +91,9 @@ def test_an_unknown_name_is_refused() -> None:
 # -- its examples ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["data.making", "inference.handle", "study.plain"])
+@pytest.mark.parametrize(
+    "module", ["data.making", "inference.handle", "study.plain", "study.handle", "ablation.handle"]
+)
 def test_the_examples_of_the_docstrings_run(module: str, here: Path) -> None:
     found = doctest.testmod(importlib.import_module(f"audio_cls.{module}"), optionflags=doctest.ELLIPSIS)
     assert found.attempted > 2

@@ -90,6 +90,47 @@ def test_workers_are_refused_a_space_that_they_cannot_find(workspace: Path, sett
         study.run(2, workers=2, workspace=workspace)
 
 
+def test_an_ablation_is_judged_and_shows_itself(
+    workspace: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ac.Experiment().override(settings)
+    suite = ac.Ablation(
+        "pace",
+        base=base,
+        reference="plain",
+        arms={"plain": {}, "slow": {"optimizer.lr": 1e-5}},
+        seeds=[0],
+        folds=[1, 2],
+    )
+    found = suite.run(workspace=workspace, progress=False)
+    table = found.table()
+    assert list(table.index) == ["plain", "slow"]
+    assert table.loc["plain", "verdict"] == "the reference"
+    assert table.loc["slow", "difference"] == pytest.approx(table["mean"]["slow"] - table["mean"]["plain"])
+    assert set(found.verdicts) == {"slow"}
+    assert found.figure("forest").data
+    assert {"runs", "curves"} <= set(found.figures())
+    assert "slow" in found._repr_html_()
+    assert found.page is not None
+    runs = {r.id for r in ac.list_runs("tags.kind = 'cell'", workspace=workspace)}
+    assert len(runs) == 4
+    again = suite.run(workspace=workspace, progress=False)
+    assert {r.id for r in ac.list_runs("tags.kind = 'cell'", workspace=workspace)} == runs
+    assert again.table().equals(table)
+    assert suite.result(workspace=workspace).state == found.state
+    assert "pace" in call(capsys, workspace, "ablate", "report", "pace")
+    with pytest.raises(ac.UserError, match=r"no figure 'forrest'.*Did you mean 'forest'"):
+        found.figure("forrest")
+
+
+def test_folds_and_seeds_in_one_call(workspace: Path, settings: dict[str, Any]) -> None:
+    base = ac.Experiment().override({**settings, "seed": 11})
+    found = ac.cross_validate(base, folds="1,2", workspace=workspace, progress=False)
+    values = [state.record.metrics["accuracy"] for state in found.complete]
+    assert len(values) == 2
+    assert found.table()["mean"]["best/accuracy"] == pytest.approx(sum(values) / 2)
+
+
 @pytest.mark.slow
 def test_a_script_without_a_guard_runs_a_study_on_workers(workspace: Path, settings: dict[str, Any]) -> None:
     """The workers load the script for its space and its model; none of them starts it again. The same command line goes on."""
