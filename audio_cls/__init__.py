@@ -17,9 +17,11 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from audio_cls.core.lazy import face
+
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:  # the same names as in _FACE, for type checkers and editors
+if TYPE_CHECKING:  # loaded when they are used
     from audio_cls.ablation.handle import Ablation as Ablation
     from audio_cls.ablation.handle import cross_validate as cross_validate
     from audio_cls.components.augment import Augmentation as Augmentation
@@ -37,9 +39,11 @@ if TYPE_CHECKING:  # the same names as in _FACE, for type checkers and editors
     from audio_cls.data.making import prepare as prepare
     from audio_cls.experiment import Experiment as Experiment
     from audio_cls.inference.handle import Run as Run
+    from audio_cls.inference.handle import compare as compare
     from audio_cls.inference.handle import list_runs as list_runs
     from audio_cls.inference.handle import open_run as open_run
     from audio_cls.inference.handle import train as train
+    from audio_cls.metrics.base import Metric as Metric
     from audio_cls.study.declaration import TPE as TPE
     from audio_cls.study.declaration import Median as Median
     from audio_cls.study.declaration import NoPruning as NoPruning
@@ -48,44 +52,19 @@ if TYPE_CHECKING:  # the same names as in _FACE, for type checkers and editors
     from audio_cls.study.handle import Study as Study
     from audio_cls.study.plain import objective as objective
 
-_FACE = {
-    "ablation.declaration": ("Ablation",),
-    "components.augment": ("Augmentation",),
-    "components.features": ("FeatureExtractor", "Features"),
-    "components.losses": ("Loss",),
-    "components.models": ("Model",),
-    "components.optim": ("Optimizer", "Schedule"),
-    "components.sampling": ("Sampling",),
-    "core.errors": ("RunFailed", "UserError"),
-    "core.workspace": ("Workspace",),
-    "data.making": ("generate", "prepare"),
-    "experiment": ("Experiment",),
-    "inference.handle": ("Run", "list_runs", "open_run", "train"),
-    "study.declaration": ("TPE", "Median", "NoPruning", "Percentile", "RandomSearch", "Study"),
-    "study.plain": ("objective",),
-}
-_HOME = {name: module for module, names in _FACE.items() for name in names}
-
-__all__ = sorted(_HOME)
+_lazy, __dir__, __all__ = face(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'audio_cls' has no attribute {name!r}")
     # OpenMP's threads wait for each other in a busy loop by default: on cores that others use too, training took twenty times as
     # long. Read when PyTorch is loaded, which the next line may do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    value = getattr(importlib.import_module(f"audio_cls.{_HOME[name]}"), name)
+    value = _lazy(name)
     notices: Any = importlib.import_module("audio_cls.core.notices")
     notices.console = _console
-    globals()[name] = value
     return value
 
 
 def _console() -> Any:
     """The display of the console, for calls that show their progress."""
     return importlib.import_module("audio_cls.cli.console").ConsoleDisplay()
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})

@@ -30,19 +30,23 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.inference.labeller import WEIGHTS, Labeller, audio_files
 from audio_cls.metrics.predictions import Predictions
+from audio_cls.runs.comparison import RunComparison, compare_runs
+from audio_cls.runs.evaluation import Scored, score_run
 from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.runs.page import RunReport, run_figures
+from audio_cls.runs.page_data import page_path, run_page, write_page
 from audio_cls.runs.preparation import Runtime, check_fits, open_corpus
 from audio_cls.runs.resolve import hand_set_faults, resolve
 from audio_cls.runs.scores import read_predictions
 from audio_cls.runs.single import continue_run, read_state, run_folder, single_run
+from audio_cls.runs.test_split import OpenedTestSplit, open_test_split
 from audio_cls.tracking import RunInfo, Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-__all__ = ["Run", "list_runs", "open_run", "train"]
+__all__ = ["Run", "compare", "list_runs", "open_run", "train"]
 
 log = logging.getLogger(__name__)
 CHOSEN, LAST, BASELINE = "best/", "last/", "baseline/"
@@ -52,7 +56,7 @@ CHOSEN, LAST, BASELINE = "best/", "last/", "baseline/"
 class Run:
     """A run that MLflow holds, as it was when it was opened. In a notebook it shows its figures.
 
-    Everything is read when it is asked for; only `predict` needs the run's weights.
+    Everything is read when it is asked for; only `predict` and `evaluate(test=True)` need the run's weights.
     """
 
     tracker: Tracker
@@ -118,15 +122,14 @@ class Run:
 
     @cached_property
     def predictions(self) -> Predictions:
-        """The predictions of the validation clips by the weights of the best epoch, with their figures (`.evaluation`) and
-        decisions (`.called`); of several labels, called by thresholds that fit them.
+        """What the best epoch's weights say of the validation clips, as it was recorded.
 
         Raises:
-            UserError: for a run without predictions, and for a corpus that has changed.
+            UserError: for a run that is not complete, or whose corpus has changed.
         """
         found = read_predictions(self.tracker, self.id, self._corpus)
         if found is None:
-            raise UserError(f"run {self.name} ({self.id[:8]}) is {self.state} and has no predictions")
+            raise UserError(f"run {self.name} ({self.id[:8]}) is {self.state}: it has no predictions")
         return found.tuned()
 
     def table(self) -> pd.DataFrame:
@@ -180,6 +183,32 @@ class Run:
             out[found.path] = dict(labeller.top(found.scores, len(labeller.classes) if top is None else top))
         return out[files[0]] if one else out
 
+    def evaluate(self, *, test: bool = False, again: bool = False, device: str = "auto") -> Scored | OpenedTestSplit:
+        """Evaluate the best epoch's weights, as `audio-cls evaluate` does.
+
+        Args:
+            test: open the test split; who opened it and when is recorded, and a second time is refused.
+            again: open it once more; counted.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps".
+
+        Returns:
+            the validation clips scored; with `test` the opened test split, its figures with 95 % intervals.
+
+        Raises:
+            UserError: for a run that is not complete, whose corpus has changed, or whose test split was opened before.
+        """
+        tune_process()
+        runtime = Runtime(self.tracker.workspace, self.tracker, choose_device(device))
+        info = self.tracker.resolve(self.id)
+        return open_test_split(runtime, info, again=again) if test else score_run(runtime, info, "validation")
+
+    def report(self, html: Path | str | None = None, *, device: str = "auto") -> Path:
+        """Write the run's page, with clips to hear, and log it to MLflow. Returns the file, `reports/NAME.html` unless given."""
+        workspace = self.tracker.workspace
+        path = page_path(workspace, f"run-{self.name}-{self.id[:8]}", Path(html) if html else None)
+        page = run_page(workspace, self.tracker, self.tracker.resolve(self.id), device)
+        return write_page(self.tracker, path, page, self.id).path
+
     def labeller(self, device: str = "auto") -> Labeller:
         """Return the run's classifier with its front end, on a device.
 
@@ -224,14 +253,8 @@ class Run:
             {"epoch": float(epoch), **{k: v for k, v in row.items() if not math.isnan(v)}}
             for epoch, row in self.history.to_dict("index").items()
         ]
-        return run_figures(
-            RunReport(
-                title=self.name,
-                predictions=self.predictions,
-                curves=curves,
-                metric=self.experiment.training.metric,
-            )
-        )
+        metric = self.experiment.training.metric
+        return run_figures(RunReport(title=self.name, predictions=self.predictions, curves=curves, metric=metric))
 
 
 def train(
@@ -263,8 +286,8 @@ def train(
         RunFailed: when training failed; the run is recorded with its reason.
         KeyboardInterrupt: after Ctrl-C; what is trained is kept.
     """
-    place = Workspace.of(workspace)
     reached = reach_run()
+    place = Workspace.of(workspace)
     tune_process()
     runtime = Runtime(place, Tracker(place), choose_device(device))
     corpus = runtime.corpus(experiment.check().data.corpus)
@@ -319,3 +342,16 @@ def list_runs(
     """
     tracker = Tracker(Workspace.of(workspace))
     return [Run(tracker, info) for info in tracker.runs(None, filter, (), limit)]
+
+
+def compare(*runs: Run | str, workspace: Workspace | Path | str | None = None) -> RunComparison:
+    """Compare two runs or more with the first one: what differs in configuration, data, code and figures; paired where they pair.
+
+    Args:
+        runs: opened runs, ids, beginnings of ids, or names.
+        workspace: its folder; AUDIO_CLS_WORKSPACE or the current folder unless given.
+
+    Raises:
+        UserError: for fewer than two runs, one that is not found, or the same one twice.
+    """
+    return compare_runs(Workspace.of(workspace), [run.id if isinstance(run, Run) else run for run in runs])

@@ -90,6 +90,7 @@ def test_workers_are_refused_a_space_that_they_cannot_find(workspace: Path, sett
         study.run(2, workers=2, workspace=workspace)
 
 
+@pytest.mark.slow
 def test_an_ablation_is_judged_and_shows_itself(
     workspace: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +124,7 @@ def test_an_ablation_is_judged_and_shows_itself(
         found.figure("forrest")
 
 
+@pytest.mark.slow
 def test_folds_and_seeds_in_one_call(workspace: Path, settings: dict[str, Any]) -> None:
     base = ac.Experiment().override({**settings, "seed": 11})
     found = ac.cross_validate(base, folds="1,2", workspace=workspace, progress=False)
@@ -131,7 +133,7 @@ def test_folds_and_seeds_in_one_call(workspace: Path, settings: dict[str, Any]) 
     assert found.table()["mean"]["best/accuracy"] == pytest.approx(sum(values) / 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_script_without_a_guard_runs_a_study_on_workers(workspace: Path, settings: dict[str, Any]) -> None:
     """The workers load the script for its space and its model; none of them starts it again. The same command line goes on."""
     script = workspace / "mine.py"
