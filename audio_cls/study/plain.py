@@ -18,17 +18,17 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 
 from audio_cls.core.device import choose_device, tune_process
 from audio_cls.core.disk import DiskFull
 from audio_cls.core.errors import ConfigError, RunFailed, UserError
 from audio_cls.core.loading import reach_run
+from audio_cls.core.locks import LockBusy, file_lock
 from audio_cls.core.names import LONGEST_NAME
 from audio_cls.core.stopping import StopRequest, Watch
 from audio_cls.core.workspace import Workspace
@@ -220,16 +220,12 @@ def _name(study: optuna.Study) -> str:
 def _own_folder(folder: Path, trial: optuna.Trial) -> Iterator[Path]:
     """The folder of a configuration's checkpoints; another one while a trial of another process has the same configuration."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "claim.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield folder / f"{_name(trial.study)}-{trial.number}"
-        return
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(folder / "claim.lock", timeout=0.0))
+        except LockBusy:
+            folder = folder / f"{_name(trial.study)}-{trial.number}"
         yield folder
-    finally:
-        lock.release()
 
 
 def _as_optuna_has_it(trial: optuna.Trial, outcome: Outcome) -> float:

@@ -92,7 +92,14 @@ def test_an_unknown_name_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["data.making", "inference.handle", "study.plain", "study.handle", "ablation.handle"]
+    "module",
+    [
+        "data.making",
+        "inference.handle",
+        "study.plain",
+        "study.handle",
+        pytest.param("ablation.handle", marks=pytest.mark.slow),
+    ],
 )
 def test_the_examples_of_the_docstrings_run(module: str, here: Path) -> None:
     found = doctest.testmod(importlib.import_module(f"audio_cls.{module}"), optionflags=doctest.ELLIPSIS)
