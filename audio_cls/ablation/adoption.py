@@ -134,11 +134,14 @@ def _copy(tracker: Tracker, record: TrialRecord, cell: Cell, kind: str, marker: 
         tags = {k: v for k, v in stored["tags"].items() if not k.startswith(_OF_THE_SOURCE)}
         stored |= {"name": cell.name, "params": params, "tags": tags}
         whose = f"{record.adopted_from.get('study', 'a single run')}, run {stored['run_id']}"
+        parent = cell.parent
+        if parent is not None and parent.startswith("local-"):
+            parent = tracker.resolve(parent).run_id
         own = {**cell.tags, "kind": "fold" if kind == "folds" else "cell", ADOPTED: whose}
         with run_artifacts(tracker, stored["run_id"]) as files:
             name, path = files[0]
             folder = path.parents[len(PurePosixPath(name).parts) - 1]
-            return make_run(tracker, stored, folder, cell.parent, marker, own)
+            return make_run(tracker, stored, folder, parent, marker, own)
     except (UserError, OSError, IndexError) as error:
         log.warning("%s is trained again, since its finished run cannot be copied: %s", cell.name, error)
         return None

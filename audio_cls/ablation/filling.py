@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from audio_cls.core.notices import say
 from audio_cls.core.stopping import Interrupted
 from audio_cls.queue.cells import Cell, Cells, CellState, enqueue, read_cells, run_cells
 from audio_cls.queue.storage import StudyStorage, load_study, open_study
+from audio_cls.queue.tracked import settle_runs
 from audio_cls.runs.own_parts import entry_files
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def fill_cells(
     may declare further metrics.
     """
     study = open_study(work, storage)
-    known = known_results(work, study, cells, tracker, storage, choose_device(options.device))
+    anew = [cell for cell in cells if cell.id in again]
+    others = [cell for cell in cells if cell.id not in again]
+    known = known_results(work, study, others, tracker, storage, choose_device(options.device))
+    known = replace(known, cells=(*known.cells, *(replace(cell, former="") for cell in anew)))
     enqueue(study, storage, known.cells, known=known.records, again=again)
     settle_copies(known, study, tracker)
     sources = [str(known.records[cell].adopted_from.get("study")) for cell in known.copies]
@@ -88,6 +92,7 @@ def fill_cells(
     if not all(map(done, _states(work, cells, storage))):
         loaded = dict.fromkeys([*files, *entry_files(cell.experiment for cell in cells)])
         run_cells(work, known.cells, tracker.workspace, options, files=list(loaded), only=known.cells)
+    settle_runs(tracker, None, study, "fold" if work.kind == "folds" else "cell")
     return Filled(tuple(_states(work, cells, storage)), adopted)
 
 

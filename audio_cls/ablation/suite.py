@@ -105,7 +105,9 @@ def open_suite(
     if state.run_id is None:
         for planned in {p.arm: p for p in reversed(plan.cells)}.values():
             check_fits(planned.experiment, corpus)
-    suite = _converted(Suite(ablation, plan, corpus, state, tracker, storage, resolved, file, assignments))
+    suite = _converted(
+        Suite(ablation, plan, corpus, state, tracker, storage, resolved, file, assignments), options.storage
+    )
     records = read_records(ablation, plan, suite.study, suite.storage, tracker if state.run_id else None)
     check_records(ablation, plan, records)
     opened = openings(records)
@@ -134,10 +136,10 @@ def reopen_suite(name: str, tracker: Tracker, storage: str | Path | None = None)
             f"not comparable: the corpus {corpus.name!r} has digest {corpus.digest[:16]}, the suite {name!r} was run on {state.data[:16]}"
         )
     ablation, full = (settle(made, corpus, state.data_rules)[0] for made in (ablation, full))
-    return _converted(Suite(ablation, check_plan(full, corpus), corpus, state, tracker, where))
+    return _converted(Suite(ablation, check_plan(full, corpus), corpus, state, tracker, where), storage)
 
 
-def _converted(suite: Suite) -> Suite:
+def _converted(suite: Suite, address: str | Path | None) -> Suite:
     """Bring a suite that an earlier version kept on disk into the queue; any other is returned as it is.
 
     Raises:
@@ -146,7 +148,7 @@ def _converted(suite: Suite) -> Suite:
     if suite.state.run_id is None or is_converted(suite.state, suite.storage):
         return suite
     suite.workspace.check_writable(f"audio-cls ablate report {suite.state.name}")
-    storage = suite.storage or open_storage(suite.workspace.optuna_db)
+    storage = suite.storage or open_storage(address or suite.workspace.optuna_db)
     store_state(suite.state, storage, lambda: None)
     convert_cells(suite_work(suite.state), suite_cells(suite), suite.tracker, storage)
     return replace(suite, storage=storage)

@@ -60,7 +60,7 @@ def run_tracked(trial: TrialContext, runtime: Runtime, record: Record, former: P
     return outcome
 
 
-def settle_runs(tracker: Tracker, experiment: str, study: Any, kind: str = "trial") -> int:
+def settle_runs(tracker: Tracker, experiment: str | None, study: Any, kind: str = "trial") -> int:
     """Correct the MLflow state of finished trials; `kind` is the tag of their runs. Returns the number corrected.
 
     A worker that is halted in the middle of a request, for so long that its trial was given to another one and finished, sends

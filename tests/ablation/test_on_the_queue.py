@@ -27,7 +27,7 @@ from audio_cls.ablation.running import run_suite, start_suite
 from audio_cls.ablation.stored import suite_work
 from audio_cls.ablation.suite import open_suite, reopen_suite, results, suite_cells, tuned
 from audio_cls.core.errors import UserError
-from audio_cls.core.stopping import StopRequest, Watch
+from audio_cls.core.stopping import Interrupted, StopRequest, Watch
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.queue.cells import CellState, read_cells
@@ -486,3 +486,18 @@ def written(workspace: Workspace, epochs: int) -> Path:
     text = FILE.format(small={**SMALL, "training.epochs": epochs}, arms=ARMS)
     file.write_text(text.replace('"lines"', '"first"'))
     return file
+
+
+def test_again_trains_anew_what_is_there(copied: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a result of another suite nor an own one is taken then."""
+    tracker, corpus = Tracker(copied), Corpus.open(copied.corpora / "tones")
+    monkeypatch.setattr("audio_cls.ablation.filling.run_cells", lambda *_, **__: None)  # no worker
+    plan = plan_cross_validation(BASE, corpus, "1,2", 1, "cv")
+    with pytest.raises(Interrupted, match="2 of 2 runs are left"):
+        cross_validate(plan, tracker, CPU, again=True)
+    assert [s.state for s in cells_of(copied, plan.work.name)] == ["WAITING"] * 2
+    run_here(plan.work, plan.cells, tracker)
+    assert cross_validate(plan, tracker, CPU).filled.left == 0
+    with pytest.raises(Interrupted, match="2 of 2 runs are left"):
+        cross_validate(plan, tracker, CPU, again=True)
+    assert [s.record.mlflow_run_id for s in cells_of(copied, plan.work.name)] == [None, None]
