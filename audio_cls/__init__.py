@@ -37,6 +37,9 @@ if TYPE_CHECKING:  # loaded when they are used
     from audio_cls.core.workspace import Workspace as Workspace
     from audio_cls.data.making import generate as generate
     from audio_cls.data.making import prepare as prepare
+    from audio_cls.data.manifest import Clip as Clip
+    from audio_cls.data.manifest import Manifest as Manifest
+    from audio_cls.data.sources.base import Source as Source
     from audio_cls.experiment import Experiment as Experiment
     from audio_cls.inference.handle import Run as Run
     from audio_cls.inference.handle import compare as compare

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 from audio_cls.cli.console import progress, say, table
-from audio_cls.cli.options import Commands, workspace_of
+from audio_cls.cli.options import WITH, Commands, workspace_of
 
 
 @click.group(cls=Commands)
@@ -67,9 +67,13 @@ def _next_commands(name: str, task: str) -> str:
 @data.command("prepare")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="The corpus's name: corpora/NAME.")
+@WITH
 @click.option(
-    "--layout", default=None, help="esc50, audio_folder, csv, synthetic. Default: recognised by what is there."
+    "--layout",
+    default=None,
+    help="esc50, audio_folder, csv, synthetic, or a source of your own. Default: recognised by what is there.",
 )
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="An option of the layout.")
 @click.option("--subset", default=None, help="esc10: only the clips that ESC-50's table flags so.")
 @click.option(
     "--task", type=click.Choice(["multiclass", "multilabel"]), default=None, help="Default: as the labels are."
@@ -91,14 +95,18 @@ def _next_commands(name: str, task: str) -> str:
 )
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
 @click.pass_context
-def data_prepare(ctx: click.Context, source: Path, name: str, **settings: Any) -> None:
+def data_prepare(ctx: click.Context, source: Path, name: str, assignments: tuple[str, ...], **settings: Any) -> None:
     """Decode, mix to mono, resample and pack SOURCE once. Interrupted, it goes on."""
+    from audio_cls.core.config import parse_assignment
     from audio_cls.data.groups import shared_groups_notes
     from audio_cls.data.making import prepare
+    from audio_cls.runs.own_parts import recorded
 
     given = {key: value for key, value in settings.items() if value is not None}  # a layout knows only some of them
+    given |= dict(map(parse_assignment, assignments))
+    workspace = workspace_of(ctx)
     try:
-        report = prepare(source, name=name, workspace=workspace_of(ctx), **given)
+        report = recorded(lambda: prepare(source, name=name, workspace=workspace, **given), workspace)
     except KeyboardInterrupt:
         say("what was decoded is kept: the same command goes on", err=True)
         raise

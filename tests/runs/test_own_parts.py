@@ -11,6 +11,7 @@ import shutil
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -20,6 +21,7 @@ from audio_cls.components.models import Model
 from audio_cls.core.config import ConfigError
 from audio_cls.core.loading import load_file
 from audio_cls.core.workspace import Workspace
+from audio_cls.data.corpus import Corpus
 from audio_cls.runs.own_parts import homeless, recorded
 from audio_cls.tracking import Tracker
 from tests.own_parts import SMALL, TINY, WORDS, as_new, command, write_tiny
@@ -286,9 +288,19 @@ def examples() -> list[tuple[str, str, list[str]]]:
 
 def test_the_guide_has_an_example_of_each_family() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for family in ("Model", "Loss", "Augmentation", "Features", "Sampling", "Optimizer", "Schedule", "Metric"):
+    for family in (
+        "Model",
+        "Loss",
+        "Augmentation",
+        "Features",
+        "Sampling",
+        "Optimizer",
+        "Schedule",
+        "Metric",
+        "Source",
+    ):
         assert re.search(rf"class \w+\({family}, kind=", text)
-    assert len(examples()) == text.count("```python") == 8
+    assert len(examples()) + 1 == text.count("```python") == 9
 
 
 @pytest.mark.parametrize(
@@ -308,6 +320,34 @@ def test_an_example_of_the_guide_trains(
     assert info.state == "COMPLETE"
     key, _, value = next(w for w in reversed(words) if "=" in w).partition("=")
     assert info.params[key] == value or float(info.params[key]) == float(value)
+
+
+def test_a_source_of_ones_own_reads_a_layout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import soundfile
+
+    text = re.search(
+        r"```python\n# speakers\.py\n(.*?)```\n\n    audio-cls (data [^\n]*)\n", DOCS.read_text("utf-8"), re.S
+    )
+    assert text
+    monkeypatch.chdir(tmp_path)
+    Path("own_speakers.py").write_text(text[1], encoding="utf-8")
+    Path("words").mkdir()
+    Path("words/speakers.txt").touch()
+    noise = np.random.default_rng(0).standard_normal((8, 4000)) * 0.1
+    for k, row in enumerate(noise):
+        soundfile.write(f"words/{('yes', 'no')[k % 2]}_anna{k // 4}_{k}.wav", row, 8000)
+    words = text[2].replace("speakers.py", "own_speakers.py").split()
+    assert "words: 8 clips, 2 classes" in command(capsys, tmp_path, *words)
+    assert Corpus.open(tmp_path / "corpora" / "words").groups[:2] == ("anna0", "anna0")
+    # found again by its name, with an option of its own; a wrong one is refused
+    again = ["data", "prepare", "words", "--name", "again", "--layout", "speakers"]
+    assert "no clips found" in command(capsys, tmp_path, *again, "--set", "suffix=.flac", code=2)
+    assert "has no option 'sufix'. Allowed: suffix. Did you mean" in command(
+        capsys, tmp_path, *again, "--set", "sufix=.flac", code=2
+    )
+    assert "'speaker' is no layout" in command(capsys, tmp_path, *again[:-1], "speaker", code=2)
 
 
 # -- what is missing, what does not fit, what fails -------------------------------------------------------------------------

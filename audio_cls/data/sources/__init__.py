@@ -1,33 +1,32 @@
-"""One reader per published layout, and the choice of the reader for a path.
-
-Each reader is a module with `read(root, **options) -> Manifest` and `detect(path) -> bool`. A reader trusts nothing: what
-it cannot read raises a `UserError` that names file and row. Whether audio can be used is `prepare`'s business.
-"""
+"""The family `Source`: one member for each published layout, and which of them a path asks for."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from audio_cls.core.errors import UserError, choices
+from audio_cls.core.config_text import Given, read_value
+from audio_cls.core.errors import ConfigError, UserError, choices
 from audio_cls.data.manifest import Manifest
-from audio_cls.data.sources.known import refuse_names, refuse_unreadable
+from audio_cls.data.sources.audio_folder import AudioFolder
+from audio_cls.data.sources.base import Source
+from audio_cls.data.sources.csv import CsvTable
+from audio_cls.data.sources.esc50 import Esc50
+from audio_cls.data.sources.synthetic import Generated
 
-__all__ = ["LAYOUTS", "detect", "read"]
+__all__ = ["LAYOUTS", "AudioFolder", "CsvTable", "Esc50", "Generated", "Source", "detect", "read"]
 
-LAYOUTS = ("esc50", "synthetic", "csv", "audio_folder")  # in the order of detection: the most particular first
+LAYOUTS = tuple(member.kind for member in (Esc50, Generated, CsvTable, AudioFolder))
+"""The layouts that come with audio_cls, in the order of detection: the most particular first."""
 
 
 def read(path: Path | str, layout: str | None = None, **options: Any) -> Manifest:
     """Read a data set's clip table.
 
     Args:
-        path: a folder, or a CSV file.
-        layout: one of `LAYOUTS`; None finds out.
-        options: the reader's own (`subset="esc10"` for esc50, ...).
+        path: a folder, or a file that the layout knows.
+        layout: a kind of `Source`; None finds out.
+        options: the layout's own (`subset="esc10"` for esc50, ...).
 
     Raises:
         UserError: no such path, layout or option, or a fault in the data set's own tables.
@@ -35,40 +34,34 @@ def read(path: Path | str, layout: str | None = None, **options: Any) -> Manifes
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    reader = _module(detect(path) if layout is None else layout)
-    allowed = [name for name in inspect.signature(reader.read).parameters if name != "root"]
-    for name in options:
-        if name not in allowed:
-            raise UserError(f"layout {_name(reader)!r} has no option {name!r}. {choices(name, allowed)}")
-    manifest: Manifest = reader.read(path, **options)
-    return manifest
+    layout = detect(path) if layout is None else layout
+    if layout not in Source.members():
+        raise ConfigError(f"{layout!r} is no layout. {choices(layout, Source.members())}", [("source", layout)])
+    member = Source.members()[layout]
+    for name, value in options.items():
+        if name not in member.model_fields:
+            raise UserError(f"layout {layout!r} has no option {name!r}. {choices(name, member.model_fields)}")
+        if isinstance(value, Given):
+            options[name] = read_value(value, member.model_fields[name].annotation)
+    return member.parse(options, f"layout {layout}").read(path)
 
 
 def detect(path: Path) -> str:
-    """Return the layout of a path.
+    """The layout of a path.
 
     Raises:
         UserError: none fits; says what was looked for. Or it is a published layout that has no reader.
     """
-    for layout in LAYOUTS:
-        if layout == "csv":
-            refuse_unreadable(path)
-        elif layout == "audio_folder" and path.is_dir():
-            refuse_names(path)
-        if _module(layout).detect(path):
-            return layout
+    members = sorted(Source.members().values(), key=lambda member: (member.order, member.kind))
+    for member in members:
+        if _defaults(member) and member().detect(path):
+            return member.kind
+    looked = [f"{member.looks_for} ({member.kind})" if member.looks_for else member.kind for member in members]
     raise UserError(
-        f"{path}: no known layout. Looked for meta/esc50.csv (esc50), generator.json (synthetic), a CSV file or one named "
-        f"meta.csv, manifest.csv or alone in its folder (csv), and folders of audio files by class (audio_folder). "
-        f"Say which with layout=...: {', '.join(sorted(LAYOUTS))}"
+        f"{path}: no known layout. Looked for {', '.join(looked)}. Say which with layout=...: {', '.join(Source.members())}"
     )
 
 
-def _module(layout: str) -> ModuleType:
-    if layout not in LAYOUTS:
-        raise UserError(f"{layout!r} is no layout. {choices(layout, LAYOUTS)}")
-    return importlib.import_module(f"audio_cls.data.sources.{layout}")
-
-
-def _name(module: ModuleType) -> str:
-    return module.__name__.rsplit(".", 1)[-1]
+def _defaults(member: type[Source]) -> bool:
+    """Whether a layout can be tried without options."""
+    return not any(field.is_required() for field in member.model_fields.values())

@@ -6,20 +6,37 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from audio_cls.core.errors import UserError
 from audio_cls.data.audio import AUDIO_SUFFIXES
 from audio_cls.data.manifest import Clip, Manifest, display_name, natural_key, split_name
-from audio_cls.data.sources.known import note_of
+from audio_cls.data.sources.base import Source
+from audio_cls.data.sources.known import note_of, refuse_names
 
-__all__ = ["detect", "read"]
-
-
-def detect(path: Path) -> bool:
-    return path.is_dir() and any(next(_audio(folder), None) is not None for folder in _folders(path))
+__all__ = ["AudioFolder"]
 
 
-def read(root: Path, *, group_pattern: str | None = None, name: str | None = None) -> Manifest:
+class AudioFolder(Source, kind="audio_folder"):
+    """A folder for each class, below train, val and test folders where there are any."""
+
+    order: ClassVar[int] = 40
+    looks_for: ClassVar[str] = "folders of audio files by class"
+    group_pattern: str | None = None
+    """A regular expression that finds each clip's group in its path, such as speaker\\d+."""
+    name: str | None = None
+    """Of the data set; none takes the folder's."""
+
+    def detect(self, path: Path) -> bool:
+        if path.is_dir():
+            refuse_names(path)
+        return path.is_dir() and any(next(_audio(folder), None) is not None for folder in _folders(path))
+
+    def read(self, path: Path) -> Manifest:
+        return _read(path, self.group_pattern, self.name)
+
+
+def _read(root: Path, group_pattern: str | None, name: str | None) -> Manifest:
     """Read `root/<class>/**/clip.wav`, or `root/<train|val|test>/<class>/**/clip.wav`.
 
     Classes are the folders' names, sorted. Hidden files and folders, and files that are no audio by their ending, are

@@ -7,11 +7,14 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from audio_cls.core.errors import UserError, choices
 from audio_cls.data.manifest import LARGEST_NUMBER, Clip, Faults, Manifest, display_name, natural_key, split_name
+from audio_cls.data.sources.base import Source
+from audio_cls.data.sources.known import refuse_unreadable
 
-__all__ = ["Row", "detect", "read", "read_rows"]
+__all__ = ["CsvTable", "Row", "read_rows", "read_table"]
 
 Row = tuple[int, dict[str, str]]  # (line of the file, cells by column)
 _NAMES = {
@@ -28,11 +31,29 @@ _NAMES = {
 _SEPARATORS = (";", "|", ",")
 
 
-def detect(path: Path) -> bool:
-    return _find(path) is not None
+class CsvTable(Source, kind="csv"):
+    """A CSV file that lists clips, or a folder with such a file; see `read_table` for its columns."""
+
+    order: ClassVar[int] = 30
+    looks_for: ClassVar[str] = "a CSV file or one named meta.csv, manifest.csv or alone in its folder"
+    classes: tuple[str, ...] | None = None
+    """The allowed labels, in order; none takes all that occur, sorted."""
+    task: str | None = None
+    """multiclass or multilabel; none as the rows tell."""
+    name: str | None = None
+    """Of the data set; none takes the file's or its folder's."""
+    audio_root: Path | str | None = None
+    """Where relative paths start; none at the CSV's folder."""
+
+    def detect(self, path: Path) -> bool:
+        refuse_unreadable(path)
+        return _find(path) is not None
+
+    def read(self, path: Path) -> Manifest:
+        return read_table(path, classes=self.classes, task=self.task, name=self.name, audio_root=self.audio_root)
 
 
-def read(
+def read_table(
     root: Path,
     *,
     classes: Sequence[str] | None = None,

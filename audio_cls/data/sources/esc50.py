@@ -7,23 +7,36 @@ Freesound recording (`src_file`) are one group; the published folds respect them
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from audio_cls.core.errors import UserError, choices
 from audio_cls.data.manifest import Clip, Faults, Manifest
+from audio_cls.data.sources.base import Source
 from audio_cls.data.sources.csv import read_rows
 
-__all__ = ["detect", "read"]
+__all__ = ["Esc50"]
 
 _COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
 _SUBSETS = ("all", "esc10")
 
 
-def detect(path: Path) -> bool:
-    return (path / "meta" / "esc50.csv").is_file()
+class Esc50(Source, kind="esc50"):
+    """ESC-50, or with `subset=esc10` the ten classes that are flagged so. Classes are in the order of `target`."""
+
+    order: ClassVar[int] = 10
+    looks_for: ClassVar[str] = "meta/esc50.csv"
+    subset: str = "all"
+    """all or esc10."""
+
+    def detect(self, path: Path) -> bool:
+        return (path / "meta" / "esc50.csv").is_file()
+
+    def read(self, path: Path) -> Manifest:
+        return _read(path, self.subset)
 
 
-def read(root: Path, *, subset: str = "all") -> Manifest:
-    """Read ESC-50, or with `subset="esc10"` the ten classes that are flagged so. Classes are in the order of `target`.
+def _read(root: Path, subset: str) -> Manifest:
+    """Read the table.
 
     Raises:
         UserError: a missing column or a cell that makes no sense, by file and row; an unknown subset.

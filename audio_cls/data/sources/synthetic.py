@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -20,10 +20,11 @@ from audio_cls.core.config import Component
 from audio_cls.core.errors import UserError, choices
 from audio_cls.core.rng import numpy_rng
 from audio_cls.data.manifest import Manifest
-from audio_cls.data.sources import csv as csv_layout
+from audio_cls.data.sources.base import Source
+from audio_cls.data.sources.csv import read_table
 from audio_cls.data.workers import WorkerDied, ordered_map, usable_cores
 
-__all__ = ["Plan", "Synthetic", "detect", "generate", "plan", "read"]
+__all__ = ["Generated", "Plan", "Synthetic", "generate", "plan"]
 
 CLASS_NAMES = ("engine", "rain", "bird", "siren", "footsteps", "drill", "clock", "wind", "alarm", "bark")
 _SETTINGS = "generator.json"
@@ -152,11 +153,22 @@ def generate(
     return directory
 
 
-def detect(path: Path) -> bool:
-    return (path / _SETTINGS).is_file()
+class Generated(Source, kind="synthetic"):
+    """A data set that `data generate` made."""
+
+    order: ClassVar[int] = 20
+    looks_for: ClassVar[str] = _SETTINGS
+    name: str | None = None
+    """Of the data set; none takes the folder's."""
+
+    def detect(self, path: Path) -> bool:
+        return (path / _SETTINGS).is_file()
+
+    def read(self, path: Path) -> Manifest:
+        return _read(path, self.name)
 
 
-def read(root: Path, *, name: str | None = None) -> Manifest:
+def _read(root: Path, name: str | None) -> Manifest:
     """Read a generated data set.
 
     Raises:
@@ -168,7 +180,7 @@ def read(root: Path, *, name: str | None = None) -> Manifest:
     config = Synthetic.from_json(settings.read_text(encoding="utf-8"), str(settings))
     if not (root / "meta.csv").is_file():
         raise UserError(f"{root}: unfinished (meta.csv is missing): run the generator again with the same settings")
-    made = csv_layout.read(root, classes=sorted(config.classes), task=config.task, name=name or root.resolve().name)
+    made = read_table(root, classes=sorted(config.classes), task=config.task, name=name or root.resolve().name)
     return Manifest(made.name, made.clips, made.classes, made.task, "synthetic", made.note, made.root)
 
 
