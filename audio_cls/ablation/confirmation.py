@@ -32,11 +32,10 @@ from audio_cls.queue.storage import open_storage, open_study
 from audio_cls.queue.work import Kind
 from audio_cls.runs.folds import asked_folds, fold_label, grid_text
 from audio_cls.runs.own_parts import recorded
-from audio_cls.runs.preparation import mlflow_experiment, open_corpus
+from audio_cls.runs.preparation import dataset_info, mlflow_experiment, open_corpus
 from audio_cls.runs.single import read_state, run_folder, run_key
 from audio_cls.study.launches import LAUNCH
 from audio_cls.study.opening import PARENT, open_by_name
-from audio_cls.study.search import dataset_info
 
 if TYPE_CHECKING:
     from audio_cls.queue.options import QueueOptions

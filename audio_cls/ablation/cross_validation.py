@@ -21,11 +21,10 @@ from audio_cls.queue.record import experiment_text
 from audio_cls.queue.storage import open_storage, open_study
 from audio_cls.queue.work import Kind
 from audio_cls.runs.folds import FOLDS_CSV, FoldFigures, asked_folds, fold_csv, fold_figures, fold_label, grid_text
-from audio_cls.runs.preparation import check_fits, mlflow_experiment
+from audio_cls.runs.preparation import check_fits, dataset_info, mlflow_experiment
 from audio_cls.runs.resolve import resolve
 from audio_cls.runs.single import read_state, run_folder, run_key
 from audio_cls.study.opening import PARENT
-from audio_cls.study.search import dataset_info
 
 if TYPE_CHECKING:
     import pandas as pd

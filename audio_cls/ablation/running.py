@@ -20,7 +20,7 @@ from audio_cls.queue.cells import Cell
 from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.storage import open_storage
 from audio_cls.runs.own_parts import remember, sources_of
-from audio_cls.tracking import DatasetInfo, Run
+from audio_cls.tracking import Run
 from audio_cls.tracking.suites import arm_colours, arm_figures
 
 __all__ = ["SuiteOutcome", "ascending", "log_result", "run_suite", "start_suite"]
@@ -89,15 +89,15 @@ def _leave(suite: Suite, filled: Filled, parent: Run, arms: dict[str, Run]) -> N
 
 def start_suite(suite: Suite) -> tuple[Run, dict[str, Run]]:
     """Open, or take up, the suite's run in MLflow and one run for each arm below it; their ids are kept with the suite."""
+    from audio_cls.runs.preparation import dataset_info
+
     ablation, state, corpus, tracker = suite.ablation, suite.state, suite.corpus, suite.tracker
     assert suite.storage is not None
     whole = tuned(ablation, state)
     sources = [source for arm in ablation.arms for source in sources_of(whole.arm(arm))]
     remember(suite.workspace, sources)
     state.sources = list(dict.fromkeys([*state.sources, *(source.digest for source in sources)]))
-    dataset = DatasetInfo(
-        corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
-    )
+    dataset = dataset_info(corpus)
     tracker.experiment(suite.experiment_name)
     base = {"ablation.suite": ablation.name, "ablation.arm": "none"}
     tags = {

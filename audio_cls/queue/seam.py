@@ -37,7 +37,6 @@ class TrialContext:
     overrides: Mapping[str, Any]
     experiment: Component
     attempt: int  # 0 for the first
-    resumed_from: int | None
     lineage: tuple[int, ...]
     revived: bool  # taken up after pruning: never pruned again
     report: Callable[[int, float], None]

@@ -247,7 +247,6 @@ class _Worker:
             overrides=overrides,
             experiment=experiment,
             attempt=record.attempt,
-            resumed_from=record.resumed_from,
             lineage=_lineage(root, trial.number, self.study.get_trials(deepcopy=False)),
             revived=record.no_prune,
             report=attempt.report,

@@ -25,7 +25,7 @@ from audio_cls.runs.failures import FAILURE, describe, write_traceback
 from audio_cls.runs.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
 from audio_cls.runs.outcome import Outcome, State
 from audio_cls.runs.own_parts import record_sources
-from audio_cls.runs.preparation import Prepared, Runtime, mlflow_experiment, prepare_run, run_facts
+from audio_cls.runs.preparation import Prepared, Runtime, dataset_info, mlflow_experiment, prepare_run, run_facts
 from audio_cls.runs.resolve import resolve
 from audio_cls.runs.results import final_metrics, log_results, run_baseline
 from audio_cls.training.checkpoint import CheckpointStore
@@ -243,7 +243,7 @@ def _outcome(result: Fit, best: dict[str, float]) -> Outcome:
 
 def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtime, told: Caller) -> Run:
     """Open the run in MLflow; `prepared` is None for one that could not even be built."""
-    from audio_cls.tracking import DatasetInfo, environment_tags
+    from audio_cls.tracking import environment_tags
 
     corpus, device, record = runtime.corpus(experiment.data.corpus), runtime.device, told.record
     facts = run_facts(prepared, device) if prepared else {"experiment.digest": experiment.digest()}
@@ -260,9 +260,7 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
         kind=record.kind,
         params={**experiment.flatten(), **record.params},
         tags=tags,
-        dataset=DatasetInfo(
-            corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
-        ),
+        dataset=dataset_info(corpus),
         run_id=run_id,
         guard=told.is_mine,
     )

@@ -28,12 +28,13 @@ from audio_cls.runs.resolve import resolve
 from audio_cls.training.batches import Batches, FeatureCache
 
 if TYPE_CHECKING:
-    from audio_cls.tracking import Tracker
+    from audio_cls.tracking import DatasetInfo, Tracker
 
 __all__ = [
     "Prepared",
     "Runtime",
     "check_fits",
+    "dataset_info",
     "mlflow_experiment",
     "open_corpus",
     "prepare_run",
@@ -76,6 +77,15 @@ def open_corpus(workspace: Workspace, name: str) -> Corpus:
 def mlflow_experiment(corpus: Corpus) -> str:
     """Return one MLflow experiment for each data set and task."""
     return f"{corpus.name}/{corpus.task}"
+
+
+def dataset_info(corpus: Corpus) -> DatasetInfo:
+    """Return how a corpus is named in MLflow."""
+    from audio_cls.tracking import DatasetInfo
+
+    return DatasetInfo(
+        corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
+    )
 
 
 @dataclass

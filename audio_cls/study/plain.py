@@ -35,9 +35,9 @@ from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import check_metric
 from audio_cls.runs.objective import Outcome, Record, run_experiment
-from audio_cls.runs.preparation import Runtime, mlflow_experiment
+from audio_cls.runs.preparation import Runtime, dataset_info, mlflow_experiment
 from audio_cls.study.declaration import Study
-from audio_cls.study.search import dataset_info, settle_study
+from audio_cls.study.search import settle_study
 from audio_cls.tracking import Run, Tracker
 from audio_cls.training.checkpoint import CheckpointStore
 

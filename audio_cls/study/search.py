@@ -17,13 +17,12 @@ from audio_cls.queue.tracked import run_tracked
 from audio_cls.runs import resolve
 from audio_cls.runs.objective import Record
 from audio_cls.runs.outcome import Outcome
-from audio_cls.runs.preparation import Runtime, mlflow_experiment
+from audio_cls.runs.preparation import Runtime, dataset_info, mlflow_experiment
 from audio_cls.study.declaration import RULES, Settled, Study
-from audio_cls.tracking import DatasetInfo, Run, Tracker
+from audio_cls.tracking import Run, Tracker
 
 __all__ = [
     "check_study",
-    "dataset_info",
     "open_parent",
     "settle_study",
     "study_identity",
@@ -73,13 +72,6 @@ def settle_study(declared: Study, corpus: Corpus, stored: Mapping[str, Any] | No
 def study_identity(corpus: Corpus) -> dict[str, Any]:
     """What joins a study's identity besides its declaration: the data and the code of the metrics."""
     return {"data": corpus.digest, "metric_version": VERSION}
-
-
-def dataset_info(corpus: Corpus) -> DatasetInfo:
-    """How a corpus is named in MLflow."""
-    return DatasetInfo(
-        corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
-    )
 
 
 def open_parent(tracker: Tracker, study: Study, corpus: Corpus, file: Path, run_id: str | None) -> Run:

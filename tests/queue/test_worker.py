@@ -128,7 +128,7 @@ def test_what_an_objective_is_told(tmp_path: Path) -> None:
         0,
         (),
     )
-    assert (first.resumed_from, first.revived) == (None, False)
+    assert (first.record.resumed_from, first.revived) == (None, False)
     assert first.overrides["x"] == first.params["x"] == first.experiment.x  # type: ignore[attr-defined]
     assert {"note": "kept", "numpy": 0.5, "odd": "{1, 2}", "outcome": "complete"}.items() <= _study(tmp_path).trials[
         0
