@@ -422,7 +422,7 @@ def _base(workspace: Path) -> Any:
     return load_study_file(workspace / "study.py")[0].base
 
 
-def campaign(root: Path, faults: int, seed: int, longest: float, make: Callable[[Path], Path]) -> int:
+def campaign(root: Path, faults: int, seed: int, longest: float, make: Callable[[Path], Path], word: str = "") -> int:
     """All studies and suites; prints the table and returns how much is wrong."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and workers are ended with us
     rng = random.Random(seed)
@@ -444,8 +444,12 @@ def campaign(root: Path, faults: int, seed: int, longest: float, make: Callable[
         print(f"  the undisturbed suite: {len(expected)} cells, {time.monotonic() - began:.0f} s", flush=True)
         sites = [(s, h, False) for s in stores for h in (False, True)]
         sites += [("sqlite", False, True), (stores[-1], True, True)]
+        names = {
+            s: f"{'suite, ' if s[2] else ''}{s[0]}, MLflow {'over HTTP' if s[1] else 'in the workspace'}" for s in sites
+        }
+        sites = [s for s in sites if word in names[s]]
         for number, (store, http, suite) in enumerate(sites):
-            name = f"{'suite, ' if suite else ''}{store}, MLflow {'over HTTP' if http else 'in the workspace'}"
+            name = names[store, http, suite]
             workspace = root / f"{store}-{'http' if http else 'local'}{'-suite' if suite else ''}"
             shutil.copytree(plain, workspace)
             storage = (

@@ -229,6 +229,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--campaign", action="store_true")
+    parser.add_argument("--sites", default="", help="of a campaign: only those whose name has this word, such as suite")
     args = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     if args.campaign:
@@ -237,7 +238,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             sys.exit(
                 1
-                if everything(Path(temporary), args.faults, args.seed, 3600.0, lambda root: make(root, args.epochs, 80))
+                if everything(
+                    Path(temporary),
+                    args.faults,
+                    args.seed,
+                    3600.0,
+                    lambda root: make(root, args.epochs, 80),
+                    args.sites,
+                )
                 else 0
             )
     with contextlib.ExitStack() as stack:

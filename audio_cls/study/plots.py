@@ -31,9 +31,11 @@ def study_figures(study: optuna.Study) -> dict[str, go.Figure]:
     """
     from optuna import visualization
 
+    from audio_cls.queue.work import IDENTITY
+
     trials = study.get_trials(deepcopy=False)
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    metric = study.user_attrs.get("audio_cls", {}).get("metric", "value")
+    metric = study.user_attrs.get(IDENTITY, {}).get("metric", "value")
     figures: dict[str, go.Figure] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
