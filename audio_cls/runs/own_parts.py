@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,6 +51,8 @@ __all__ = [
 
 DIGEST_TAG = "source.digest"  # of a run in MLflow: the digests of its sources
 META = "source.json"
+INSTALLED = "audio_cls.components"  # the group of entry points by which an installed package names modules with parts
+FIGURE = "figure "  # how the names of figures begin
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -78,12 +81,13 @@ class Source:
 
 
 def own_parts(experiment: Component) -> dict[str, type[Component]]:
-    """Return the parts of an experiment that audio_cls does not have itself, by name (`model tiny`); the metric that
-    it is judged by too.
+    """Return the parts of an experiment that audio_cls does not have itself, by name (`model tiny`); with the metric that
+    it is judged by, and the figures of the user's own that were loaded for its page.
     """
     classes = [type(part) for part in _parts(experiment)]
     metric = str(getattr(getattr(experiment, "training", None), "metric", ""))
     classes += [member for kind, member in Metric.members().items() if kind == plain_name(metric)]
+    classes += [member for member in _all_parts() if _name(member).startswith(FIGURE)]
     return {_name(cls): cls for cls in classes if _is_own(cls)}
 
 
@@ -212,8 +216,28 @@ def recorded_experiment(tracker: Tracker, info: RunInfo) -> Experiment:
     text = read_recorded(path, info.tags.get("experiment.digest"))
     digests = [d for d in info.tags.get(DIGEST_TAG, "").split(",") if d]
     experiment = recorded(lambda: Experiment.from_json(text, str(path)), tracker.workspace, digests, where=where)
+    _load_figures(tracker.workspace, digests)
     _warn_if_changed(experiment, tracker.workspace, digests, where)
     return experiment
+
+
+def _load_figures(workspace: Workspace, digests: Sequence[str]) -> None:
+    """Load the figures that a run was recorded with: its experiment does not name them."""
+    for source in _remembered(workspace) if digests else ():
+        known = {_name(part) for part in _all_parts()}
+        missing = [part for part in source.parts if part.startswith(FIGURE) and part not in known]
+        if source.digest in digests and missing:
+            _load(source, missing[0], workspace)
+
+
+def _load_installed(part: str) -> bool:
+    """Load the modules that installed packages name, and return whether one of them declares a part."""
+    for entry in entry_points(group=INSTALLED):
+        try:
+            entry.load()
+        except Exception as error:
+            log.warning("the installed %s (%s) cannot be loaded: %s", entry.name, entry.value, error)
+    return part in {_name(known) for known in _all_parts()}
 
 
 def read_recorded(path: Path, digest: str | None = None) -> str:
@@ -239,6 +263,8 @@ def read_recorded(path: Path, digest: str | None = None) -> str:
 def _load_declaring(
     part: str, workspace: Workspace, digests: Sequence[str], files: Sequence[Path], where: str, error: ConfigError
 ) -> None:
+    if _load_installed(part):
+        return
     known = [source for source in _remembered(workspace) if part in source.parts]
     wanted = [source for source in known if source.digest in digests] if digests else known
     if wanted:

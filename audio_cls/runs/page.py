@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audio_cls.metrics.base import Metric, check_metric, plain_name
 from audio_cls.metrics.baselines import baseline_name
 from audio_cls.metrics.classification import Evaluation, most_confused
 from audio_cls.metrics.predictions import Predictions
-from audio_cls.report.figures import class_bars, confusion_figure, curve_figure, precision_recall_figure, roc_figure
-from audio_cls.report.page import Cards, Section, Table, findings, render_page
+from audio_cls.report.page import Cards, Html, Section, Table, findings, render_page
+from audio_cls.report.run_figures import ON_THE_PAGE, Figure, best_epoch, build_figures
 from audio_cls.report.tables import decision_margin
 
 if TYPE_CHECKING:
@@ -97,6 +95,11 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
         *more,
         Section("ROC", [figures["roc"]]),
         Section("Precision and recall", [figures["precision_recall"]]),
+        *(
+            Section(Figure.members()[kind].title or kind, [figures[kind]])
+            for kind in figures
+            if kind not in ON_THE_PAGE
+        ),
     ]
     curves = [figure for name, figure in figures.items() if name.startswith("curves_")]
     if curves:
@@ -116,41 +119,12 @@ def _remarks(report: RunReport) -> list[str]:
     return [f"Note: {shared}."] if shared else []
 
 
-def run_figures(report: RunReport) -> dict[str, go.Figure]:
-    """Return the figures of a run by name: confusion, per_class, roc, precision_recall, curves_loss and curves_metrics.
+def run_figures(report: RunReport) -> dict[str, go.Figure | Html]:
+    """Return the figures of a run by kind: confusion, per_class, roc, precision_recall, curves_loss, curves_metrics, and the user's own.
 
     Those of curves are there only when there is something to draw.
     """
-    predictions, evaluation = report.predictions, report.predictions.evaluation
-    # a diverged model's NaN cannot be ranked: draw the axes without curves
-    scores, classes, by_class = np.asarray(predictions.scores), predictions.classes, evaluation.per_class
-    ranked = slice(None) if not np.isnan(scores).any() else slice(0, 0)
-    lines = scores[ranked], np.asarray(predictions.targets)[ranked], classes
-    figures = {
-        "per_class": class_bars(by_class, classes),
-        "confusion": confusion_figure(predictions.confusion, classes, by_class["support"]),
-        "roc": roc_figure(*lines, by_class["auc"]),
-        "precision_recall": precision_recall_figure(*lines, by_class["ap"]),
-    }
-    names = list(dict.fromkeys(key for row in report.curves for key in row if key != "epoch"))
-    best = best_epoch(report.curves, report.metric)
-    losses = [name for name in names if name.rpartition("/")[2] == "loss"]
-    measures = [name for name in names if plain_name(name) in Metric.members() and name not in losses]
-    if losses:
-        figures["curves_loss"] = curve_figure(report.curves, losses, "Loss", best)
-    if measures:
-        bounded = [name for name in measures if not name.endswith("d_prime")]  # d' has another scale
-        figures["curves_metrics"] = curve_figure(report.curves, bounded or measures, "Metrics", best)
-    return figures
-
-
-def best_epoch(curves: Sequence[Mapping[str, float]], metric: str) -> float | None:
-    """Return the first epoch, as the curves count them, at which `metric` is best; None when no epoch reports a
-    finite one.
-    """
-    sign = 1 if check_metric(metric) == "maximize" else -1
-    known = [(sign * row[metric], -row["epoch"]) for row in curves if math.isfinite(row.get(metric, math.nan))]
-    return -max(known)[1] if known else None
+    return build_figures(report.predictions, report.curves, report.metric)
 
 
 def _headline(report: RunReport) -> str:
