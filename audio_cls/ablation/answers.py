@@ -54,7 +54,7 @@ class Answers:
     validation: Mapping[int, NDArray[np.int64]]
 
     def measured(self) -> NDArray[np.int64]:
-        """The rows of all clips that runs are measured on."""
+        """Return the rows of all clips that runs are measured on."""
         return np.unique(np.concatenate(list(self.validation.values())))
 
 
@@ -110,7 +110,7 @@ def judge_cells(
 
 
 def amend(result: SuiteResult, answers: Answers, corpus: Corpus) -> SuiteResult:
-    """A suite's result with its baseline, what is wrong with its arms' predictions, and verdicts that heed it."""
+    """Return a suite's result with its baseline, what is wrong with its arms' predictions, and verdicts that heed it."""
     ablation, primary = result.ablation, result.ablation.metrics[0]
     measured = corpus.targets[answers.measured()]
     caveat = accuracy_caveat(result.metric, measured, corpus.task, corpus.classes)
@@ -141,13 +141,13 @@ def amend(result: SuiteResult, answers: Answers, corpus: Corpus) -> SuiteResult:
 
 
 def _constant(cells: Mapping[Cell, CellScores], corpus: Corpus) -> dict[Cell, str]:
-    """What each run calls everything, for the runs that do."""
+    """Return what each run calls everything, for the runs that do."""
     found = {cell: single_answer(part.values, corpus.task, corpus.classes) for cell, part in cells.items()}
     return {cell: answer for cell, answer in found.items() if answer is not None}
 
 
 def _baseline(answers: Answers, corpus: Corpus) -> dict[str, float]:
-    """Overall metric -> the baseline's figure, the mean over folds, as arms' figures are means over their runs."""
+    """Return overall metric -> the baseline's figure, the mean over folds, as arms' figures are means over their runs."""
     folds = [
         baseline_figures(corpus.targets[answers.training[f]], corpus.targets[answers.validation[f]], corpus.task)
         for f in answers.training
@@ -156,7 +156,7 @@ def _baseline(answers: Answers, corpus: Corpus) -> dict[str, float]:
 
 
 def _findings(answers: Answers, corpus: Corpus, metric: str) -> list[str]:
-    """What is wrong with the arms' predictions, a sentence for each fault and the arms that share it."""
+    """Return what is wrong with the arms' predictions, a sentence for each fault and the arms that share it."""
     whose: dict[str, list[str]] = {}
     for arm, cells in answers.scores.items():
         if cells:
@@ -166,7 +166,7 @@ def _findings(answers: Answers, corpus: Corpus, metric: str) -> list[str]:
 
 
 def _to_try(ablation: Ablation, measured: NDArray[Any], task: str) -> str:
-    """What to try that no arm tries yet; empty for nothing."""
+    """Return what to try that no arm tries yet; empty for nothing."""
     settings = ablation.arm(ablation.reference).flatten()
     tried = {key for changes in ablation.arms.values() for key in changes}
     return advice(settings, measured, task, {key.removesuffix(".kind") for key in tried})
@@ -175,7 +175,7 @@ def _to_try(ablation: Ablation, measured: NDArray[Any], task: str) -> str:
 def _heed(
     verdict: Verdict, arm: ArmResult, result: SuiteResult, constant: Mapping[str, Mapping[Cell, str]], caveat: str
 ) -> Verdict:
-    """The verdict, unless there is nothing to compare, or the metric says little on these clips."""
+    """Return the verdict, unless there is nothing to compare, or the metric says little on these clips."""
     reference = result.ablation.reference
     theirs = next(a.values for a in result.arms if a.name == reference)
     pairs = [c for c, v in arm.values.items() if isfinite(v) and isfinite(theirs.get(c, float("nan")))]

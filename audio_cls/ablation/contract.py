@@ -73,7 +73,7 @@ class Plan:
     """All cells of a suite, by seed, fold and arm, so that after the first round every arm has a run.
 
     test_to_train: clips measured on for each clip trained on, the mean over folds.
-    fold_names: of the group that is left out, else the fold's number; empty where the split stays as the base has it.
+    fold_names: of the group that is left out, else the fold's number; empty if the split stays as the base has it.
     """
 
     cells: tuple[Planned, ...]
@@ -84,7 +84,7 @@ class Plan:
 
 
 def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device | None = None) -> Plan:
-    """The cells of a suite on a corpus, once it is certain that they can be compared.
+    """Return the cells of a suite on a corpus, once it is certain that they can be compared.
 
     Without a device (when reporting) precision is compared as asked for; what was computed in is on record.
 
@@ -151,7 +151,7 @@ def check_declaration(ablation: Ablation) -> None:
 
 
 def declared_keys(overrides: Mapping[str, Any]) -> set[str]:
-    """The dotted keys that overrides name, also inside nested values."""
+    """Return the dotted keys that overrides name, also inside nested values."""
     keys: set[str] = set()
     for key, value in overrides.items():
         keys.add(key)
@@ -163,7 +163,7 @@ def declared_keys(overrides: Mapping[str, Any]) -> set[str]:
 
 
 def undeclared(one: Component, other: Component, declared: set[str]) -> dict[str, tuple[Any, Any]]:
-    """The keys in which two experiments differ beyond those declared, with both values.
+    """Return the keys in which two experiments differ beyond those declared, with both values.
 
     A key that exists on one side only is covered by the kind or the member whose key it is; a key that exists on both sides
     must be declared itself, also where a change of kind has reset it to a default.
@@ -188,7 +188,7 @@ def undeclared(one: Component, other: Component, declared: set[str]) -> dict[str
 
 
 def present(value: Component, prefix: str = "") -> dict[str, Any]:
-    """The keys that exist in this very value, flat: unlike in `flatten`, what does not apply is missing."""
+    """Return the keys that exist in this very value, flat: unlike in `flatten`, what does not apply is missing."""
     out: dict[str, Any] = {}
     if isinstance(value, ComponentSet):
         for item in value.items:
@@ -208,14 +208,16 @@ def present(value: Component, prefix: str = "") -> dict[str, Any]:
 
 
 def optimiser_steps(experiment: Experiment, targets: np.ndarray) -> int:
-    """How many steps a run takes on training targets (n, n_classes): its epochs times batches, as its sampling deals them."""
+    """Return the number of steps that a run takes on training targets (n, n_classes): its epochs times batches, as its
+    sampling deals them.
+    """
     if experiment.model.closed_form:
         return 0
     return sum(islice(_steps(experiment, targets), experiment.training.epochs))
 
 
 def _steps(experiment: Experiment, targets: np.ndarray) -> Iterator[int]:
-    """The steps of epoch after epoch, without an end."""
+    """Return the steps of epoch after epoch, without an end."""
     order, size = experiment.sampling.build(targets), experiment.training.batch_size
     if experiment.sampling.kind in ("uniform", "balanced"):
         yield from repeat(_batches(len(targets), size))
@@ -223,7 +225,7 @@ def _steps(experiment: Experiment, targets: np.ndarray) -> Iterator[int]:
 
 
 def _epochs_for(experiment: Experiment, targets: np.ndarray, steps: int) -> int:
-    """How many epochs come nearest to so many steps, at least one."""
+    """Return the number of epochs that comes nearest to a number of steps, at least one."""
     done = 0
     for epoch, more in enumerate(_steps(experiment, targets)):
         if done + more >= steps:

@@ -54,7 +54,7 @@ class Ablation:
         name: of the suite: its folder, its runs in MLflow.
         base: what all arms share.
         reference: the arm that the others are compared with.
-        arms: name -> dotted overrides. An arm may override `seed`, which then counts up from there: two arms equal but for
+        arms: name -> dotted overrides. An arm may override `seed`, which then counts up from there: two arms equal except for
             their seeds make an A/A suite.
         metric: what is judged, or several, the first of which the verdicts are about.
         seeds: of the grid.
@@ -180,7 +180,7 @@ class Ablation:
         return None if self.folds is None or not key else f"data.split.{key}"
 
     def arm(self, name: str) -> Experiment:
-        """The experiment of an arm, before seed and fold are set.
+        """Return the experiment of an arm, before seed and fold are set.
 
         Raises:
             ConfigError: for an override that does not hold, naming suite, arm and key.
@@ -193,7 +193,7 @@ class Ablation:
             raise ConfigError(f"ablation {self.name!r}, arm {name!r}: {error}", error.unknown) from None
 
     def experiment(self, arm: str, seed: int, fold: int) -> Experiment:
-        """The experiment of one cell, but for the epochs that a budget in steps gives it."""
+        """Return the experiment of one cell, except for the epochs that a budget in steps gives it."""
         experiment = self.arm(arm)
         changes: dict[str, Any] = {"seed": seed + experiment.seed - self.base.seed}
         if self.fold_key is not None:
@@ -201,7 +201,9 @@ class Ablation:
         return experiment.override(changes)
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this suite, as plain JSON. Seeds, folds and further arms may join later, the rest may not change."""
+        """Return what makes it this suite, as plain JSON. Seeds, folds and further arms may join later, the rest
+        may not change.
+        """
         return {
             "base": self.base.to_dict(),
             "reference": self.reference,
@@ -231,7 +233,7 @@ def identity_changes(stored: Mapping[str, Any], ablation: Ablation) -> list[str]
 
 
 def load_ablation(path: Path) -> Ablation:
-    """The ablation that a Python file declares (ABLATION).
+    """Return the ablation that a Python file declares (ABLATION).
 
     Raises:
         UserError: when the file fails (naming file and line), or declares none or several.

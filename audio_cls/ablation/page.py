@@ -40,8 +40,8 @@ STYLE = """<style>
 
 
 def suite_report(report: SuiteReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
-    """The page of a suite as text; also written to `path` when one is given. The verdicts stand first; all but them and the test
-    split is folded. What the report leaves empty is left out; `more` sections stand at its end.
+    """Return the page of a suite as text; also written to `path` when one is given. The verdicts come first; all but
+    them and the test split is folded. What the report leaves empty is left out; `more` sections stand at its end.
 
     Raises:
         ValueError: for a cell, curve or class difference of an arm that is not among `report.arms`.
@@ -81,7 +81,7 @@ def _check(report: SuiteReport) -> None:
 
 
 def _verdicts(report: SuiteReport, points: bool) -> Section:
-    """What the suite says: what is wrong, a line for each arm, the forest plot, and the table of arms."""
+    """Return what the suite says: what is wrong, a line for each arm, the forest plot, and the table of arms."""
     content: list[Any] = [*findings(report.findings), *(text for text in (report.question, report.state) if text)]
     lines = "".join(_line(arm) for arm in report.arms if not arm.reference)
     content.append(Html(f'{STYLE}<ul class="verdicts">{lines}</ul>'))
@@ -95,7 +95,7 @@ def _verdicts(report: SuiteReport, points: bool) -> Section:
 
 
 def _arms(report: SuiteReport, points: bool) -> Table:
-    """The table of arms: few columns, so that it fits a page; `_behind` has the others."""
+    """Return the table of arms: few columns, so that it fits a page; `_behind` has the others."""
     scale = 100.0 if points else 1.0
     rows: list[list[Any]] = []
     for arm in report.arms:
@@ -126,7 +126,7 @@ def _others(report: SuiteReport) -> list[Section]:
 
 
 def _behind(report: SuiteReport, points: bool) -> list[Section]:
-    """What stands behind the verdicts: every figure of every arm, other tests, what it would take to settle them."""
+    """Return what is behind the verdicts: every figure of every arm, other tests, what it would take to settle them."""
     scale = 100.0 if points else 1.0
     rows = []
     for arm in report.arms:
@@ -143,7 +143,7 @@ def _behind(report: SuiteReport, points: bool) -> list[Section]:
 
 
 def _line(arm: ArmSummary, more: bool = False) -> str:
-    """An arm's verdict as a list item, or, of `more`, what stands behind it."""
+    """Return an arm's verdict as a list item, or, of `more`, what is behind it."""
     colour = VERDICTS.get(arm.verdict, ("#bbbbbb", ""))[0]
     said = html.escape(arm.text or ("no pair of runs yet" if not arm.verdict else arm.verdict))
     if more:
@@ -153,7 +153,7 @@ def _line(arm: ArmSummary, more: bool = False) -> str:
 
 
 def _test(report: SuiteReport) -> list[Section]:
-    """What the test split showed; nothing while it is closed."""
+    """Return what the test split showed; nothing while it is closed."""
     if not report.test_rows:
         return []
     columns = ("arm", "metric", "test", "low", "high", "baseline", "difference", "low ", "high ", "p (Holm)")
@@ -202,7 +202,7 @@ def _cost(report: SuiteReport) -> Section | None:
 
 
 def _predictions(report: SuiteReport) -> list[Section]:
-    """Confusion, ROC, precision and recall, calibration, thresholds: by arm, the reference first."""
+    """Return confusion, ROC, precision and recall, calibration, thresholds: by arm, the reference first."""
     arms = sorted((a for a in report.arms), key=lambda a: not a.reference)
     names = [a.name for a in arms if a.name in report.predictions]
     whole = [n for n in names if not np.isnan(np.asarray(report.predictions[n].scores)).any()]

@@ -42,8 +42,9 @@ def build_report(
     others: Sequence[SuiteResult] = (),
     history: str = "",
 ) -> SuiteReport:
-    """All that the page of a suite shows; see `report.suite_data`. `others` is the suite by its further metrics, `history` how
-    often its test clips have been opened, for whichever run."""
+    """Return all that the page of a suite shows; see `report.suite_data`. `others` is the suite by its further
+    metrics, `history` how often its test clips have been opened, for whichever run.
+    """
     ablation = result.ablation
     return SuiteReport(
         title=f"Ablation {ablation.name}",
@@ -77,8 +78,9 @@ def build_report(
 def audit_of_best(
     result: SuiteResult, scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus
 ) -> list[Section]:
-    """The listening audit of the arm with the best mean: its first seed that has run all folds, each clip by the run that held
-    it out. Empty while there is none."""
+    """Return the listening audit of the arm with the best mean: its first seed that has run all folds, each clip by
+    the run that held it out. Empty while there is none.
+    """
     sign = 1 if check_metric(result.metric) == "maximize" else -1
     known = [arm for arm in result.arms if isfinite(arm.mean.mean) and scores.get(arm.name)]
     for arm in sorted(known, key=lambda a: -sign * a.mean.mean):
@@ -101,7 +103,7 @@ def _rows_of(result: SuiteResult) -> list[list[Any]]:
 
 
 def more_lines(arm: ArmResult, interval: Interval | None, points: bool) -> list[str]:
-    """What stands beside a verdict: effect size, the signed-rank test, the bootstrap over clips, hints of power."""
+    """Return what is beside a verdict: effect size, the signed-rank test, the bootstrap over clips, hints of power."""
     c, verdict = arm.comparison, arm.verdict
     if c is None or verdict is None or not c.n:
         return []
@@ -168,7 +170,9 @@ def _summary(arm: ArmResult, result: SuiteResult, interval: Interval | None) -> 
 
 
 def _curves(result: SuiteResult, tracker: Tracker) -> list[ArmCurve]:
-    """Means over an arm's complete runs, epoch by epoch, with the interval of the mean as if runs were independent."""
+    """Return means over an arm's complete runs, epoch by epoch, with the interval of the mean as if runs were
+    independent.
+    """
     out = []
     for metric in dict.fromkeys([result.metric, "val/loss", "train/loss"]):
         for arm in result.ablation.arms:
@@ -228,7 +232,9 @@ def _class_differences(
 
 
 def _pooled(scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus) -> dict[str, Predictions]:
-    """An arm's validation predictions, run below run; of several labels each run's with the thresholds fitted on its clips."""
+    """Return an arm's validation predictions, run below run; of several labels each run's with the thresholds fitted
+    on its clips.
+    """
     out = {}
     for arm, cells in scores.items():
         seeds = sorted({seed for seed, _ in cells})[:SEEDS_SHOWN]

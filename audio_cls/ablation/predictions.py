@@ -40,7 +40,7 @@ class Pair:
 
 
 def pool(parts: Iterable[CellScores]) -> CellScores:
-    """Predictions of several runs one below the other, sorted by clip."""
+    """Return predictions of several runs one below the other, sorted by clip."""
     items: Sequence[Any] = list(parts)
     clips = np.concatenate([p.clips for p in items])
     order = np.argsort(clips, kind="stable")
@@ -48,7 +48,9 @@ def pool(parts: Iterable[CellScores]) -> CellScores:
 
 
 def pooled_by_seed(cells: Mapping[Cell, CellScores], folds: Sequence[int]) -> dict[int, CellScores]:
-    """Out-of-fold predictions: for each seed of which all folds are there, each clip predicted by the run that held it out."""
+    """Return out-of-fold predictions: for each seed of which all folds are there, each clip predicted by the run that
+    held it out.
+    """
     seeds = sorted({seed for seed, _ in cells})
     whole = [s for s in seeds if all((s, fold) in cells for fold in folds)]
     return {s: pool(cells[s, fold] for fold in folds) for s in whole}
@@ -57,7 +59,9 @@ def pooled_by_seed(cells: Mapping[Cell, CellScores], folds: Sequence[int]) -> di
 def stacked(
     one: Mapping[Cell, CellScores], other: Mapping[Cell, CellScores], corpus: Corpus, folds: Sequence[int]
 ) -> Pair | None:
-    """Two arms' out-of-fold predictions of the seeds that both have run whole, on the same clips; None where there is none."""
+    """Return two arms' out-of-fold predictions of the seeds that both have run whole, on the same clips; None if
+    there is none.
+    """
     a, b = pooled_by_seed(one, folds), pooled_by_seed(other, folds)
     seeds = sorted(a.keys() & b.keys())
     if not seeds:

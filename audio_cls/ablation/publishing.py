@@ -1,4 +1,4 @@
-"""The results of a suite published: its HTML page, its views in MLflow, and what is said beside its figures."""
+"""The results of a suite published: its HTML page, its views in MLflow, and what is reported beside its figures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Publication:
     """A suite's results and where they are shown.
 
     intervals: of each arm's difference over clips. test: what the last opening of the test split found. history: how often its
-    test clips were opened for other runs, in a sentence. page: the HTML file, None where none was written. links: to MLflow's
+    test clips were opened for other runs, in a sentence. page: the HTML file, None if none was written. links: to MLflow's
     views, by their names.
     """
 
@@ -103,7 +103,7 @@ def publish(suite: Suite, summed: Sequence[SuiteResult]) -> Publication:
 
 
 def _history(suite: Suite, result: SuiteResult) -> str:
-    """Say how often the test clips of a suite were opened, where it was for other runs too; empty where not."""
+    """Say how often the test clips of a suite were opened, where it was for other runs too; empty if not."""
     known = {r.run_id for r in result.records if r.run_id}
     query = f"params.`ablation.suite` = '{result.ablation.name}' and tags.kind = 'cell'"
     runs = [r for r in suite.tracker.runs(filter=query) if known & {r.run_id, r.tags.get("local_uid", "")}]

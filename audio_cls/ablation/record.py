@@ -24,8 +24,8 @@ __all__ = ["Recorded", "cell_place", "folder_of", "openings", "read_records", "r
 
 @dataclass(frozen=True)
 class Recorded:
-    """One cell as it was recorded. `facts` are those of `preparation.run_facts` (empty before it has begun); `params` and `tracked`
-    (tags) are what MLflow says, empty where it cannot be asked. folder: of its checkpoint, relative to the workspace."""
+    """One cell as it was recorded. `facts` are those of `preparation.run_facts` (empty before it has started); `params` and `tracked`
+    (tags) are what MLflow says, empty if it cannot be asked. folder: of its checkpoint, relative to the workspace."""
 
     arm: str
     seed: int
@@ -101,7 +101,7 @@ def cell_place(state: CellState) -> tuple[str, int, int]:
 
 
 def folder_of(record: Recorded, root: Path) -> Path | None:
-    """Return the folder of a cell's checkpoint in a workspace; None where it is unknown."""
+    """Return the folder of a cell's checkpoint in a workspace; None if it is unknown."""
     return root / record.folder if record.folder else None
 
 

@@ -90,7 +90,7 @@ class SuiteResult:
 
 
 def summarise(ablation: Ablation, plan: Plan, records: Sequence[Recorded], metric: str | None = None) -> SuiteResult:
-    """The arms of a suite judged by one metric, by default its first; `records` must have passed `check_records`."""
+    """Return the arms of a suite judged by one metric, by default its first; `records` must have passed `check_records`."""
     metric = metric or ablation.metrics[0]
     values: dict[str, dict[Cell, float]] = {arm: {} for arm in ablation.arms}
     for record in records:
@@ -136,8 +136,9 @@ def summarise(ablation: Ablation, plan: Plan, records: Sequence[Recorded], metri
 
 
 def fold_rows(result: SuiteResult) -> tuple[list[str], list[list[object]]]:
-    """Columns and rows of a table with a row for each fold: the mean over seeds of every arm, in points where the metric is a
-    share. No rows for a suite on one split."""
+    """Return columns and rows of a table with a row for each fold: the mean over seeds of every arm, in points where
+    the metric is a share. No rows for a suite on one split.
+    """
     names = result.plan.fold_names
     named = any(name != str(fold) for fold, name in names.items())
     scale = 100 if in_points(result.metric) else 1

@@ -14,13 +14,13 @@ __all__ = ["settle"]
 
 
 def settle(ablation: Ablation, corpus: Corpus, rules: int = RULES) -> tuple[Ablation, Resolved]:
-    """The suite on a corpus, and what was chosen for its base.
+    """Return the suite on a corpus, and what was chosen for its base.
 
     The base is resolved before an arm's overrides are applied, so that an arm which changes `features.n_mels` keeps the base's
     hop. Where the split is left to the data and turns out to have no folds (an official one), `folds="all"` is that one split.
 
     Args:
-        rules: the version of the rules that the suite was begun with.
+        rules: the version of the rules that the suite was started with.
 
     Raises:
         UserError: for a corpus that no split fits, and folds that the split does not have.

@@ -73,7 +73,7 @@ def suite_work(state: SuiteState) -> Cells:
 
 
 def existing_storage(workspace: Workspace, address: str | Path | None) -> StudyStorage | None:
-    """Open the storage at an address, by default the workspace's own; None where that does not exist yet."""
+    """Open the storage at an address, by default the workspace's own; None if that does not exist yet."""
     text = str(address or workspace.optuna_db)
     if ("://" not in text or text.startswith("sqlite")) and not Path(text.removeprefix("sqlite:///")).exists():
         return None
@@ -93,7 +93,7 @@ def suite_names(workspace: Workspace, storage: StudyStorage | None) -> list[str]
 
 
 def find_state(workspace: Workspace, storage: StudyStorage | None, name: str) -> SuiteState | None:
-    """Read the state of a suite, also one of an earlier version that is not in the storage yet; None where there is none."""
+    """Read the state of a suite, also one of an earlier version that is not in the storage yet; None if there is none."""
     if storage is not None and f"{KIND}:{name}" in study_names(storage, KIND):
         stored = load_study(f"{KIND}:{name}", storage).user_attrs.get(_STATE)
         if stored is not None:
@@ -195,7 +195,7 @@ def restore(state: SuiteState) -> Ablation:
 
 
 def join_suite(ablation: Ablation, old: SuiteState | None, corpus: Corpus, file: Path | None) -> SuiteState:
-    """Return the state of the suite that a declaration starts or goes on with; new seeds, folds and arms are added to `old`.
+    """Return the state of the suite that a declaration starts or continues with; new seeds, folds and arms are added to `old`.
 
     Raises:
         UserError: when the suite of this name was started with another declaration, or on other data: naming what differs.

@@ -37,7 +37,7 @@ RESAMPLES = 1000
 
 
 def pooled_baseline(cells: Mapping[Cell, Scored], corpus: Corpus, metrics: Sequence[str]) -> dict[str, float]:
-    """The figures of a model that learned nothing over all test clips, computed as an arm's are."""
+    """Return the figures of a model that learned nothing over all test clips, computed as an arm's are."""
     seed = min(cells)[0]
     runs = {cell: one.baseline_run() for cell, one in cells.items() if cell[0] == seed}
     figures = {}
@@ -49,7 +49,7 @@ def pooled_baseline(cells: Mapping[Cell, Scored], corpus: Corpus, metrics: Seque
 
 
 def evaluate_pooled(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> float:
-    """A metric over the clips of some runs together, each called by its own run's thresholds."""
+    """Return a metric over the clips of some runs together, each called by its own run's thresholds."""
     plain = metric.rpartition("/")[2]
     values = np.concatenate(
         [decided(one) if uses_decisions(metric) else one.predictions.scores for one in cells.values()]
@@ -59,7 +59,7 @@ def evaluate_pooled(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -
 
 
 def findings_of(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> tuple[str, ...]:
-    """What is wrong with the predictions of an arm's runs together."""
+    """Return what is wrong with the predictions of an arm's runs together."""
     parts = list(cells.values())
     rows = np.concatenate([one.clips for one in parts])
     predictions = corpus_predictions(corpus, rows, np.concatenate([one.predictions.scores for one in parts]))
@@ -69,8 +69,9 @@ def findings_of(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> tu
 
 
 def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> Interval:
-    """An arm's figure over all test clips, each predicted by the run that kept it for the test, the mean over seeds, and its
-    bootstrap over clips or groups; without an interval where no seed has all its folds."""
+    """Return an arm's figure over all test clips, each predicted by the run that kept it for the test, the mean over
+    seeds, and its bootstrap over clips or groups; without an interval where no seed has all its folds.
+    """
     parts = {
         cell: CellScores(one.clips, decided(one) if uses_decisions(metric) else one.predictions.scores)
         for cell, one in cells.items()
@@ -89,7 +90,9 @@ def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -
 
 
 def decided(one: Scored) -> NDArray[Any]:
-    """Scores moved so that each label's own threshold lies at 0.5: runs with thresholds of their own can be pooled."""
+    """Return scores moved so that each label's own threshold lies at 0.5: runs with thresholds of their own can be
+    pooled.
+    """
     return (
         one.predictions.scores
         if one.predictions.thresholds is None
@@ -98,7 +101,7 @@ def decided(one: Scored) -> NDArray[Any]:
 
 
 def as_dict(interval: Interval) -> dict[str, Any]:
-    """Figures for a JSON file; None where they are not finite."""
+    """Return figures for a JSON file; None if they are not finite."""
     named = {"value": interval.estimate, "low": interval.low, "high": interval.high}
     return {key: float(value) if isfinite(value) else None for key, value in named.items()}
 
@@ -136,13 +139,13 @@ def differences(
 
 
 def _without_hint(verdict: Verdict) -> str:
-    """A verdict without the word on further runs: there will be none once the test split is open."""
+    """Return a verdict without the word on further runs: there will be none once the test split is open."""
     head, found, _ = verdict.text.partition(f": {verdict.word}")
     return head + found
 
 
 def figure_of_run(one: Scored, corpus: Corpus, metric: str) -> Interval:
-    """A single run's figure, with an interval where it is cheap."""
+    """Return a single run's figure, with an interval where it is cheap."""
     plain = metric.rpartition("/")[2]
     if not is_counted(metric):
         return Interval(one.predictions.evaluation.overall[plain], nan, nan, 0.95, len(one.clips), 0)

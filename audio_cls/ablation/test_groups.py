@@ -43,7 +43,7 @@ class Group:
 
 
 def of_suite(suite: Suite) -> Group:
-    """A suite's runs.
+    """Return a suite's runs.
 
     Raises:
         UserError: while runs are left: what the test split shows must not reach what is still to be trained.
@@ -79,7 +79,7 @@ def of_suite(suite: Suite) -> Group:
 
 
 def of_parent(tracker: Tracker, parent: RunInfo) -> Group:
-    """The runs below a cross-validation or a confirmation, by their best epochs' weights.
+    """Return the runs below a cross-validation or a confirmation, by their best epochs' weights.
 
     Raises:
         UserError: when none below it is complete, or some are under way.

@@ -45,7 +45,7 @@ ARTIFACT = "test.json"
 
 @dataclass
 class TestResult:
-    """What an opening found; kept as `test.json` with the run of the whole. Figures are None where they are not finite.
+    """What an opening found; kept as `test.json` with the run of the whole. Figures are None if they are not finite.
 
     arms: arm -> metric -> {value, low, high}: mean over seeds of the figure over all test clips, bootstrap over clips.
     differences: arm -> metric -> {value, low, high, p, text}: paired by (seed, fold) with the reference, like the suite's
@@ -72,7 +72,7 @@ class TestResult:
     findings: dict[str, list[str]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The opening in words: how often, who chose what, and the first metric's figures."""
+        """Return the opening in words: how often, who chose what, and the first metric's figures."""
         metric = self.metrics[0]
         out = [
             f"opened {self.openings} time(s), first {self.first}, last {self.last} by {self.who}: {self.clips} test clips. "
@@ -168,14 +168,14 @@ def open_group(
 
 
 def group_history(runtime: Runtime, group: Group) -> ClipHistory:
-    """The openings so far of the test clips of a group's runs."""
+    """Return the openings so far of the test clips of a group's runs."""
     some = {run.tags.get("split.digest", run.run_id): run for cells in group.runs.values() for run in cells.values()}
     clips = {clip for run in some.values() for clip in clips_to_test(runtime, run)}
     return clip_history(runtime.tracker, clips, next(iter(some.values())))
 
 
 def read_result(tracker: Tracker, run_id: str | None) -> TestResult | None:
-    """What the last opening of a suite or cross-validation found; None where there was none."""
+    """Return what the last opening of a suite or cross-validation found; None if there was none."""
     if not run_id or run_id.startswith("local-"):
         return None
     try:

@@ -40,7 +40,7 @@ def tune_arms(suite: Suite, options: QueueOptions) -> Suite:
 
     Raises:
         UserError: where a search finds nothing, or what it finds breaks the contract.
-        Interrupted: when asked to leave; the same command goes on.
+        Interrupted: when asked to leave; the same command continues.
     """
     ablation, tune, storage = suite.ablation, suite.ablation.tune, suite.storage
     assert tune is not None

@@ -62,7 +62,7 @@ class Labeller:
         self.task: str = meta.task
         self.device = device
         weights = _read_weights(artifacts / WEIGHTS)
-        with _told_as_user_error(artifacts):
+        with _as_user_error(artifacts):
             self.features, self.classifier = _build(self.experiment, len(self.classes), weights)
         self.features.to(device)
         self.classifier.to(device).eval()
@@ -169,7 +169,7 @@ def _build(experiment: Experiment, n_classes: int, weights: dict[str, Tensor]) -
 
 
 @contextmanager
-def _told_as_user_error(artifacts: Path) -> Iterator[None]:
+def _as_user_error(artifacts: Path) -> Iterator[None]:
     """Whatever goes wrong while a classifier is built from a run's artifacts is reported of them."""
     try:
         yield

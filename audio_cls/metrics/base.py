@@ -60,7 +60,7 @@ class Metric(Component, family=True):
 
     @abstractmethod
     def score(self, scores: Array, targets: Array, called: Array) -> float:
-        """Return the figure; NaN where it is not defined.
+        """Return the figure; NaN if it is not defined.
 
         Args:
             scores: (n_clips, n_classes) probabilities.

@@ -1,7 +1,7 @@
 """Configurations that are given, not drawn: the cells of an ablation, of a cross-validation, of a confirmation.
 
 Each is a trial of one Optuna study, with its arm, seed and fold as parameters, so that `optuna trials` and the dashboard show them.
-Everything that a worker must know of a cell lies in its trial, so any number of machines can work on one list.
+Everything that a worker must know of a cell is in its trial, so any number of machines can work on one list.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Cell:
         experiment: what it trains.
         key: what it is everywhere: equal keys are the same experiment on the same data.
         name, tags, run_params, parent: of its run in MLflow; `run_params` join the experiment's parameters.
-        run_id: of a run in MLflow that it goes on with.
-        former: the folder in `checkpoints/runs` where an earlier version began it; its checkpoint is taken up.
+        run_id: of a run in MLflow that it continues with.
+        former: the folder in `checkpoints/runs` where an earlier version started it; its checkpoint is resumed.
     """
 
     params: Mapping[str, str | int]
@@ -73,7 +73,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Cells:
-    """The work of a list of cells. `facts` join its identity: what must not change once it is begun."""
+    """The work of a list of cells. `facts` join its identity: what must not change once it is started."""
 
     name: str
     kind: Kind
@@ -237,7 +237,7 @@ def run_cells(
         only: the cells to run; all unless given.
 
     Raises:
-        UserError: when the study was begun as another work, or workers keep dying.
+        UserError: when the study was started as another work, or workers keep dying.
     """
     storage = open_storage(options.storage or workspace.optuna_db, heartbeat=options.heartbeat)
     study = open_study(work, storage)

@@ -44,7 +44,7 @@ class Heartbeat:
 
     @classmethod
     def usual(cls) -> Heartbeat:
-        """The defaults, or AUDIO_CLS_HEARTBEAT=INTERVAL,GRACE, which must be the same for all workers of a study."""
+        """Return the defaults, or AUDIO_CLS_HEARTBEAT=INTERVAL,GRACE, which must be the same for all workers of a study."""
         text = os.environ.get("AUDIO_CLS_HEARTBEAT", "")
         if not text:
             return cls()
@@ -144,7 +144,7 @@ def _open_sqlite(path: Path, heartbeat: Heartbeat, must_exist: bool) -> StudySto
 
     @sa.event.listens_for(backend.engine, "connect")
     def _connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # transactions are begun below, not by the driver at the first write
+        connection.isolation_level = None  # transactions are started below, not by the driver at the first write
         connection.execute("pragma journal_mode=wal")
         connection.execute("pragma synchronous=normal")
 
@@ -180,7 +180,8 @@ NO_SQLITE = "{} is no usable study database: it is no SQLite file. Name one that
 
 
 def _tables(path: Path) -> list[str]:
-    """The tables of an SQLite file, read without writing anything beside it; none where another process just writes to it.
+    """Return the tables of an SQLite file, read without writing anything beside it; none if another process just
+    writes to it.
 
     It is never opened but by SQLite: to close such a file takes all locks away that this process has on it.
 

@@ -20,12 +20,12 @@ __all__ = ["Lease", "is_dead", "worker_identity"]
 
 
 def worker_identity() -> str:
-    """`host|boot|pid|start`: this process, told apart from any other, before or after a reboot, in this container or another."""
+    """`host|boot|pid|start`: this process, distinguished from any other, before or after a reboot, in this container or another."""
     return f"{_host()}|{_boot()}|{os.getpid()}|{_start(os.getpid())}"
 
 
 def is_dead(identity: str) -> bool | None:
-    """Whether the process of an identity is gone; None where that cannot be known from here (another machine or container)."""
+    """Whether the process of an identity is gone; None if that cannot be known from here (another machine or container)."""
     parts = identity.split("|")
     if len(parts) != 4 or parts[0] != _host():
         return None
@@ -40,7 +40,7 @@ def is_dead(identity: str) -> bool | None:
 
 @functools.cache
 def _host() -> str:
-    """Host name, machine id and process namespace: equal names alone do not make one machine."""
+    """Return host name, machine id and process namespace: equal names alone do not make one machine."""
     machine = ""
     with contextlib.suppress(OSError):
         machine = Path("/etc/machine-id").read_text().strip()[:12]
@@ -60,7 +60,7 @@ def _boot() -> str:
 
 
 def _start(pid: int) -> str:
-    """When a process began, as the kernel counts it; `gone` when it has ended, though its parent may not have noticed."""
+    """When a process started, as the kernel counts it; `gone` when it has ended, though its parent may not have noticed."""
     try:
         # The command's name stands in parentheses and may hold anything; state and start are the 3rd and 22nd fields.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

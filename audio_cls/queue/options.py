@@ -19,7 +19,7 @@ class QueueOptions:
         storage: where the studies are kept; `optuna.db` in the workspace unless given.
         workers: number of processes.
         device: of PyTorch, or `auto`.
-        grace_seconds: how long an epoch may go on once the process was asked to leave.
+        grace_seconds: how long an epoch may continue once the process was asked to leave.
         heartbeat: how often workers show life; the usual unless given.
         poll_seconds: between two looks at the queue.
         threads: of each worker; an equal share of the cores unless given.

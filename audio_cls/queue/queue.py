@@ -130,7 +130,7 @@ class Queue:
             return self._tidy()
 
     def claim(self, total: int, only: Collection[int] | None = None) -> tuple[optuna.Trial | None, Tally]:
-        """The next trial to run, now ours, or None when `total` configurations are finished or in other hands.
+        """Return the next trial to run, now ours, or None when `total` configurations are finished or in other hands.
 
         Interrupted, revived and user-enqueued trials come first; then fresh configurations up to `total`, counting live ones.
         With `only` (indices of configurations) whatever waits of these is taken, and nothing else, whatever the total. So it is
@@ -171,7 +171,7 @@ class Queue:
         self._mine.discard(trial._trial_id)
 
     def interrupt(self, trial: optuna.Trial, reason: str) -> bool:
-        """End an attempt that shall go on later; False when the trial is no longer ours. Raises `LockBusy`."""
+        """End an attempt that shall continue later; False when the trial is no longer ours. Raises `LockBusy`."""
         with self.storage.lock(self.study.study_name):
             ended = self._fail(trial._trial_id, outcome=INTERRUPTED, reason=reason)
             self._heal()
@@ -236,7 +236,7 @@ class Queue:
         return self._heal()
 
     def _death_of(self, trial: FrozenTrial, silent: set[int]) -> str | None:
-        """Why a RUNNING trial has no living worker; None when it has, or may have."""
+        """Return why a RUNNING trial has no living worker; None when it has, or may have."""
         worker = record_of(trial).worker
         age = time.time() - trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if worker is not None:
@@ -324,7 +324,7 @@ class Queue:
         return max(t.number for t in self.study.get_trials(deepcopy=False) if record_of(t).resumed_from == trial.number)
 
     def _withdraw(self, tally: Tally, total: int) -> Tally:
-        """Take back fresh configurations that nobody began, when `total` was lowered."""
+        """Take back fresh configurations that nobody started, when `total` was lowered."""
         surplus = len(tally.finished) + len(tally.live) - total
         fresh = [t for t in tally.waiting if config_of(t) is not None and not is_begun(t)]
         for trial in fresh[::-1][:surplus]:

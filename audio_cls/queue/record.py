@@ -45,8 +45,8 @@ class TrialRecord:
         config: index of the configuration; None for a trial that another program asked for.
         ready: whether its parameters are all drawn.
         worker: the identity of the process that runs it.
-        root_trial, resumed_from: the numbers of the first attempt, and of the one that this goes on from.
-        attempt: 0 for the first one. inherited_epochs: length of the curve that it began with.
+        root_trial, resumed_from: the numbers of the first attempt, and of the one that this continues from.
+        attempt: 0 for the first one. inherited_epochs: length of the curve that it started with.
         resume_reason: why there is this further attempt. deaths: of its workers in a row, without a new epoch.
         outcome: how it ended, `complete`, `pruned`, `failed`, `interrupted`, `abandoned` or `refused`. reason: why.
 
@@ -55,11 +55,11 @@ class TrialRecord:
         sources: digests of the files that declare its own parts. mlflow_run_id: of its run.
         folder: where its checkpoint lies, relative to the workspace.
 
-    What came of it: metrics of the best epoch, of the last one, facts (what a comparison rests on), cost, the figures of a model that
+    The result of it: metrics of the best epoch, of the last one, facts (what a comparison rests on), cost, the figures of a model that
         learned nothing, findings about its predictions; traceback and failure (the file with all of it) where it failed.
 
     Revival: no_prune exempts it from pruning; revived, pruned_epochs and pruned_reason say what was revived; begun_as are the digests
-        of the experiments that it began as, own_epochs the budget then.
+        of the experiments that it started as, own_epochs the budget then.
 
     Of cells (see `cells`): cell, the rest of the configuration. adopted_from: the study and trial whose result was taken over.
     """
@@ -128,7 +128,7 @@ class TrialRecord:
 
 @cache
 def _readers() -> dict[str, Any]:
-    """How each attribute is read: numbers must be numbers, so that damage is noticed; lists become tuples."""
+    """Return how each attribute is read: numbers must be numbers, so that damage is noticed; lists become tuples."""
     kinds = {"int | None": int, "int": int, "bool": bool, "str": str, "tuple[str, ...]": tuple}
     return {f.name: kinds.get(str(f.type)) for f in fields(TrialRecord) if f.name != "value"}
 
@@ -157,7 +157,7 @@ def root_of(trial: FrozenTrial) -> int:
 
 
 def is_finished(trial: FrozenTrial) -> bool:
-    """Whether a trial came to an end of its own: complete, pruned, or failed for a reason that lies in its configuration."""
+    """Whether a trial came to an end of its own: complete, pruned, or failed for a reason that is in its configuration."""
     if trial.state.name == "FAIL":
         return trial.user_attrs.get("outcome") in (FAILED, REFUSED)
     return trial.state.name in ("COMPLETE", "PRUNED")
@@ -169,7 +169,7 @@ def is_begun(trial: FrozenTrial) -> bool:
 
 
 def row_state(trial: FrozenTrial) -> str:
-    """Return the state of a configuration, by its latest attempt: COMPLETE, PRUNED, FAILED, RUNNING or WAITING (to go on)."""
+    """Return the state of a configuration, by its latest attempt: COMPLETE, PRUNED, FAILED, RUNNING or WAITING (to continue)."""
     if trial.state.is_finished() and not is_finished(trial):
         return "WAITING"
     return "FAILED" if trial.state.name == "FAIL" else trial.state.name

@@ -17,7 +17,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import count, duration
 from audio_cls.queue.queue import Tally
 from audio_cls.queue.record import INTERRUPTED, TrialRecord, is_finished, record_of, root_of, row_state
-from audio_cls.queue.storage import IDENTITY, TOTAL, StudyStorage, damage_told, load_study
+from audio_cls.queue.storage import IDENTITY, TOTAL, StudyStorage, damage_as_user_error, load_study
 from audio_cls.queue.work import SEARCH, kind_of
 from audio_cls.queue.worker import reason_kind
 
@@ -86,18 +86,18 @@ class StudyStatus:
 
 
 def stored_status(name: str, storage: StudyStorage) -> StudyStatus:
-    """The status of a study that is given by its name.
+    """Return the status of a study that is given by its name.
 
     Raises:
         UserError: when there is no such study, or it is damaged.
     """
     study = load_study(name, storage)
-    with damage_told(name):
+    with damage_as_user_error(name):
         return study_status(study)
 
 
 def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
-    """The status of a study; `total` is the one last asked for unless given."""
+    """Return the status of a study; `total` is the one last asked for unless given."""
     trials = study.get_trials(deepcopy=False)
     tally = Tally.of(trials)
     attrs = study.user_attrs
@@ -183,7 +183,7 @@ def _row(trial: FrozenTrial, attempts: Sequence[FrozenTrial]) -> Row:
 
 
 def summary(status: StudyStatus) -> list[str]:
-    """The status in a few lines of text."""
+    """Return the status in a few lines of text."""
     total = f" of {status.total}" if status.total is not None else ""
     parts = [f"{status.complete} complete", f"{status.pruned} pruned", f"{sum(status.failed.values())} failed"]
     lines = [
@@ -211,14 +211,17 @@ def summary(status: StudyStatus) -> list[str]:
 
 
 def baseline_of(status: StudyStatus) -> float | None:
-    """The study's metric of a model that learned nothing, on the clips of the best trial; None where it was not recorded (trials
-    of earlier versions, and the loss, which depends on how it was trained)."""
+    """Return the study's metric of a model that learned nothing, on the clips of the best trial; None if it was
+    not recorded (trials of earlier versions, and the loss, which depends on how it was trained).
+    """
     recorded = status.best.record.baseline if status.best else {}
     return recorded.get(status.metric.rpartition("/")[2])
 
 
 def findings_of(status: StudyStatus) -> list[str]:
-    """What is wrong with the best trial's predictions, in sentences; empty where nothing is, or it was not recorded."""
+    """Return what is wrong with the best trial's predictions, in sentences; empty if nothing is, or it was not
+    recorded.
+    """
     return [str(line) for line in status.best.record.findings] if status.best else []
 
 
@@ -247,7 +250,7 @@ def searched_keys(status: StudyStatus) -> list[str]:
 
 
 def _pruning_lost(status: StudyStatus) -> str:
-    """What the revived configurations say of the pruner."""
+    """Return what the revived configurations say of the pruner."""
     line = f"{count(status.revived, 'pruned configuration')} revived"
     kept = status.never_pruned_best
     if status.revived_complete:

@@ -1,4 +1,4 @@
-"""Studies in a database: created, taken up, listed."""
+"""Studies in a database: created, resumed, listed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
     "Heartbeat",
     "LockBusy",
     "StudyStorage",
-    "damage_told",
+    "damage_as_user_error",
     "load_study",
     "open_storage",
     "open_study",
@@ -36,12 +36,12 @@ T = TypeVar("T")
 
 
 def open_study(work: Work, storage: StudyStorage, *, extra: Mapping[str, Any] | None = None) -> optuna.Study:
-    """Create the study of some work, or take it up; one made by `optuna create-study` is taken up as well.
+    """Create the study of some work, or take it up; one made by `optuna create-study` is resumed as well.
 
     `extra` joins the identity (the data's digest, the metric's version).
 
     Raises:
-        UserError: when the study optimises in the other direction, holds another kind of work, or was begun by a different
+        UserError: when the study optimises in the other direction, holds another kind of work, or was started by a different
             declaration.
     """
     identity = {**work.identity(), **(extra or {})}
@@ -96,7 +96,7 @@ def load_study(name: str, storage: StudyStorage) -> optuna.Study:
         study = optuna.load_study(study_name=name, storage=storage.backend, sampler=optuna.samplers.RandomSampler())
     except KeyError:
         raise UserError(f"no study {name!r} in {storage.shown}. {choices(name, study_names(storage))}") from None
-    with damage_told(name):
+    with damage_as_user_error(name):
         identity = study.user_attrs.get(IDENTITY)
         if identity is not None:
             for key in ("metric", "direction"):
@@ -105,7 +105,7 @@ def load_study(name: str, storage: StudyStorage) -> optuna.Study:
 
 
 @contextlib.contextmanager
-def damage_told(name: str) -> Iterator[None]:
+def damage_as_user_error(name: str) -> Iterator[None]:
     """Say of whatever the stored values of a study lead to that the study is damaged, and what to do.
 
     Raises:

@@ -70,7 +70,7 @@ def run_workers(
     """Work with `options.workers` processes until `total` configurations are finished, or until Ctrl-C.
 
     Each worker has a session of its own, a share of the cores in OMP_NUM_THREADS, a GPU in turn, and a log under `log_folder`; it
-    gets its work from `target`. A worker that dies is replaced, and its trial goes on. On Ctrl-C, SIGTERM or a closed terminal the
+    gets its work from `target`. A worker that dies is replaced, and its trial continues. On Ctrl-C, SIGTERM or a closed terminal the
     workers finish their epoch, checkpoint and leave; one whose epoch takes longer than the grace leaves it at the next step, and
     `LEAVE_SECONDS` later it is killed. A second Ctrl-C ends them at once. Neither costs more than the unfinished epochs.
 
@@ -165,12 +165,12 @@ def _start(worker: _Worker, name: str, order: Order, workspace: Workspace) -> No
 
 
 def _phase_file(worker: _Worker) -> Path:
-    """Where a worker writes what it is doing."""
+    """Return where a worker writes what it is doing."""
     return worker.log.with_suffix(".phase")
 
 
 def gpu_slots() -> list[str]:
-    """The CUDA devices that workers may use, one each in turn; found without loading CUDA here."""
+    """Return the CUDA devices that workers may use, one each in turn; found without loading CUDA here."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [v for v in (part.strip() for part in visible.split(",")) if v and v != "-1"]
@@ -250,7 +250,7 @@ def _end(team: Sequence[_Worker], grace_seconds: float) -> None:
 
 
 def _last_words(worker: _Worker) -> str:
-    """The error that a worker ended with: what follows the last `error:` of its log, else the last lines."""
+    """Return the error that a worker ended with: what follows the last `error:` of its log, else the last lines."""
     with open(worker.log, "rb") as log:
         log.seek(worker.log_from)
         lines = log.read().decode(errors="replace").strip().splitlines()

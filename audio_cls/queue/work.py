@@ -41,7 +41,7 @@ class Work(Protocol):
     def direction(self) -> Direction: ...
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes it this work, as plain JSON: stored when the study is created, compared when it is taken up."""
+        """Return what makes it this work, as plain JSON: stored when the study is created, compared when it is resumed."""
 
     def changes_since(self, stored: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> list[str]:
         """Describe how the identity, with `extra`, differs from a stored one: a line for each difference."""

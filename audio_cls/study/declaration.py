@@ -51,7 +51,7 @@ class SamplerConfig(Component, family=True):
 
     @abstractmethod
     def make(self, seed: int) -> BaseSampler:
-        """The Optuna sampler for one configuration."""
+        """Return the Optuna sampler for one configuration."""
         raise NotImplementedError
 
 
@@ -98,7 +98,7 @@ class PrunerConfig(Component, family=True):
 
     @abstractmethod
     def make(self) -> BasePruner:
-        """The Optuna pruner."""
+        """Return the Optuna pruner."""
         raise NotImplementedError
 
 
@@ -231,7 +231,7 @@ class Study:
         return identity_changes(stored, self, extra)
 
     def overrides(self, trial: Any) -> dict[str, Any]:
-        """The space at one trial: the dotted keys that it changes.
+        """Return the space at one trial: the dotted keys that it changes.
 
         Raises:
             UserError: when the space fails, or returns anything but a dictionary of dotted keys.
@@ -254,7 +254,7 @@ class Study:
         return dict(found)
 
     def experiment(self, overrides: Mapping[str, Any]) -> Component:
-        """The base with overrides; raises `ConfigError` that names the key."""
+        """Return the base with overrides; raises `ConfigError` that names the key."""
         try:
             experiment = self.base.override(overrides)
             return experiment if self.settled is None else self.settled.complete(experiment)
@@ -262,7 +262,9 @@ class Study:
             raise ConfigError(f"{self._where()}: {error}", error.unknown) from None
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this study, as plain JSON: stored when the study is created, compared when it is taken up."""
+        """Return what makes it this study, as plain JSON: stored when the study is created, compared when it is
+        resumed.
+        """
         source = _source(self.space)
         return {
             "format": 1,
@@ -282,7 +284,7 @@ class Study:
 
 
 def load_study_file(path: Path) -> tuple[Study, str]:
-    """The study that a Python file declares, and the file's text.
+    """Return the study that a Python file declares, and the file's text.
 
     Raises:
         UserError: when the file fails (naming file and line), or declares no study or several.
@@ -293,7 +295,9 @@ def load_study_file(path: Path) -> tuple[Study, str]:
 
 
 def identity_changes(stored: Mapping[str, Any], study: Study, extra: Mapping[str, Any] | None = None) -> list[str]:
-    """How a declaration differs from the identity that a study was created with: one line a difference, empty for none."""
+    """Return how a declaration differs from the identity that a study was created with: one line a difference, empty
+    for none.
+    """
     declared = {**study.identity(), **(extra or {})}
     lines: list[str] = []
     for key in sorted(declared.keys() & stored.keys()):
@@ -336,7 +340,7 @@ def _component_changes(key: str, stored: Any, declared: Component) -> list[str]:
 
 
 def _source(function: Callable[..., Any]) -> str:
-    """The text of a function without comments and layout, so that neither changes its digest."""
+    """Return the text of a function without comments and layout, so that neither changes its digest."""
     try:
         text = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):

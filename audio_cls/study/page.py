@@ -50,7 +50,7 @@ class StudyReport:
     attempts: trials in Optuna, each attempt counted.
     states: number of every trial (each attempt) -> its state in Optuna's words, for the figures.
     links: lines of text on where to find the runs.
-    baseline: the metric of a model that learned nothing, on the best trial's clips; None where it is not known.
+    baseline: the metric of a model that learned nothing, on the best trial's clips; None if it is not known.
     findings: what is wrong with the best trial's predictions, in sentences.
     """
 
@@ -70,7 +70,7 @@ class StudyReport:
 
 
 def study_report(report: StudyReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
-    """The page of a study as text; also written to `path` when one is given. `more` sections stand at its end."""
+    """Return the page of a study as text; also written to `path` when one is given. `more` sections stand at its end."""
     maximize = report.direction == "maximize"
     best = next((row for row in report.rows if row.state == "COMPLETE"), None)
     states = report.states or {row.number: {"FAILED": "FAIL"}.get(row.state, row.state) for row in report.rows}
@@ -97,7 +97,7 @@ def study_report(report: StudyReport, path: str | Path | None = None, more: Sequ
 
 
 def pruning_cost(rows: Sequence[TrialRow], maximize: bool = True) -> str:
-    """What pruning would have lost, as far as revived configurations tell; in words.
+    """Return what pruning would have lost, as far as revived configurations tell; in words.
 
     A revived configuration was pruned and then trained to its full budget, so its value is what pruning threw away. Those
     that were revived to a larger budget say nothing of it.

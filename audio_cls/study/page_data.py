@@ -128,7 +128,9 @@ def _facts(status: StudyStatus, identity: Mapping[str, Any], where: StudyStorage
 def _audit_of_best(
     workspace: Workspace, tracker: Tracker, status: StudyStatus, identity: Mapping[str, Any]
 ) -> list[Section]:
-    """The listening audit of a study's best run, from its stored predictions; empty where they or the corpus are not at hand."""
+    """Return the listening audit of a study's best run, from its stored predictions; empty if they or the corpus
+    are not at hand.
+    """
     reference = (status.best.record.mlflow_run_id or "") if status.best else ""
     try:
         corpus = open_corpus(workspace, str(identity.get("base", {}).get("data", {}).get("corpus", "")))
@@ -146,7 +148,7 @@ def _audit_of_best(
 
 
 def _openings(workspace: Workspace, tracker: Tracker, study: str) -> str:
-    """Which of a study's trials had their test split opened, and how often those clips were, for whichever run."""
+    """Return which of a study's trials had their test split opened, and how often those clips were, for whichever run."""
     try:
         opened = tracker.runs(None, f"tags.study = '{study}' and tags.`test.openings` LIKE '%'")
     except UserError:

@@ -21,7 +21,7 @@ SLICES = 3  # parameters side by side at most: as many as a phone has room for
 
 
 def study_figures(study: optuna.Study) -> dict[str, go.Figure]:
-    """The figures of a study by name; one that the trials cannot give yet is left out.
+    """Return the figures of a study by name; one that the trials cannot give yet is left out.
 
     history, importances, slice 1, slice 2, ... (three parameters each), parallel, intermediate, timeline.
 

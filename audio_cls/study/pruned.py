@@ -1,6 +1,6 @@
-"""Which pruned trials are taken up again, and how they are queued.
+"""Which pruned trials are resumed, and how they are queued.
 
-Optuna ends a pruned trial for good. Here it goes on as a new trial with the same parameters, curve and attributes, exempt from
+Optuna ends a pruned trial for good. Here it continues as a new trial with the same parameters, curve and attributes, exempt from
 pruning, from the checkpoint of the attempt that was pruned; samplers and pruners see the two as one (`samplers.StudyView`).
 """
 
@@ -48,7 +48,7 @@ class Pruned:
 
 
 def choose(study: optuna.Study, top: int | None = None, numbers: Sequence[int] = ()) -> list[Pruned]:
-    """The pruned configurations that are meant: these trials, or the `top` best, or all; best first.
+    """Return the pruned configurations that are meant: these trials, or the `top` best, or all; best first.
 
     Those revived earlier count among the best, so that the same request means the same configurations when it is repeated.
 

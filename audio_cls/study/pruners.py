@@ -21,7 +21,7 @@ __all__ = ["RevivablePruner", "build_pruner"]
 
 
 def build_pruner(config: PrunerConfig) -> RevivablePruner:
-    """The pruner of a study."""
+    """Return the pruner of a study."""
     return RevivablePruner(config.make())
 
 
@@ -38,7 +38,7 @@ class RevivablePruner(BasePruner):
         return self.base.prune(view, trial)
 
     def explain(self, study: optuna.Study, trial: FrozenTrial) -> str:
-        """Why a trial that `prune` would stop is stopped: `epoch 12: 0.41 below the median 0.55 of 9 trials`."""
+        """Return why a trial that `prune` would stop is stopped: `epoch 12: 0.41 below the median 0.55 of 9 trials`."""
         step = trial.last_step
         if step is None:
             return "before its first epoch"

@@ -28,10 +28,10 @@ __all__ = ["Revival", "Wanted", "larger_budget", "queue_revivals", "run_revivals
 
 @dataclass(frozen=True)
 class Revival:
-    """What `queue_revivals` did. `configs` are the configurations to run now; `told` says, in lines, what becomes of each."""
+    """What `queue_revivals` did. `configs` are the configurations to run now; `lines` says what happens to each."""
 
     configs: tuple[int, ...]
-    told: tuple[str, ...]
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def run_revivals(
     """Queue the pruned trials that are wanted and run them, and nothing else, to the end of their budget.
 
     Returns:
-        How the search stands; None where there was nothing to run.
+        How the search stands; None if there was nothing to run.
 
     Raises:
         UserError: for trials that cannot be revived, see `queue_revivals`.
@@ -61,7 +61,7 @@ def run_revivals(
     queue = Queue(search.opened, where, worker_identity())
     queue.tidy()
     revival = queue_revivals(workspace, search.opened, queue, search.corpus.digest, **vars(wanted))
-    for line in revival.told:
+    for line in revival.lines:
         say(line)
     if not revival.configs:
         return None
@@ -89,14 +89,14 @@ def queue_revivals(
     Raises:
         UserError: for numbers that cannot be revived, checkpoints that are not there, or a budget that makes no sense.
     """
-    configs, told = [], []
+    configs, lines = [], []
     fresh: list[tuple[Pruned, dict[str, Any], str]] = []
     for pruned in choose(opened, top, numbers):
         what = f"trial {pruned.number} (configuration {pruned.config}, best {pruned.best:.4g} when it was pruned)"
         if pruned.finished:
             value = pruned.latest.value
             end = f"complete, {value:.4g}" if value is not None else record_of(pruned.latest).reason
-            told.append(f"{what}: revived before, as trial {pruned.latest.number}: {end}")
+            lines.append(f"{what}: revived before, as trial {pruned.latest.number}: {end}")
             continue
         if pruned.revived:
             queued = record_of(pruned.latest).changes.get("training.epochs")
@@ -106,14 +106,14 @@ def queue_revivals(
                     "let it end with `study revive`, without --epochs"
                 )
             configs.append(pruned.config)
-            told.append(f"{what}: its revival goes on, as trial {pruned.latest.number}")
+            lines.append(f"{what}: its revival goes on, as trial {pruned.latest.number}")
             continue
         try:
             attrs, note = _prepare(workspace, opened.study_name, pruned, data_digest, epochs)
         except _NoCheckpoint as error:
             if numbers:
                 raise UserError(f"{what}: {error}") from None
-            told.append(f"{what}: left out: {error}")
+            lines.append(f"{what}: left out: {error}")
             continue
         except UserError as error:
             raise UserError(f"{what}: {error}") from None
@@ -121,8 +121,8 @@ def queue_revivals(
     for pruned, attrs, line in fresh:
         number = queue_revival(queue, pruned, attrs)
         configs.append(pruned.config)
-        told.append(line + (f", as trial {number}" if number is not None else ""))
-    return Revival(tuple(configs), tuple(told))
+        lines.append(line + (f", as trial {number}" if number is not None else ""))
+    return Revival(tuple(configs), tuple(lines))
 
 
 class _NoCheckpoint(UserError):
@@ -139,7 +139,7 @@ def _experiment(pruned: Pruned) -> Experiment:
 def _prepare(
     workspace: Workspace, study: str, pruned: Pruned, data_digest: str, epochs: int | None
 ) -> tuple[dict[str, Any], str]:
-    """The attributes of the next attempt, and what is said of it."""
+    """Return the attributes of the next attempt, and what is reported of it."""
     experiment = _experiment(pruned)
     folders = [trial_folder(workspace, study, pruned.root, n) for n in pruned.attempts]
     state = furthest([(f, read_checkpoint(f)) for f in folders])
@@ -164,10 +164,11 @@ def _prepare(
 
 
 def larger_budget(experiment: Experiment, epochs: int, done: int) -> tuple[Experiment, str]:
-    """A run that stands at `done` epochs, given a budget of `epochs`: its experiment from there on, and what that means.
+    """Return a run that stands at `done` epochs, given a budget of `epochs`: its experiment from there on, and what
+    that means.
 
     Where the learning rate does not depend on the budget (constant, step, plateau), the run equals, bit for bit, one that had
-    the larger budget from its start. A cosine goes on as the cosine of the larger budget: the learning rate rises once, to what
+    the larger budget from its start. A cosine continues as the cosine of the larger budget: the learning rate rises once, to what
     that prescribes at this epoch, and no single run from scratch has this schedule. One cycle is laid out over the whole
     budget, its peak may have passed already, and it is refused.
 
@@ -197,7 +198,7 @@ def larger_budget(experiment: Experiment, epochs: int, done: int) -> tuple[Exper
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The state of a folder's last checkpoint; None where there is none."""
+    """Return the state of a folder's last checkpoint; None if there is none."""
     path = folder / "last.safetensors"
     try:
         with open(path, "rb") as file:
@@ -207,7 +208,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def furthest(found: Sequence[tuple[Path, dict[str, Any] | None]]) -> dict[str, Any] | None:
-    """The state that has most epochs, the nearest attempt's where several have."""
+    """Return the state that has most epochs, the nearest attempt's where several have."""
     best: dict[str, Any] | None = None
     for _, state in found:
         if state is not None and (best is None or state["epoch"] > best["epoch"]):

@@ -23,7 +23,7 @@ STANDING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 def build_sampler(config: SamplerConfig) -> BaseSampler:
-    """The sampler of a study: seeded by configuration, blind to superseded trials."""
+    """Return the sampler of a study: seeded by configuration, blind to superseded trials."""
     return HideSuperseded(ConfigurationSeeded(config.seed, config.make))
 
 

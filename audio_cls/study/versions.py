@@ -1,7 +1,7 @@
 """Versions of a study: what a changed declaration begins, with the trials that still count.
 
 The declaration's name stays; its first study has that name, the later ones `NAME.v2`, `NAME.v3`, ... and say so in an attribute
-(a study that somebody named so is none). A declaration takes up the version that was begun by it, so that undoing a change goes
+(a study that somebody named so is none). A declaration resumes the version that was started by it, so that undoing a change goes
 on with the version before it.
 
 A trial is carried over when its value would be the same in the new version: the data, the metric, its code and the direction
@@ -51,7 +51,7 @@ Settle = Callable[[Study, Mapping[str, Any] | None], Study]
 
 @dataclass
 class NewVersion:
-    """A version that was begun. `carried` maps the new numbers to (old root, old number); `left` counts, by reason, the others."""
+    """A version that was started. `carried` maps the new numbers to (old root, old number); `left` counts, by reason, the others."""
 
     study: Study
     before: str
@@ -67,19 +67,19 @@ class NewVersion:
 
 
 def versions(name: str, storage: StudyStorage) -> list[str]:
-    """The studies that a declaration of this name has begun, oldest first."""
+    """Return the studies that a declaration of this name has started, oldest first."""
     found = study_names(storage)
     later = [n for n in found if _version_of(n, storage) == name]
     return ([name] if name in found else []) + sorted(later, key=lambda n: (len(n), n))
 
 
 def newest_version(name: str, storage: StudyStorage) -> str:
-    """The newest of `versions`, or the name itself."""
+    """Return the newest of `versions`, or the name itself."""
     return (versions(name, storage) or [name])[-1]
 
 
 def stored_identity(name: str, storage: StudyStorage) -> dict[str, Any] | None:
-    """The identity that a study was created with; None for no such study, or one that audio_cls did not create."""
+    """Return the identity that a study was created with; None for no such study, or one that audio_cls did not create."""
     return _attrs(name, storage).get(IDENTITY) if name in study_ids(storage) else None
 
 
@@ -89,7 +89,7 @@ def resolve_version(
     extra: Mapping[str, Any] | None = None,
     settle: Settle = lambda declared, stored: declared,
 ) -> Study:
-    """The declaration under the name of the version that it began; of the newest where it began none.
+    """Return the declaration under the name of the version that it started; of the newest where it started none.
 
     `settle(declared, identity)` chooses what the declaration leaves to the data as the study with that identity has it.
     """
@@ -109,7 +109,7 @@ def begin_version(
     prepare: Callable[[NewVersion], object] = lambda _: None,
     settle: Settle = lambda declared, stored: declared,
 ) -> NewVersion | None:
-    """Begin a new version of a study that was begun by another declaration; None where it was begun by this one, or by none.
+    """Begin a new version of a study that was started by another declaration; None if it was started by this one, or by none.
 
     `prepare` is called before the new study is there, for what must be in place by then.
 
@@ -180,7 +180,7 @@ def _carry(
 
 
 def _unfit(study: Study, fixed: FixedTrial, trial: FrozenTrial) -> str | None:
-    """Why a trial's value says nothing about the new space; None when it does."""
+    """Return why a trial's value says nothing about the new space; None when it does."""
     stored = record_of(trial).experiment
     if not stored:
         return "no experiment is stored with it"
@@ -205,8 +205,9 @@ def _unfit(study: Study, fixed: FixedTrial, trial: FrozenTrial) -> str | None:
 
 
 def _carried(trial: FrozenTrial, fixed: FixedTrial, number: int, before: str) -> FrozenTrial:
-    """The trial as one of the new version. A complete one keeps its run in MLflow; a pruned one, if it is ever revived, gets one
-    of its own, so that no two studies write into one run."""
+    """Return the trial as one of the new version. A complete one keeps its run in MLflow; a pruned one, if it is ever
+    revived, gets one of its own, so that no two studies write into one run.
+    """
     attrs = {k: trial.user_attrs[k] for k in COUNTED if k in trial.user_attrs}
     record = record_of(trial)
     if record.mlflow_run_id is not None:

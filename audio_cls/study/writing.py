@@ -1,4 +1,4 @@
-"""Writing a whole study at once: one that is imported, merged or begun as a new version."""
+"""Writing a whole study at once: one that is imported, merged or started as a new version."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def tidy_leftovers(storage: StudyStorage, name: str) -> None:
 def with_attrs(
     trial: FrozenTrial, number: int | None = None, state: TrialState | None = None, **attrs: Any
 ) -> FrozenTrial:
-    """A copy of a trial with some user attributes, number or state changed."""
+    """Return a copy of a trial with some user attributes, number or state changed."""
     return FrozenTrial(
         number=trial.number if number is None else number,
         state=trial.state if state is None else state,

@@ -114,14 +114,14 @@ def test_the_same_request_again_changes_nothing_and_goes_on_when_killed(place: P
     place.queue().tidy()
     again = place.revive(top=1)
     assert again.configs == first.configs
-    assert "goes on" in again.told[0]
+    assert "goes on" in again.lines[0]
     with pytest.raises(UserError, match="under way"):
         place.revive(top=1, epochs=9)
     place.run(3, only=again.configs)
     done = place.revive(top=1)
     assert done.configs == ()
-    assert "revived before" in done.told[0]
-    assert "complete" in done.told[0]
+    assert "revived before" in done.lines[0]
+    assert "complete" in done.lines[0]
     newest = place.study().trials[-1]
     assert newest.state.name == "COMPLETE"
     assert sorted(newest.intermediate_values) == [0, 1, 2, 3]
@@ -180,7 +180,7 @@ def test_no_checkpoint_left(place: Place) -> None:
     assert len(place.study().trials) == 3  # nothing was queued
     revival = place.revive()
     assert revival.configs == (2,)
-    assert any("left out" in line for line in revival.told)
+    assert any("left out" in line for line in revival.lines)
 
 
 def test_a_damaged_checkpoint_is_named(place: Place) -> None:

@@ -155,7 +155,7 @@ def read_archive(path: Path, into: Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, member: tarfile.TarInfo, found: Mapping[str, Any]) -> str:
-    """A member's name, once it is certain that it may be written."""
+    """Return a member's name, once it is certain that it may be written."""
     name = member.name
     parts = name.split("/")
     if (

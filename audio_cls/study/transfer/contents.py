@@ -87,7 +87,7 @@ def _checkpoints(file: Path, folder: Path, record: StudyRecord) -> list[tuple[in
 
 
 def _packed(file: Path, folder: Path, name: str, digest: str) -> Path | None:
-    """The folder of the corpus in the archive, read whole and compared with its checksums."""
+    """Return the folder of the corpus in the archive, read whole and compared with its checksums."""
     if not folder.exists():
         return None
     packed = folder / name

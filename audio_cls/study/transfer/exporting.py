@@ -31,10 +31,10 @@ PLAIN_NAME = r"[\w][\w .-]*"  # of a corpus in the workspace: no path
 def export_study(
     workspace: Workspace, name: str, file: Path, *, storage: str | None = None, with_data: bool = False
 ) -> list[str]:
-    """Write a study to one file; what was written, in lines. Workers may go on meanwhile.
+    """Write a study to one file; what was written, in lines. Workers may continue meanwhile.
 
     The trials are read first, at one moment; then the runs, then the checkpoints, each of which is whole. What is read later can
-    only be further on than the trials say, and a trial that is taken up tells everything in its checkpoint again.
+    only be further on than the trials say, and a trial that is resumed tells everything in its checkpoint again.
     """
     where = open_storage(storage or workspace.optuna_db, must_exist=True)
     tracker = Tracker(workspace)
@@ -73,7 +73,7 @@ def export_study(
 
 
 def runs_of(study: Mapping[str, Any]) -> Iterator[str]:
-    """The ids of a study's runs in MLflow, its own first, each once."""
+    """Return the ids of a study's runs in MLflow, its own first, each once."""
     seen: dict[str, None] = {}
     for attrs in (study["attrs"], *(t["user_attrs"] for t in study["trials"])):
         if attrs.get(RUN):
@@ -82,7 +82,7 @@ def runs_of(study: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _attempts(study: Mapping[str, Any]) -> dict[int, list[int]]:
-    """The numbers of each configuration's trials, newest first, by root."""
+    """Return the numbers of each configuration's trials, newest first, by root."""
     out: dict[int, list[int]] = {}
     for trial in study["trials"]:
         out.setdefault(int(trial["user_attrs"].get("root_trial", trial["number"])), []).insert(0, trial["number"])
@@ -102,7 +102,7 @@ def _export_run(archive: ArchiveWriter, tracker: Tracker, run_id: str) -> bool:
 
 
 def _export_checkpoint(archive: ArchiveWriter, folders: list[Path], prefix: str) -> bool:
-    """The furthest checkpoint of a configuration and the best weights that it names, from one moment."""
+    """Return the furthest checkpoint of a configuration and the best weights that it names, from one moment."""
     for _ in range(20):  # a worker may put newer ones in their place while we look
         with contextlib.ExitStack() as stack:
             found = []

@@ -116,7 +116,7 @@ class _Import:
             old, new = record_of(trial).mlflow_run_id, self._run_after(joined, trial)
             if old and new and old != new:
                 supersede(self.tracker, old, new)
-        what = f"merged: {joined.told()}" if exists else f"{len(joined.trials)} trials"
+        what = f"merged: {joined.summary()}" if exists else f"{len(joined.trials)} trials"
         return [f"study {self.name}: {what}, {len(self.runs)} runs", *self.said, corpus]
 
     def _joined(self, where: StudyStorage) -> Joined:
@@ -176,7 +176,7 @@ class _Import:
 
     @property
     def _mark(self) -> Path:
-        """There while an import is under way: what lies beside it belongs to no study yet."""
+        """There while an import is under way: what is beside it belongs to no study yet."""
         return trial_folder(self.workspace, self.name, 0, 0).parents[1] / ".importing"
 
     def _checkpoints(self, joined: Joined, exists: bool) -> None:
@@ -204,7 +204,7 @@ class _Import:
             self.placed.append(target)
 
     def _corpus(self) -> str:
-        """See to the data: take it from the archive where it is missing here; what is said of it."""
+        """See to the data: take it from the archive where it is missing here; what is reported of it."""
         from audio_cls.runs.preparation import open_corpus
 
         name, digest, packed = self.contents.corpus, self.contents.digest, self.contents.packed

@@ -1,4 +1,4 @@
-"""Two copies of one study that both went on, joined into one.
+"""Two copies of one study that both continued, joined into one.
 
 A configuration is the same on both sides when it has the same index and the same parameters, or (once merged before, under
 another index) the same parameters and the same moment of birth. It is kept once: the side that came further wins, ours where
@@ -28,7 +28,7 @@ __all__ = ["Joined", "identity_difference", "join"]
 
 @dataclass
 class Joined:
-    """The trials of both, numbered anew where they are the other copy's.
+    """The trials of both, numbered again where they are the other copy's.
 
     `taken` maps the new number of each of the other copy's trials to the old one, `place` the other copy's roots to where the
     furthest checkpoint of that configuration belongs: (root, number). `replaced` are our trials that a further attempt of
@@ -44,7 +44,7 @@ class Joined:
     added: int = 0
     renumbered: int = 0
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """In words."""
         return (
             f"{self.added} configurations added ({self.renumbered} of them under a new index), {self.same} were the same on both "
@@ -88,7 +88,7 @@ def join(mine: Sequence[FrozenTrial], theirs: Sequence[FrozenTrial]) -> Joined:
 
 
 def identity_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """How two stored identities differ, one line a difference; the space as a diff of its source."""
+    """Return how two stored identities differ, one line a difference; the space as a diff of its source."""
     lines: list[str] = []
     a, b = _flat(ours), _flat(theirs)
     for key in sorted(a.keys() | b.keys()):
@@ -146,7 +146,7 @@ def _withdrawn(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _rank(trial: FrozenTrial) -> tuple[int, int]:
-    """How far a configuration has come; a revival under way is more than the pruned trial that it goes on from."""
+    """Return how far a configuration has come; a revival under way is more than the pruned trial that it continues from."""
     if trial.state == TrialState.COMPLETE:
         kind = 3
     elif trial.state == TrialState.PRUNED or record_of(trial).revived:

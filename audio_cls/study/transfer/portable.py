@@ -22,7 +22,9 @@ _OF_THE_PLACE = ("artifacts:", "hb:")  # system attributes that mean nothing els
 
 
 def study_to_json(study: optuna.Study) -> dict[str, Any]:
-    """A study as JSON values: everything but running workers. Running trials are told as interrupted, to be queued again."""
+    """Return a study as JSON values: everything but running workers. Running trials are told as interrupted, to be
+    queued again.
+    """
     trials = [_settled(t) for t in study.get_trials(deepcopy=False)]
     return {
         "name": study.study_name,
@@ -33,7 +35,7 @@ def study_to_json(study: optuna.Study) -> dict[str, Any]:
 
 
 def study_from_json(data: Mapping[str, Any], where: str) -> list[FrozenTrial]:
-    """The trials of a study; raises `UserError` when they do not hold together."""
+    """Return the trials of a study; raises `UserError` when they do not hold together."""
     try:
         trials = [_trial_from_json(t) for t in data["trials"]]
         StudyDirection[data["direction"]]

@@ -79,7 +79,7 @@ def _clear_checkpoints(workspace: Workspace, name: str, delete: bool) -> Iterato
 
 
 def _free(path: Path) -> Path:
-    """The path, or with a number where it is taken."""
+    """Return the path, or with a number where it is taken."""
     number = 1
     found = path
     while found.exists():
@@ -89,7 +89,9 @@ def _free(path: Path) -> Path:
 
 
 def _running(where: StudyStorage, study_id: int) -> Iterator[int]:
-    """The trials that a worker of ours runs, or may run on another machine. Read without the values, which may be damaged."""
+    """Return the trials that a worker of ours runs, or may run on another machine. Read without the values, which may
+    be damaged.
+    """
     query = """
         select trials.trial_id, trials.number, attributes.value_json from trials
         join trial_user_attributes attributes on attributes.trial_id = trials.trial_id and attributes."key" = 'worker'
@@ -105,7 +107,7 @@ def _running(where: StudyStorage, study_id: int) -> Iterator[int]:
 
 
 def _runs(where: StudyStorage, study_id: int) -> list[str]:
-    """The ids of a study's runs in MLflow, its trials' first, without those that another study's trials name."""
+    """Return the ids of a study's runs in MLflow, its trials' first, without those that another study's trials name."""
     trials = """
         select trials.study_id, attributes.value_json from trials
         join trial_user_attributes attributes on attributes.trial_id = trials.trial_id and attributes."key" = :key
