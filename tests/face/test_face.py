@@ -141,10 +141,10 @@ def test_a_run_writes_its_page_and_is_evaluated(run: Any, workspace: Path, tmp_p
 
 
 def test_runs_are_compared(run: Any, workspace: Path, base: Any) -> None:
-    other = ac.train(base.override({"optimizer.lr": 1e-4}), name="slow", workspace=workspace, progress=False)
-    found = ac.compare(run, "slow", workspace=workspace)
+    other = ac.train(base.override({"optimizer.lr": 1e-4}), name="cautious", workspace=workspace, progress=False)
+    found = ac.compare(run, "cautious", workspace=workspace)
     assert found.table().loc["optimizer.lr"].to_list()[:2] == ["0.001", "0.0001"]
-    pair = found.paired_table().loc[f"slow ({other.id[:8]})", "accuracy"]
+    pair = found.paired_table().loc[f"cautious ({other.id[:8]})", "accuracy"]
     assert pair["difference"] == pytest.approx(pair["value"] - pair["first"])
     assert "optimizer.lr" in found._repr_html_()
     with pytest.raises(ac.UserError, match="two runs or more"):
