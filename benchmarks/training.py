@@ -73,6 +73,7 @@ def ours(corpus: Path, epochs: int) -> None:
     from audio_cls.core.workspace import Workspace
     from audio_cls.experiment import Experiment
     from audio_cls.runs.preparation import Runtime, prepare_run
+    from audio_cls.runs.resolve import resolve
     from audio_cls.training.checkpoint import CheckpointStore
     from audio_cls.training.loop import fit
 
@@ -87,7 +88,7 @@ def ours(corpus: Path, epochs: int) -> None:
         }
     )
     runtime = Runtime(Workspace(corpus.parent), tracker=None, device=torch.device("cpu"))  # type: ignore[arg-type]
-    prepared = prepare_run(experiment, runtime)
+    prepared = prepare_run(resolve(experiment, runtime.corpus(experiment.data.corpus)).experiment, runtime)
     print("ready", flush=True)
     sys.stdin.readline()
     with tempfile.TemporaryDirectory() as folder:

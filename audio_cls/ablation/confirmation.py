@@ -239,9 +239,9 @@ def _open_parent(plan: Confirmation, tracker: Tracker, run_id: str | None) -> Ru
         tag = hashlib.sha256("".join(cell.former for cell in plan.cells).encode()).hexdigest()[:12]
         run_id = read_state(run_folder(tracker.workspace, f"confirm-{plan.study}-{tag}")).run_id
     trials = ", ".join(str(c.trial) for c in plan.chosen)
-    return tracker.start(
+    return tracker.on(dataset_info(plan.corpus)).start(
         mlflow_experiment(plan.corpus), f"confirm {plan.study}", kind=KIND, parent=plan.parent,
-        params=plan.chosen[0].experiment.flatten(), dataset=dataset_info(plan.corpus), run_id=run_id,
+        params=plan.chosen[0].experiment.flatten(), run_id=run_id,
         tags={"study": plan.study, "trials": trials, "data.digest": plan.corpus.digest},
     )  # fmt: skip
 

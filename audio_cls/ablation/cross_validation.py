@@ -176,10 +176,10 @@ def _open_parent(plan: CrossValidation, tracker: Tracker, run_id: str | None) ->
     if run_id is None:  # of earlier versions
         key = f"{run_key(plan.experiment.digest(), plan.corpus.digest)}-grid{len(plan.cells)}"
         run_id = read_state(run_folder(tracker.workspace, key)).run_id
-    return tracker.start(
+    return tracker.on(dataset_info(plan.corpus)).start(
         mlflow_experiment(plan.corpus), plan.name, parent=None, kind="cross-validation", params=plan.experiment.flatten(),
         tags={"runs": str(len(plan.cells)), "data.digest": plan.corpus.digest, **plan.resolved.tags},
-        dataset=dataset_info(plan.corpus), run_id=run_id,
+        run_id=run_id,
     )  # fmt: skip
 
 

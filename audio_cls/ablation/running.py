@@ -113,18 +113,18 @@ def start_suite(suite: Suite) -> tuple[Run, dict[str, Run]]:
 
     def open_runs() -> Run:
         """Runs alone among all machines, so that a run that another one has made is taken up."""
-        parent = tracker.start(
+        parent = tracker.on(dataset).start(
             suite.experiment_name, f"suite {ablation.name}", kind="suite", params={**ablation.base.flatten(), **base},
-            tags={**tags, "runs": str(len(suite.plan.cells)), "contract": terms}, dataset=dataset, run_id=state.run_id,
+            tags={**tags, "runs": str(len(suite.plan.cells)), "contract": terms}, run_id=state.run_id,
         )  # fmt: skip
         if state.run_id is None and suite.file is not None:
             parent.artifact(suite.file, "source")
         state.run_id = parent.id
         for arm in ablation.arms:
             params = {**whole.arm(arm).flatten(), **base, "ablation.arm": arm}
-            runs[arm] = tracker.start(
+            runs[arm] = tracker.on(dataset).start(
                 suite.experiment_name, arm, kind="arm", parent=parent.id, params=params,
-                tags={**tags, "ablation.arm": arm, **colours[arm]}, dataset=dataset, run_id=state.arms.get(arm),
+                tags={**tags, "ablation.arm": arm, **colours[arm]}, run_id=state.arms.get(arm),
             )  # fmt: skip
             state.arms[arm] = runs[arm].id
         return parent

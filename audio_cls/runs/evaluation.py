@@ -120,7 +120,7 @@ def score_run(
                 else ""
             )
         )
-    model = _Weights(runtime, info, recorded, weights, folder)
+    model = _Weights(runtime, info, experiment, weights, folder)
     if weights == "last":
         model.check()
         chosen = "the last epoch, which nobody chose"

@@ -69,7 +69,6 @@ def run_experiment(
     should_stop: Callable[[], str | None] | None = None,
     leave_now: Callable[[], str | None] | None = None,
     is_mine: Callable[[], bool] | None = None,
-    epochs: int | None = None,
 ) -> Outcome:
     """Train one experiment (what it leaves to the data is resolved first) to its budget, continuing from `store`, recording it as `record` says.
 
@@ -101,7 +100,7 @@ def run_experiment(
                 run = _open_run(experiment, prepared, runtime, told)
             if accumulate > 1:
                 run.tags({"accumulate": str(accumulate)})
-            outcome = _train(experiment, prepared, run, record.name, patient, told, epochs, accumulate)
+            outcome = _train(experiment, prepared, run, record.name, patient, told, accumulate)
             told.check_mine()
             run.finish(outcome.state, outcome.reason)
             if run.lacks_room and outcome.state in ("COMPLETE", "PRUNED"):
@@ -159,7 +158,6 @@ def _train(
     name: str,
     store: CheckpointStore,
     told: Caller,
-    epochs: int | None,
     accumulate: int,
 ) -> Outcome:
     """Fit, and record the result of it."""
@@ -170,7 +168,6 @@ def _train(
         prepared.batches,
         store,
         _Observer(run, experiment.training.metric, told),
-        epochs=epochs,
         accumulate=accumulate,
         on_step=told.on_step,
     )
@@ -253,16 +250,18 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
     if run_id is None and record.on_run_id:
         record.on_run_id(run_id := runtime.tracker.new_id())
     tags = {**facts, "device": describe_device(device), **environment_tags(), **record.tags}
-    run = runtime.tracker.start(
-        mlflow_experiment(corpus),
-        record.name,
-        parent=record.parent,
-        kind=record.kind,
-        params={**experiment.flatten(), **record.params},
-        tags=tags,
-        dataset=dataset_info(corpus),
-        run_id=run_id,
-        guard=told.is_mine,
+    run = (
+        runtime.tracker.on(dataset_info(corpus))
+        .guarded(told.is_mine)
+        .start(
+            mlflow_experiment(corpus),
+            record.name,
+            parent=record.parent,
+            kind=record.kind,
+            params={**experiment.flatten(), **record.params},
+            tags=tags,
+            run_id=run_id,
+        )
     )
     if record.on_run_id:
         record.on_run_id(run.id)

@@ -24,7 +24,6 @@ from audio_cls.data.groups import shared_groups, shared_groups_text
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Chain, Experiment, assemble, check_sample_rate, feature_shape
 from audio_cls.metrics.classification import VERSION
-from audio_cls.runs.resolve import resolve
 from audio_cls.training.batches import Batches, FeatureCache
 
 if TYPE_CHECKING:
@@ -74,11 +73,6 @@ def open_corpus(workspace: Workspace, name: str) -> Corpus:
     return Corpus.open(folder)
 
 
-def mlflow_experiment(corpus: Corpus) -> str:
-    """Return one MLflow experiment for each data set and task."""
-    return f"{corpus.name}/{corpus.task}"
-
-
 def dataset_info(corpus: Corpus) -> DatasetInfo:
     """Return how a corpus is named in MLflow."""
     from audio_cls.tracking import DatasetInfo
@@ -86,6 +80,11 @@ def dataset_info(corpus: Corpus) -> DatasetInfo:
     return DatasetInfo(
         corpus.name, corpus.digest, corpus.task, len(corpus), tuple(corpus.classes), str(corpus.directory)
     )
+
+
+def mlflow_experiment(corpus: Corpus) -> str:
+    """Return one MLflow experiment for each data set and task."""
+    return f"{corpus.name}/{corpus.task}"
 
 
 @dataclass
@@ -100,7 +99,7 @@ class Prepared:
 
 
 def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
-    """Open the corpus, resolve what is left to it, split it, pack the features, build the chain.
+    """Open the corpus of an experiment that was resolved on it (`resolve`), split it, pack the features, build the chain.
 
     Raises:
         UserError: for a corpus, split or configuration that does not hold.
@@ -108,7 +107,6 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
     """
     experiment.check()
     corpus = runtime.corpus(experiment.data.corpus)
-    experiment = resolve(experiment, corpus).experiment
     split = experiment.data.split.assign(corpus)
     features = experiment.features.build(experiment.data.rate)
     check_sample_rate(experiment.data, corpus)

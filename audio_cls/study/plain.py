@@ -166,7 +166,7 @@ class _PlainObjective:
         corpus, base = runtime.corpus(self._base.data.corpus), declared.base
         with self._workspace.lock(f"objective-{declared.name}"):
             known = study.user_attrs.get(RUN)
-            run = runtime.tracker.start(
+            run = runtime.tracker.on(None if known else dataset_info(corpus)).start(
                 mlflow_experiment(corpus),
                 f"study {declared.name}",
                 kind="study",
@@ -179,7 +179,6 @@ class _PlainObjective:
                     "study.pruner": type(study.pruner).__name__,
                     "data.digest": corpus.digest,
                 },
-                dataset=None if known else dataset_info(corpus),
                 run_id=known,
             )
             if known != run.id:

@@ -78,7 +78,7 @@ def open_parent(tracker: Tracker, study: Study, corpus: Corpus, file: Path, run_
     """The study's own run in MLflow, the parent of its trials' runs."""
     base = check_study(study)
     tracker.experiment(mlflow_experiment(corpus), note=dataset_info(corpus).note())
-    run = tracker.start(
+    run = tracker.on(dataset_info(corpus) if run_id is None else None).start(
         mlflow_experiment(corpus),
         f"study {study.name}",
         kind="study",
@@ -92,7 +92,6 @@ def open_parent(tracker: Tracker, study: Study, corpus: Corpus, file: Path, run_
             "data.digest": corpus.digest,
             **(study.settled.tags if study.settled else {}),
         },
-        dataset=dataset_info(corpus) if run_id is None else None,
         run_id=run_id,
     )
     if run_id is None:

@@ -19,6 +19,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ class Tracker:
         self.workspace, self.uri = workspace, uri or workspace.tracking
         self._link = Link(workspace, self.uri, retry_seconds)
         self._experiments: dict[str, Operation] = {}
+        self._dataset: DatasetInfo | None = None
+        self._guard: Callable[[], bool] | None = None
 
     @property
     def read_only(self) -> bool:
@@ -90,6 +93,19 @@ class Tracker:
         except Exception as error:
             self._link.fault(error)
             return None
+
+    def on(self, dataset: DatasetInfo | None) -> Tracker:
+        """Return this tracker for runs on a data set: runs that it starts are recorded with it."""
+        other = copy(self)
+        other._dataset = dataset
+        return other
+
+    def guarded(self, guard: Callable[[], bool]) -> Tracker:
+        """Return this tracker for runs that another process may take over: `guard` is asked before each operation whether the run
+        is still this process's to record; once it says no, nothing more is recorded here."""
+        other = copy(self)
+        other._guard = guard
+        return other
 
     @staticmethod
     def new_id() -> str:
@@ -107,21 +123,18 @@ class Tracker:
         parent: str | None = None,
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
-        dataset: DatasetInfo | None = None,
         run_id: str | None = None,
-        guard: Callable[[], bool] | None = None,
     ) -> Run:
         """Start a run, or take the run `run_id` up again: running, its parameters, start and curve kept.
 
         `kind` (trial, study, run, suite, arm, cross-validation) is a tag by which the views choose runs. `parent` and
         `run_id` are ids as `Run.id` gives them; that a run was never sent, or that its server is gone, is no hindrance:
-        it is made then. `guard` is asked before each operation whether the run is still this process's to record; once it
-        says no, nothing more is recorded here. Parameters are texts, numbers, or anything that JSON can hold.
+        it is made then. Parameters are texts, numbers, or anything that JSON can hold. See `on` and `guarded`.
         """
         uid = run_id or self.new_id()
-        run = Run(self._link, uid, resume=run_id is not None, guard=guard)
-        if dataset is not None:
-            self._experiments.setdefault(experiment_name, {"name": experiment_name, "note": dataset.note()})
+        run = Run(self._link, uid, resume=run_id is not None, guard=self._guard)
+        if self._dataset is not None:
+            self._experiments.setdefault(experiment_name, {"name": experiment_name, "note": self._dataset.note()})
         labels = {"kind": kind, "state": "RUNNING", "reason": "", **(tags or {})}
         run._do(
             {
@@ -136,8 +149,8 @@ class Tracker:
         )
         if params:
             run._do({"op": "params", "values": {clean_key(k): clean_value(v, _PARAM) for k, v in params.items()}})
-        if dataset is not None:
-            run._do(dataset.operation())
+        if self._dataset is not None:
+            run._do(self._dataset.operation())
         return run
 
     def reopen(self, run_id: str) -> Run:

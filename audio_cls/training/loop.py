@@ -114,9 +114,7 @@ def fit(
             if result.stopped or _patience_spent(result, training.early_stopping):
                 break
             try:
-                row = _train_epoch(
-                    experiment, chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step
-                )
+                row = _train_epoch(chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step)
                 with _weights(chain.classifier, ema.values if ema else None):
                     figures, predictions = evaluate_clips(chain, batches, validation, "val/")
                     row |= figures
@@ -167,7 +165,6 @@ def _complete_predictions(chain: Chain, batches: Batches, store: CheckpointStore
 
 
 def _train_epoch(
-    experiment: Experiment,
     chain: Chain,
     batches: Batches,
     optimizer: torch.optim.Optimizer,
@@ -178,7 +175,8 @@ def _train_epoch(
     on_step: Callable[[int, int], None] | None,
 ) -> dict[str, float]:
     """One pass over the training clips; returns train/loss, train/accuracy, lr and the time it took."""
-    training, seed, device = experiment.training, experiment.seed, batches.device
+    experiment, device = batches.experiment, batches.device
+    training, seed = experiment.training, experiment.seed
     began = time.perf_counter()
     n_steps = max(1, math.ceil(len(batches.split.train) / training.batch_size))
     loss_sum = torch.zeros((), device=device, dtype=torch.float64)

@@ -388,7 +388,7 @@ def test_an_epoch_sent_by_two_processes_is_one_record(runtime: Runtime) -> None:
 
 def test_nothing_is_recorded_once_the_guard_says_no(runtime: Runtime) -> None:
     mine = [True]
-    run = runtime.tracker.start("guarded", "guarded", kind="trial", guard=lambda: mine[0])
+    run = runtime.tracker.guarded(lambda: mine[0]).start("guarded", "guarded", kind="trial")
     run.epoch(0, {"loss": 1.0})
     mine[0] = False
     run.epoch(1, {"loss": 2.0})

@@ -84,8 +84,8 @@ def flaky_tracker(workspace: Workspace, fails: Callable[[int], str | None], retr
 
 
 def record(tracker: Tracker, name: str, run_id: str | None = None, epochs: int = 3) -> Run:
-    run = tracker.start(
-        "esc10", name, kind="trial", params={"optimizer.lr": 1e-3}, tags={"study": "s"}, dataset=DATA, run_id=run_id
+    run = tracker.on(DATA).start(
+        "esc10", name, kind="trial", params={"optimizer.lr": 1e-3}, tags={"study": "s"}, run_id=run_id
     )
     for step in range(epochs):
         run.epoch(step, {"val/macro_f1": 0.1 * step, "train/loss": 2.0 - step})
@@ -118,7 +118,7 @@ def test_round_trip(workspace: Workspace, tmp_path: Path) -> None:
     experiment_id = tracker.experiment("esc10", note="# ESC-10", tags={"metric": "val/macro_f1"})
     study = tracker.start("esc10", "study:cnn", kind="study")
     params = {f"p{i}": i for i in range(230)} | {"augment.mixup": None, "on": True, "bands": [1, 2], "long": "x" * 9000}
-    run = tracker.start("esc10", "t000", kind="trial", parent=study.id, params=params, dataset=DATA)
+    run = tracker.on(DATA).start("esc10", "t000", kind="trial", parent=study.id, params=params)
     run.epoch(0, {"val/f1(macro)@0.5": 0.5, "bad": math.inf, "worse": math.nan, "none": None, "flag": True})
     (tmp_path / "weights.bin").write_bytes(b"w")
     (tmp_path / "plots").mkdir()
@@ -229,7 +229,7 @@ def test_a_run_that_is_gone_is_made_again_under_its_old_id(workspace: Workspace)
 
 def test_data_set_is_searchable_by_its_digest(workspace: Workspace) -> None:
     tracker = Tracker(workspace)
-    run = tracker.start("e", "with", kind="run", dataset=DATA)
+    run = tracker.on(DATA).start("e", "with", kind="run")
     tracker.start("e", "without", kind="run")
     assert [r.run_id for r in tracker.runs("e", f"dataset.digest = '{DATA.digest[:36]}'")] == [run.id]
     assert tracker.runs("e", "dataset.digest = 'x'") == []
@@ -449,7 +449,7 @@ def test_neither_server_nor_disk(workspace: Workspace, monkeypatch: pytest.Monke
 
 def test_a_locked_database_is_an_outage_like_any_other(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = Tracker(workspace, retry_seconds=1e6)
-    run = tracker.start("esc10", "r", kind="trial", params={"optimizer.lr": 1e-3}, dataset=DATA)
+    run = tracker.on(DATA).start("esc10", "r", kind="trial", params={"optimizer.lr": 1e-3})
     con = sqlite3.connect(workspace.mlflow_db, isolation_level=None)
     con.execute("begin exclusive")
     engine = tracker._readable()._tracking_client.store.engine
@@ -672,7 +672,7 @@ def test_a_view_fits_into_a_tag(workspace: Workspace) -> None:
 
 def test_an_experiment_is_described_until_somebody_edits_it(workspace: Workspace) -> None:
     tracker = Tracker(workspace)
-    tracker.start("esc10", "r", kind="run", dataset=DATA).finish("COMPLETE")
+    tracker.on(DATA).start("esc10", "r", kind="run").finish("COMPLETE")
     client = tracker._readable()
 
     def note() -> str:
@@ -687,7 +687,7 @@ def test_an_experiment_is_described_until_somebody_edits_it(workspace: Workspace
     number = client.get_experiment_by_name("esc10").experiment_id
     client.set_experiment_tag(number, "mlflow.note.content", "mine")
     tracker.saved_views("esc10", "other", "val/macro_f1", [])
-    Tracker(workspace).start("esc10", "r2", kind="run", dataset=DATA)
+    Tracker(workspace).on(DATA).start("esc10", "r2", kind="run")
     assert note() == "mine"
 
 
@@ -761,7 +761,7 @@ def test_a_real_server_that_goes_away_and_comes_back(workspace: Workspace, tmp_p
     process = serve()
     try:
         tracker = Tracker(laptop, uri, retry_seconds=0.2)
-        run = tracker.start("esc10", "r", kind="trial", params={"optimizer.lr": 1e-3}, dataset=DATA)
+        run = tracker.on(DATA).start("esc10", "r", kind="trial", params={"optimizer.lr": 1e-3})
         run.epoch(0, {"val/macro_f1": 0.0, "train/loss": 2.0})
         assert not run.degraded
         process.terminate()

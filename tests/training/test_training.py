@@ -14,6 +14,7 @@ from audio_cls.core.config import ConfigError
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
 from audio_cls.runs.preparation import Prepared, Runtime, prepare_run
+from audio_cls.runs.resolve import resolve
 from audio_cls.tracking import Tracker
 from audio_cls.training.checkpoint import CheckpointStore, read
 from audio_cls.training.loop import Diverged, Fit, fit
@@ -43,8 +44,12 @@ def curve(result: Fit) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in result.history]
 
 
+def resolved(e: Experiment, runtime: Runtime) -> Experiment:
+    return resolve(e, runtime.corpus(e.data.corpus)).experiment
+
+
 def train(e: Experiment, runtime: Runtime, folder: Path, **kwargs: Any) -> tuple[Fit, Prepared]:
-    prepared = prepare_run(e, runtime)
+    prepared = prepare_run(resolved(e, runtime), runtime)
     return fit(e, prepared.chain, prepared.batches, CheckpointStore(folder), **kwargs), prepared
 
 
@@ -269,7 +274,7 @@ def test_bf16_is_close_to_fp32(runtime: Runtime, tmp_path: Path) -> None:
     plain = experiment(augment={}, training__epochs=10, optimizer__lr=5e-3)
     full, prepared = train(plain, runtime, tmp_path / "fp32")
     logits = predict(prepared.chain, prepared.batches, prepared.split.validation)
-    half = prepare_run(plain.override({"training.precision": "bf16"}), runtime)
+    half = prepare_run(resolved(plain.override({"training.precision": "bf16"}), runtime), runtime)
     half.chain.classifier.load_state_dict(prepared.chain.classifier.state_dict())
     lower = predict(half.chain, half.batches, half.split.validation)
     assert not torch.equal(logits, lower), "bf16 was not used"

@@ -53,7 +53,7 @@ def place(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Place
         place.run(3, stop_after=1)
     tracker = Tracker(place.workspace)
     tags = {"ablation.suite": "rates", "ablation.metric": "val/macro_f1", "runs": "4"}
-    suite = tracker.start("tones/multiclass", "suite rates", kind="suite", tags=tags, dataset=DATA)
+    suite = tracker.on(DATA).start("tones/multiclass", "suite rates", kind="suite", tags=tags)
     for arm, mean in (("low", 0.25), ("high", 0.5)):
         run = tracker.start(
             "tones/multiclass", arm, kind="arm", parent=suite.id, tags={**tags, "verdict": f"{arm}: helps"}
