@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from audio_cls.core.config import Component
-from audio_cls.study import TPE, Median, Outcome, Study, TrialContext
+from audio_cls.queue.seam import TrialContext
+from audio_cls.runs.outcome import Outcome
+from audio_cls.study import TPE, Median, Study
 
 EPOCHS = 6
 

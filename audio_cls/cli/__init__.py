@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""The command line: parse, call, print. Law: only here is anything printed, asked or parsed, and does a process exit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Recording runs in MLflow: `Tracker` opens runs, `Run` records one, and no failure of either costs the run itself.
 
-Besides `ui`, the only package that imports mlflow. `tracker` is what others call; `run` and `sender` send operations, `outbox` keeps those that
+Law: besides the server of `ui`, only this room imports mlflow. `tracker` is what others call; `run` and `sender` send operations, `outbox` keeps those that
 could not be sent, `store` opens (and relocates) a workspace's database, `reads` answers questions, `views`, `suites` and `notes` save what the
 UI opens on, `addresses` knows where it is served, `environment` says where a run was made, `copy` carries runs between workspaces.
 """

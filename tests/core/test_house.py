@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "audio_cls"
@@ -79,3 +82,27 @@ def test_no_room_imports_the_private_names_of_another() -> None:
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 100
     assert [found for file in files for found in private_imports(file)] == []
+
+
+ROOMS = sorted(folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").is_file())
+
+
+def test_every_room_states_its_law_and_its_face_is_there() -> None:
+    assert len(ROOMS) == 14
+    for name in ROOMS:
+        module = importlib.import_module(f"audio_cls.{name}")
+        assert "Law: " in (module.__doc__ or ""), name
+        face = [member for member in getattr(module, "__all__", []) if name != "cli"]
+        assert [member for member in face if getattr(module, member) is None] == []
+        assert face or name in ("cli", "core"), name
+
+
+def test_a_face_costs_nothing_and_refuses_other_names() -> None:
+    rooms = ", ".join(f"audio_cls.{name}" for name in ROOMS if name != "tracking")
+    program = (
+        f"import sys, {rooms}; print(sorted({{'torch', 'optuna', 'mlflow', 'plotly', 'pandas'}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    with pytest.raises(AttributeError, match=r"'audio_cls.queue' has no attribute 'nothing'"):
+        importlib.import_module("audio_cls.queue").nothing  # noqa: B018

@@ -25,10 +25,11 @@ from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.process import WorkTarget
 from audio_cls.queue.queue import Queue, Tally
 from audio_cls.queue.record import TrialRecord
+from audio_cls.queue.seam import TrialContext
 from audio_cls.queue.status import study_status, summary
 from audio_cls.queue.storage import load_study, open_storage, open_study, study_names
 from audio_cls.queue.supervisor import run_workers
-from audio_cls.study import Outcome, TrialContext
+from audio_cls.runs.outcome import Outcome
 from tests.study_fakes import FakeObjective, Toy, declare, work
 
 FORK = multiprocessing.get_context("fork")

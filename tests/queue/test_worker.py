@@ -21,9 +21,11 @@ from optuna.trial import TrialState
 from audio_cls.core.config import ConfigError
 from audio_cls.core.errors import UserError
 from audio_cls.queue.queue import Queue
+from audio_cls.queue.seam import TrialContext
 from audio_cls.queue.storage import Heartbeat, load_study, open_storage
 from audio_cls.queue.worker import RepeatedFailure, WorkerReport, reason_kind
-from audio_cls.study import Outcome, RandomSearch, TrialContext
+from audio_cls.runs.outcome import Outcome
+from audio_cls.study import RandomSearch
 from tests.study_fakes import EPOCHS, FakeObjective, Toy, declare, outcomes, space, work
 
 FORK = multiprocessing.get_context("fork")
