@@ -341,7 +341,7 @@ def test_an_example_of_the_guide_trains(
     assert info.state == "COMPLETE"
     if name == "margins.py":
         for _ in range(2):  # on the page at once, and again in a process that has not loaded the file
-            (page,) = re.findall(r"(\S+run-margins-\S+\.html)", command(capsys, workspace, "report", name))
+            (page,) = re.findall(r"(\S+run-margins\S+\.html)", command(capsys, workspace, "report", info.run_id))
             assert ">Margins</h2>" in (workspace / "reports" / Path(page).name).read_text(encoding="utf-8")
             Path(name).unlink(missing_ok=True)
         return
