@@ -43,7 +43,7 @@ SMALLER = {
     "audio-cls train": EPOCH,
     "audio-cls train best.json": [],
     "audio-cls study run": ["--trials", "2", "--workers", "1", *EPOCH],
-    "audio-cls study confirm": ["--top", "1", "--workers", "1"],
+    "audio-cls study confirm": ["--top", "1", "--seeds", "1", "--workers", "1"],
     "audio-cls ablate run": ["--seeds", "1", "--workers", "1", *EPOCH],
 }
 AS_PROCESS = ("train", "study run", "study confirm", "study remove", "ablate run")  # those that start processes, or ask
