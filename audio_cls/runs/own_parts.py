@@ -12,23 +12,28 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import secrets
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
-from pathlib import Path, PurePosixPath
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from audio_cls.core.config import Component, ConfigError
 from audio_cls.core.errors import UserError
-from audio_cls.core.loading import imported_sources, load_file, loaded_modules
+from audio_cls.core.loading import load_file
 from audio_cls.core.workspace import Workspace, atomic_write
 from audio_cls.metrics.base import Metric, plain_name
+from audio_cls.runs.part_files import (
+    Source,
+    all_parts,
+    entry_of,
+    is_own,
+    part_name,
+    parts_of,
+    sha256,
+    source_at,
+    write_folder,
+)
 
 if TYPE_CHECKING:
     from audio_cls.experiment import Experiment
@@ -57,26 +62,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Source:
-    """A Python file that declared parts, as it was when it ran.
-
-    texts: the file and the neighbours that it imported, by path relative to its folder; `main` is the file itself.
-    parts: what it declared, such as `model tiny`.
-    """
-
-    file: Path
-    main: str
-    texts: dict[str, str]
-    parts: tuple[str, ...]
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 (hex) of the files' names and contents."""
-        described = {"main": self.main, "files": {name: _sha256(text) for name, text in sorted(self.texts.items())}}
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
 # -- what an experiment is made of ---------------------------------------------------------------------------------
 
 
@@ -84,11 +69,11 @@ def own_parts(experiment: Component) -> dict[str, type[Component]]:
     """Return the parts of an experiment that audio_cls does not have itself, by name (`model tiny`); with the metric that
     it is judged by, and the figures of the user's own that were loaded for its page.
     """
-    classes = [type(part) for part in _parts(experiment)]
+    classes = [type(part) for part in parts_of(experiment)]
     metric = str(getattr(getattr(experiment, "training", None), "metric", ""))
     classes += [member for kind, member in Metric.members().items() if kind == plain_name(metric)]
-    classes += [member for member in _all_parts() if _name(member).startswith(FIGURE)]
-    return {_name(cls): cls for cls in classes if _is_own(cls)}
+    classes += [member for member in all_parts() if part_name(member).startswith(FIGURE)]
+    return {part_name(cls): cls for cls in classes if is_own(cls)}
 
 
 def sources_of(experiment: Component) -> list[Source]:
@@ -97,15 +82,15 @@ def sources_of(experiment: Component) -> list[Source]:
     """
     found: dict[Path, Source] = {}
     for cls in own_parts(experiment).values():
-        entry = _entry_of(cls)
+        entry = entry_of(cls)
         if entry is not None and entry not in found:
-            found[entry] = _source(entry)
+            found[entry] = source_at(entry)
     return list(found.values())
 
 
 def homeless(experiment: Component) -> list[str]:
     """Return the own parts of an experiment that no file declares (they were typed into a notebook, say)."""
-    return [name for name, cls in own_parts(experiment).items() if _entry_of(cls) is None]
+    return [name for name, cls in own_parts(experiment).items() if entry_of(cls) is None]
 
 
 def entry_files(experiments: Iterable[Component]) -> list[Path]:
@@ -152,7 +137,7 @@ def remember(workspace: Workspace, sources: Iterable[Source]) -> None:
         text = json.dumps({**meta, "ran": time.time()}, indent=1)
         try:
             if not folder.exists():
-                _write_folder(folder, {**source.texts, META: text})
+                write_folder(folder, {**source.texts, META: text})
             elif source.file.parent != folder:
                 atomic_write(folder / META, text)
         except OSError as error:
@@ -163,7 +148,7 @@ def load_with(workspace: Workspace, files: Iterable[Path]) -> None:
     """Load files that the user named on the command line, and remember those that declare parts: they have run here."""
     for file in files:
         load_file(file)
-        source = _source(file.resolve())
+        source = source_at(file.resolve())
         remember(workspace, [source] if source.parts else [])
 
 
@@ -224,7 +209,7 @@ def recorded_experiment(tracker: Tracker, info: RunInfo) -> Experiment:
 def _load_figures(workspace: Workspace, digests: Sequence[str]) -> None:
     """Load the figures that a run was recorded with: its experiment does not name them."""
     for source in _remembered(workspace) if digests else ():
-        known = {_name(part) for part in _all_parts()}
+        known = {part_name(part) for part in all_parts()}
         missing = [part for part in source.parts if part.startswith(FIGURE) and part not in known]
         if source.digest in digests and missing:
             _load(source, missing[0], workspace)
@@ -237,7 +222,7 @@ def _load_installed(part: str) -> bool:
             entry.load()
         except Exception as error:
             log.warning("the installed %s (%s) cannot be loaded: %s", entry.name, entry.value, error)
-    return part in {_name(known) for known in _all_parts()}
+    return part in {part_name(known) for known in all_parts()}
 
 
 def read_recorded(path: Path, digest: str | None = None) -> str:
@@ -332,89 +317,7 @@ def _warn_if_changed(experiment: Component, workspace: Workspace, digests: Seque
     """Say it where a part comes from another version of its file than the run was made with."""
     if not digests:
         return
-    were = {_sha256(text) for s in _remembered(workspace) if s.digest in digests for text in s.texts.values()}
+    were = {sha256(text) for s in _remembered(workspace) if s.digest in digests for text in s.texts.values()}
     for source in sources_of(experiment) if were else ():
-        if _sha256(source.texts.get(source.main, "")) not in were:
+        if sha256(source.texts.get(source.main, "")) not in were:
             log.warning("%s: %s is not what it was when the run was made", where, source.file)
-
-
-# -- classes and files ---------------------------------------------------------------------------------------------
-
-
-def _parts(value: Any) -> Iterator[Component]:
-    if isinstance(value, Component):
-        yield value
-        for name in type(value).model_fields:
-            yield from _parts(getattr(value, name))
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _parts(item)
-
-
-def _name(cls: type[Component]) -> str:
-    family = cls._family.__name__.lower() if cls._family else ""
-    return f"{family} {cls.kind}"
-
-
-def _is_own(cls: type[Component]) -> bool:
-    return bool(cls.kind) and cls.__module__.partition(".")[0] != "audio_cls"
-
-
-def _all_parts(cls: type[Component] = Component) -> Iterator[type[Component]]:
-    for sub in cls.__subclasses__():
-        if sub.is_family():
-            yield from sub.members().values()
-        yield from _all_parts(sub)
-
-
-def _file_of(module: ModuleType | None) -> Path | None:
-    place = getattr(module, "__file__", None)
-    path = Path(place).resolve() if place else None
-    return path if path is not None and path.suffix == ".py" and path.is_file() else None
-
-
-def _entry_of(cls: type[Component]) -> Path | None:
-    """Return the file to load so that a class is declared: the one that was given to a command and brought it, else
-    its own.
-    """
-    own = _file_of(sys.modules.get(cls.__module__))
-    for module in loaded_modules():
-        entry = _file_of(module)
-        if entry is None:
-            continue
-        if own == entry or any(value is cls for value in vars(module).values()):
-            return entry
-        if own is not None and own.is_relative_to(entry.parent) and _relative(own, entry) in imported_sources(entry):
-            return entry
-    return own
-
-
-def _relative(path: Path, entry: Path) -> str:
-    return PurePosixPath(path.relative_to(entry.parent).as_posix()).as_posix()
-
-
-def _source(entry: Path) -> Source:
-    texts = imported_sources(entry)
-    files = {entry.parent / name for name in texts}
-    declared = {
-        _name(cls) for cls in _all_parts() if _is_own(cls) and _file_of(sys.modules.get(cls.__module__)) in files
-    }
-    return Source(entry, entry.name, texts, tuple(sorted(declared)))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
-
-
-def _write_folder(folder: Path, texts: dict[str, str]) -> None:
-    """Write a folder of texts at once: it is there as a whole or not at all, whoever else writes it."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        for name, text in texts.items():
-            atomic_write(temporary / name, text)
-        os.rename(temporary, folder)
-    except OSError:
-        if not folder.exists():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
