@@ -20,6 +20,7 @@ from audio_cls.ablation.declaration import Cell as Place
 from audio_cls.ablation.filling import Filled, fill_cells, unfinished
 from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import count
+from audio_cls.core.rng import CONFIRMATION_SEED
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import check_metric
@@ -54,8 +55,6 @@ __all__ = [
 ]
 
 KIND: Kind = "confirmation"
-FRESH = 10_000
-"""Seeds of a confirmation lie so far behind those of the search."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ def confirmation_cells(
     cells = []
     fold_key, values = asked_folds(chosen[0].experiment, corpus, folds)
     names = chosen[0].experiment.data.split.folds(corpus) if fold_key else {}
-    for seed in range(FRESH, FRESH + seeds):
+    for seed in range(CONFIRMATION_SEED, CONFIRMATION_SEED + seeds):
         for fold in values:
             for candidate in chosen:
                 changes: dict[str, Any] = {"seed": seed}

@@ -16,6 +16,7 @@ from audio_cls.core.config import Component, parse_assignment
 from audio_cls.core.device import choose_device
 from audio_cls.core.errors import UserError
 from audio_cls.core.notices import say
+from audio_cls.core.rng import TUNING_OFFSET
 from audio_cls.core.stopping import Interrupted
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import check_metric
@@ -28,8 +29,6 @@ from audio_cls.study.opening import PARENT
 from audio_cls.study.search import open_parent, study_identity, trial_objective
 
 __all__ = ["arm_search", "tune_arms"]
-
-FAR = 1000  # the seed of the searches lies so far behind the grid's
 
 
 def tune_arms(suite: Suite, options: QueueOptions) -> Suite:
@@ -50,7 +49,7 @@ def tune_arms(suite: Suite, options: QueueOptions) -> Suite:
             f"ablation {ablation.name!r}: tune=... needs a file that declares the suite, from which workers take the space: "
             "put it into a .py file, or leave tune out"
         )
-    seed, fold = max(ablation.seeds) + FAR, suite.plan.folds[0]
+    seed, fold = max(ablation.seeds) + TUNING_OFFSET, suite.plan.folds[0]
     for arm in ablation.arms:
         if arm in suite.state.tuned:
             continue

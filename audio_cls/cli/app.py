@@ -58,7 +58,7 @@ def ui(ctx: click.Context, port: int, host: str, browser: bool, storage: str | N
     """Serve a page with the studies, suites, runs and corpora of this workspace, and MLflow's UI."""
     from audio_cls.ui.serving import serve_ui
 
-    serve_ui(workspace_of(ctx), port, host, browser=browser, storage=storage, say=say)
+    ctx.exit(serve_ui(workspace_of(ctx), port, host, browser=browser, storage=storage, say=say))
 
 
 for command in (

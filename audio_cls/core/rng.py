@@ -14,7 +14,10 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["derive", "generator", "numpy_rng"]
+__all__ = ["CONFIRMATION_SEED", "TUNING_OFFSET", "derive", "generator", "numpy_rng"]
+
+CONFIRMATION_SEED = 10_000  # the first seed of confirmations: no search uses seeds that high
+TUNING_OFFSET = 1_000  # added to the last seed of a grid for the searches that tune its arms
 
 
 def derive(seed: int, *path: int | str) -> int:

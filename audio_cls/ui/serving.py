@@ -56,12 +56,14 @@ def serve_ui(
     browser: bool = True,
     storage: str | None = None,
     say: Say = print,
-) -> NoReturn:
+) -> int:
     """Become the UI's server, until it is interrupted. The database is created or relocated first.
+
+    Returns the exit code where this process does not become the server: 0 after saying where the workspace is served already, or that
+    of the server of a read-only workspace.
 
     Raises:
         UserError: where no port is free, or the runs lie on a server, which has a UI of its own.
-        SystemExit: where the UI of this workspace is served already, after saying where.
     """
     if workspace.tracking:
         raise UserError(f"the runs lie on the server {without_password(workspace.tracking)}: open that in a browser")
@@ -71,7 +73,7 @@ def serve_ui(
             import webbrowser
 
             webbrowser.open(running)
-        raise SystemExit(0)
+        return 0
     found = free_port(host, port)
     if found != port:
         say(f"port {port} is taken: using {found}")
@@ -101,8 +103,8 @@ def serve_ui(
     command = ui_command(workspace, found, host, database, app)
     if read_only:  # this process stays: it removes the copies, those of the server as well, which ends without tidying
         environment["TMPDIR"] = str(scratch_folder())
-        raise SystemExit(_run(command, environment))
-    os.execve(command[0], command, environment)  # not a child of ours, which a signal to us would leave behind
+        return _run(command, environment)
+    return _become(command, environment)
 
 
 def renew_views(workspace: Workspace, storage: str | None = None) -> None:
@@ -147,8 +149,13 @@ def has_browser() -> bool:
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
+def _become(command: list[str], environment: dict[str, str]) -> NoReturn:
+    """Replace this process by the server: as a child it would outlive a signal to us."""
+    os.execve(command[0], command, environment)
+
+
 def _run(command: list[str], environment: dict[str, str]) -> int:
-    """Run the server as a child, which gets our signals; its exit code."""
+    """Run the server as a child, which gets our signals. Returns its exit code."""
     child = subprocess.Popen(command, env=environment, start_new_session=True)
 
     def pass_on(number: int, _: object) -> None:
