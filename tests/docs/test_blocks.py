@@ -41,12 +41,13 @@ NOT_RUN = {
 EPOCH = ["--set", "training.epochs=1"]
 SMALLER = {
     "audio-cls train": EPOCH,
+    "audio-cls train --set data.corpus=mine --set data.split=k_fold": ["--folds", "1,2", "--seeds", "1", *EPOCH],
     "audio-cls train best.json": [],
     "audio-cls study run": ["--trials", "2", "--workers", "1", *EPOCH],
     "audio-cls study confirm": ["--top", "1", "--seeds", "1", "--workers", "1"],
     "audio-cls ablate run": ["--seeds", "1", "--workers", "1", *EPOCH],
 }
-AS_PROCESS = ("train", "study run", "study confirm", "study remove", "ablate run")  # those that start processes, or ask
+AS_PROCESS = ("train", "study run", "study confirm", "ablate run")  # those that start processes
 REPLACED = {"PATH/TO/FOLDER_OR_CSV": "sounds/clips.csv", "sounds": "sounds/clips.csv"}
 
 
@@ -170,7 +171,7 @@ def run_command(command: str, workspace: Path, capsys: pytest.CaptureFixture[str
     words = [REPLACED.get(word, word) for word in shlex.split(command)[1:]] + (smaller[-1] if smaller else [])
     said = ""
     if command.removeprefix("audio-cls ").startswith(AS_PROCESS):
-        run(workspace, *words, input="y\n")
+        run(workspace, *words)
     else:
         said = call(capsys, workspace, *words)
     if file:
