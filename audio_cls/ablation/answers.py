@@ -103,8 +103,8 @@ def judge_cells(
     )
     constant = _constant(cells, corpus)
     if constant and (len(constant) < len(cells) or len(set(constant.values())) > 1):
-        told = ", ".join(f"{name!r} in {n}" for name, n in Counter(constant.values()).most_common())
-        sentence = f"Calls everything one class in {len(constant)} of {len(cells)} runs ({told})."
+        classes = ", ".join(f"{name!r} in {n}" for name, n in Counter(constant.values()).most_common())
+        sentence = f"Calls everything one class in {len(constant)} of {len(cells)} runs ({classes})."
         return replace(found, findings=(sentence, *found.findings))
     return found
 

@@ -143,9 +143,9 @@ def check_declaration(ablation: Ablation) -> None:
         hidden = undeclared(ablation.arm(arm), reference, declared)
         if hidden:
             lines = "; ".join(f"{key} is {a!r}, in {ablation.reference!r} {b!r}" for key, (a, b) in hidden.items())
-            told = ", ".join(sorted(changes)) or "nothing"
+            listed = ", ".join(sorted(changes)) or "nothing"
             raise UserError(
-                f"{where} declares {told}, but differs in more: {lines}. Another kind brings its own defaults: declare these "
+                f"{where} declares {listed}, but differs in more: {lines}. Another kind brings its own defaults: declare these "
                 "keys as well, or set them to the reference's values"
             )
 

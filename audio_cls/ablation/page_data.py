@@ -121,7 +121,7 @@ def more_lines(arm: ArmResult, interval: Interval | None, points: bool) -> list[
             f"over clips (bootstrap, {interval.n_units} clips or groups): {amount(interval.estimate)} "
             f"[{amount(interval.low)}, {amount(interval.high)}]"
         )
-    told: dict[str, list[str]] = {}
+    hints: dict[str, list[str]] = {}
     for hint in verdict.more:
         about = "at least " if hint.lower_bound else "about "
         words = (
@@ -129,10 +129,10 @@ def more_lines(arm: ArmResult, interval: Interval | None, points: bool) -> list[
             if hint.pairs is None
             else f"{about if hint.pairs else ''}{hint.pairs} more pairs"
         )
-        told.setdefault(words, []).append(amount(hint.difference).lstrip("+"))
-    if told:
+        hints.setdefault(words, []).append(amount(hint.difference).lstrip("+"))
+    if hints:
         unit = " points" if points else ""
-        parts = [f"of {' or '.join(differences)}{unit}: {words}" for words, differences in told.items()]
+        parts = [f"of {' or '.join(differences)}{unit}: {words}" for words, differences in hints.items()]
         lines.append(f"to settle a difference {'; '.join(parts)}")
     lines.append(c.method)
     return lines

@@ -19,7 +19,7 @@ __all__ = ["Caller", "CallerFailed", "PatientStore", "TakenOver", "out_of_memory
 
 
 class CallerFailed(Exception):
-    """Something that whoever runs the experiment was told or asked has failed (its database, say): no fault of the run."""
+    """A callback of whoever runs the experiment failed (its database, say): no fault of the run."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))

@@ -41,10 +41,10 @@ SMALLEST_PART = 4  # clips: batches are not split further than this for want of 
 
 @dataclass(frozen=True)
 class Record:
-    """Where and under what name a run is recorded in MLflow. `run_id` continues with an earlier run; `on_run_id` is told the id
+    """Where and under what name a run is recorded in MLflow. `run_id` continues with an earlier run; `on_run_id` is given the id
     before the run is made (a provisional one) and after, so that it is never without an owner, whoever dies in between.
 
-    `params` join the experiment's own parameters. `on_facts` is told, before training, what a comparison rests on: the tags of
+    `params` join the experiment's own parameters. `on_facts` is given, before training, what a comparison rests on: the tags of
     `run_facts`.
     """
 
@@ -72,7 +72,7 @@ def run_experiment(
 ) -> Outcome:
     """Train one experiment (what it leaves to the data is resolved first) to its budget, continuing from `store`, recording it as `record` says.
 
-    After each epoch `report(epoch, value)` is told the chosen metric and `should_stop()` asked; its answer begins with
+    After each epoch `report(epoch, value)` is given the chosen metric and `should_stop()` is asked; its answer begins with
     `pruned` or `interrupted` (or anything else, which counts as interrupted). `leave_now()` is asked before each step: a
     reason ends the run there, INTERRUPTED, and costs the epoch. All other phases (features, evaluation, results) ask
     `runtime.watch`, and end the run INTERRUPTED as well. `is_mine()` is asked before anything is recorded: where it is
@@ -87,28 +87,28 @@ def run_experiment(
         UserError: when the experiment cannot be built.
     """
     experiment = resolve(experiment, runtime.corpus(experiment.data.corpus)).experiment
-    told = Caller(report, should_stop, leave_now, is_mine, record)
-    patient = PatientStore(store, runtime.disk_wait_seconds, told.should_stop)
+    caller = Caller(report, should_stop, leave_now, is_mine, record)
+    patient = PatientStore(store, runtime.disk_wait_seconds, caller.should_stop)
     batch_size, accumulate, tried_again = experiment.training.batch_size, 1, False
     run: Run | None = None
     while True:
         prepared: Prepared | None = None
         try:
             prepared = prepare_run(experiment, runtime)
-            told.check_mine()
+            caller.check_mine()
             if run is None:
-                run = _open_run(experiment, prepared, runtime, told)
+                run = _open_run(experiment, prepared, runtime, caller)
             if accumulate > 1:
                 run.tags({"accumulate": str(accumulate)})
-            outcome = _train(experiment, prepared, run, record.name, patient, told, accumulate)
-            told.check_mine()
+            outcome = _train(experiment, prepared, run, record.name, patient, caller, accumulate)
+            caller.check_mine()
             run.finish(outcome.state, outcome.reason)
             if run.lacks_room and outcome.state in ("COMPLETE", "PRUNED"):
                 raise DiskFull("disk full: there was no room for the run's record")
             return outcome
         except Abandoned as left:
             run = run or _interrupted_before(runtime, record)
-            if run is not None and told.is_mine():
+            if run is not None and caller.is_mine():
                 run.finish("INTERRUPTED", str(left))
             return Outcome("INTERRUPTED", None, str(left))
         except TakenOver as taken:
@@ -131,7 +131,7 @@ def run_experiment(
                 if run is not None:
                     run.finish("FAILED", "configuration")
                 raise
-            run = run or _open_run(experiment, None, runtime, told)
+            run = run or _open_run(experiment, None, runtime, caller)
             if isinstance(error, Diverged):
                 return _fail(run, store, f"diverged: {error}", str(error))
             if not out_of_memory(error):
@@ -157,7 +157,7 @@ def _train(
     run: Run,
     name: str,
     store: CheckpointStore,
-    told: Caller,
+    caller: Caller,
     accumulate: int,
 ) -> Outcome:
     """Fit, and record the result of it."""
@@ -167,9 +167,9 @@ def _train(
         prepared.chain,
         prepared.batches,
         store,
-        _Observer(run, experiment.training.metric, told),
+        _Observer(run, experiment.training.metric, caller),
         accumulate=accumulate,
-        on_step=told.on_step,
+        on_step=caller.on_step,
     )
     if store.refused:
         run.tags({"checkpoint.refused": "; ".join(store.refused)})
@@ -181,7 +181,7 @@ def _train(
     outcome = _outcome(result, best)
     if accumulate > 1:
         outcome.attrs["accumulate"] = accumulate
-    told.check_mine()
+    caller.check_mine()
     if outcome.state in ("COMPLETE", "PRUNED"):
         baseline = run_baseline(prepared)
         figures = final_metrics(result, best, prepared, finite_figures(baseline))
@@ -215,16 +215,16 @@ class _Observer:
 
     run: Run
     metric: str
-    told: Caller
+    caller: Caller
 
     def epoch(self, epoch: int, row: dict[str, float]) -> None:
-        self.told.check_mine()
+        self.caller.check_mine()
         self.run.epoch(epoch, {k: v for k, v in row.items() if k != FINISHED_AT}, row.get(FINISHED_AT))
-        if self.told.report:
-            self.told.report(epoch, row[self.metric])
+        if self.caller.report:
+            self.caller.report(epoch, row[self.metric])
 
     def should_stop(self) -> str | None:
-        return self.told.should_stop()
+        return self.caller.should_stop()
 
 
 def _outcome(result: Fit, best: dict[str, float]) -> Outcome:
@@ -238,11 +238,11 @@ def _outcome(result: Fit, best: dict[str, float]) -> Outcome:
     return Outcome(state, result.best_value, result.stopped or "", metrics=best, last=last, attrs=attrs)
 
 
-def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtime, told: Caller) -> Run:
+def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtime, caller: Caller) -> Run:
     """Open the run in MLflow; `prepared` is None for one that could not even be built."""
     from audio_cls.tracking import environment_tags
 
-    corpus, device, record = runtime.corpus(experiment.data.corpus), runtime.device, told.record
+    corpus, device, record = runtime.corpus(experiment.data.corpus), runtime.device, caller.record
     facts = run_facts(prepared, device) if prepared else {"experiment.digest": experiment.digest()}
     if record.on_facts:
         record.on_facts(facts)
@@ -252,7 +252,7 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
     tags = {**facts, "device": describe_device(device), **environment_tags(), **record.tags}
     run = (
         runtime.tracker.on(dataset_info(corpus))
-        .guarded(told.is_mine)
+        .guarded(caller.is_mine)
         .start(
             mlflow_experiment(corpus),
             record.name,

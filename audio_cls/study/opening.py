@@ -81,7 +81,7 @@ def open_parts(
     if stored_identity(study.name, where) is None:
         check_fits(check_study(study), corpus)
     opened = open_study(study, where, extra=extra)
-    return OpenedSearch(study, corpus, opened, tuple(made.told()) if made else ())
+    return OpenedSearch(study, corpus, opened, tuple(made.describe()) if made else ())
 
 
 def _may_exist(address: str | Path) -> bool:

@@ -59,8 +59,8 @@ class NewVersion:
     carried: dict[int, tuple[int, int]] = field(default_factory=dict)
     left: Counter[str] = field(default_factory=Counter)
 
-    def told(self) -> list[str]:
-        """In lines."""
+    def describe(self) -> list[str]:
+        """Return what changed and what was carried over, as lines."""
         head = f"study {self.study.name}: a new version of {self.before}, with {len(self.carried)} of its trials carried over"
         changed = ["changed:", *(f"  {line}" for line in self.changes)]
         return [head, *changed, *(f"{count} not carried over: {why}" for why, count in sorted(self.left.items()))]
