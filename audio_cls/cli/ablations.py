@@ -20,7 +20,6 @@ from audio_cls.cli.options import (
     queue_options,
     workspace_of,
 )
-from audio_cls.core.config import parse_assignment
 from audio_cls.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,6 +58,8 @@ def ablate_run(ctx: click.Context, file: Path, seeds: int | None, retry: bool, a
 
     ablation = load_ablation(file)
     if assignments:
+        from audio_cls.core.config import parse_assignment
+
         ablation = replace(ablation, base=ablation.base.override(dict(parse_assignment(a) for a in assignments)))
     if seeds is not None:
         first = min(ablation.seeds)

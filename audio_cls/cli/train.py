@@ -10,7 +10,6 @@ import click
 
 from audio_cls.cli.console import progress, say, table
 from audio_cls.cli.options import SET, TRACKING, WITH_FOR_WORKERS, queue_options, workspace_of
-from audio_cls.core.config import parse_assignment
 from audio_cls.core.disk import DiskFull
 from audio_cls.core.errors import UserError
 from audio_cls.core.stopping import Interrupted, StopRequest, Watch
@@ -69,6 +68,7 @@ def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], a
 def load_experiment(workspace: Workspace, file: Path | None, assignments: Sequence[str]) -> Experiment:
     """An experiment from a Python file (EXPERIMENT), a JSON file, or the defaults, with overrides. Parts of the user's own that
     ran in the workspace before are found by their kinds."""
+    from audio_cls.core.config import parse_assignment
     from audio_cls.core.loading import declaration
     from audio_cls.experiment import Experiment
     from audio_cls.runs.own_parts import read_recorded, recorded
