@@ -369,7 +369,7 @@ def command(workspace: Path, *words: str, code: int | None = 0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_every_arm_gets_the_same_search_first(workspace: Workspace) -> None:
     file = workspace.root / "lines.py"

@@ -124,7 +124,7 @@ def test_an_ablation_is_judged_and_shows_itself(
         found.figure("forrest")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_folds_and_seeds_in_one_call(workspace: Path, settings: dict[str, Any]) -> None:
     base = ac.Experiment().override({**settings, "seed": 11})
     found = ac.cross_validate(base, folds="1,2", workspace=workspace, progress=False)
