@@ -23,9 +23,10 @@ from audio_cls.core.formatting import count
 from audio_cls.core.rng import CONFIRMATION_SEED
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
+from audio_cls.metrics.base import in_points, number_text
 from audio_cls.metrics.classification import check_metric
 from audio_cls.metrics.paired import Comparison, Mean, compare, mean_interval
-from audio_cls.metrics.verdict import in_points, verdicts
+from audio_cls.metrics.verdict import verdicts
 from audio_cls.queue.cells import Cell, Cells, CellState
 from audio_cls.queue.record import experiment_text
 from audio_cls.queue.status import Row, StudyStatus, study_status
@@ -282,7 +283,7 @@ def _number(metric: str) -> Callable[..., str]:
     def number(value: float, signed: bool = False) -> str:
         if not isfinite(value):
             return ""
-        return f"{100 * value:{'+' if signed else ''}.1f}" if points else f"{value:{'+' if signed else ''}.4g}"
+        return number_text(value, points, signed=signed)
 
     return number
 

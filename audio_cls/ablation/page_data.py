@@ -17,10 +17,10 @@ from audio_cls.ablation.results import ArmResult, SuiteResult, fold_rows
 from audio_cls.ablation.test_split import TestResult
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
+from audio_cls.metrics.base import in_points, number_text
 from audio_cls.metrics.bootstrap import Interval
 from audio_cls.metrics.classification import check_metric, evaluate, fit_thresholds
 from audio_cls.metrics.paired import compare
-from audio_cls.metrics.verdict import in_points
 from audio_cls.runs.scores import listening_audit
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def more_lines(arm: ArmResult, interval: Interval | None, points: bool) -> list[
         return []
 
     def amount(value: float) -> str:
-        return f"{100 * value:+.1f}" if points else f"{value:+.3g}"
+        return number_text(value, points, signed=True)
 
     lines = [f"better in {c.wins}, worse in {c.losses}, equal in {c.ties} of {c.n} pairs"]
     if isfinite(c.hedges_g):

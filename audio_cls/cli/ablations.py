@@ -203,14 +203,14 @@ def _show(shown: Publication) -> None:
 
 def _print_arms(result: SuiteResult) -> None:
     """Print the table of arms on one metric."""
-    from audio_cls.metrics.verdict import in_points
+    from audio_cls.metrics.base import in_points, number_text
 
     points = in_points(result.metric)
 
     def number(value: float, signed: bool = False) -> str:
         if isnan(value):
             return ""
-        return f"{100 * value:{'+' if signed else ''}.1f}" if points else f"{value:{'+' if signed else ''}.3g}"
+        return number_text(value, points, signed=signed)
 
     rows = []
     for arm in result.arms:

@@ -31,6 +31,7 @@ __all__ = [
     "figure_text",
     "in_points",
     "metric_of",
+    "number_text",
     "own_metrics",
     "plain_name",
     "uses_decisions",
@@ -232,7 +233,12 @@ def uses_decisions(metric: str) -> bool:
 
 def figure_text(value: float, metric: str, *, signed: bool = False) -> str:
     """Return a figure of a metric as people read it: points with one decimal, or three digits in its own units."""
-    text = f"{100 * value:.1f}" if in_points(metric) else f"{value:.3g}"
+    return number_text(value, in_points(metric), signed=signed)
+
+
+def number_text(value: float, points: bool, *, signed: bool = False) -> str:
+    """Return a number in points (hundredths, one decimal) or with three digits. Zero has no sign."""
+    text = f"{100 * value:.1f}" if points else f"{value:.3g}"
     if float(text) == 0:
         return text.lstrip("-")
     return f"+{text}" if signed and value > 0 else text

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Literal
 
-from audio_cls.metrics.base import in_points
+from audio_cls.metrics.base import in_points, number_text
 from audio_cls.metrics.paired import Comparison, MorePairs, holm
 
 __all__ = ["DIFFERENCES", "MARGIN", "Verdict", "Word", "in_points", "verdict", "verdicts"]
@@ -86,7 +86,7 @@ def _judge(c: Comparison, p: float, p_equivalence: float, tests: int, points: bo
     if not c.decidable:
         return Verdict("cannot tell", f"{difference}, {pairs}: cannot tell, {_why_not(c)}", p, p_equivalence, ())
     corrected = " after Holm" if tests > 1 else ""
-    interval = f"[{_number(c.low, points)}, {_number(c.high, points)}]"
+    interval = f"[{number_text(c.low, points)}, {number_text(c.high, points)}]"
     head = f"{difference} {interval}, {_p(p)}{corrected}, {pairs}"
     here = " on this split" if c.single_split else ""
     asked = DIFFERENCES if points else (abs(c.mean),)
@@ -131,18 +131,11 @@ def _hint(more: tuple[MorePairs, ...], c: Comparison, points: bool) -> str:
     return "".join(f", {part}" for part in parts)
 
 
-def _number(value: float, points: bool, *, signed: bool = False) -> str:
-    text = format(100 * value, ".1f") if points else format(value, ".3g")
-    if float(text) == 0:
-        return text.lstrip("-")
-    return f"+{text}" if signed and value > 0 else text
-
-
 def _amount(value: float, points: bool, *, signed: bool = False) -> str:
     if not points:
-        return _number(value, points, signed=signed)
+        return number_text(value, points, signed=signed)
     if signed:
-        return f"{_number(value, points, signed=True)} points"
+        return f"{number_text(value, points, signed=True)} points"
     return "1 point" if value == 0.01 else f"{100 * value:.3g} points"
 
 

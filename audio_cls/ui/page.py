@@ -8,6 +8,7 @@ import html
 import time
 from collections.abc import Sequence
 
+from audio_cls.core.formatting import count
 from audio_cls.queue.status import duration
 from audio_cls.ui.overview import ArmRow, CorpusRow, Links, Overview, RunRow, StudyRow, SuiteRow
 
@@ -106,7 +107,7 @@ def _suites(rows: Sequence[SuiteRow]) -> str:
 
 def _arms(arms: Sequence[ArmRow]) -> str:
     verdicts = [a.verdict for a in arms if a.verdict and a.verdict != _REFERENCE]
-    summary = f"{len(arms)} arms, {len(verdicts)} verdicts" if verdicts else f"{len(arms)} arms"
+    summary = f"{count(len(arms), 'arm')}, {count(len(verdicts), 'verdict')}" if verdicts else count(len(arms), "arm")
     rows = "".join(
         f'<tr><td>{_text(a.name)}</td><td class="n">{_number(a.mean)}{f" ± {_number(a.std)}" if a.std is not None else ""}</td>'
         f"<td>{_text(a.verdict)}</td></tr>"
