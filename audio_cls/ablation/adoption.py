@@ -44,7 +44,7 @@ _OF_THE_SOURCE = ("ablation.", "confirmed.", "study", "mlflow.runColor", "local_
 class Known:
     """Results for cells that need no training, by `Cell.id`.
 
-    cells: all cells, those with a begun run of an earlier version carrying its id. copies: the runs that were copied, by `Cell.id`.
+    cells: all cells, those with a started run of an earlier version carrying its id. copies: the runs that were copied, by `Cell.id`.
     """
 
     cells: tuple[Cell, ...]
@@ -125,7 +125,7 @@ def _belongs(tracker: Tracker, run_id: str, cell: Cell) -> bool:
 
 
 def _copy(tracker: Tracker, record: TrialRecord, cell: Cell, kind: str, marker: str) -> str | None:
-    """Copy the run of a result to where the cell's own would lie; None where it cannot be had or must not be taken."""
+    """Copy the run of a result to where the cell's own would lie; None if it cannot be had or must not be taken."""
     try:
         stored = run_record(tracker, str(record.mlflow_run_id))
         if stored is None or stored["tags"].get("test.openings"):
@@ -151,7 +151,7 @@ def _copy(tracker: Tracker, record: TrialRecord, cell: Cell, kind: str, marker: 
 
 
 def _former(workspace: Workspace, key: str) -> RunState | None:
-    """Read the state that an earlier version, or a single run, kept in a folder; None where there is none."""
+    """Read the state that an earlier version, or a single run, kept in a folder; None if there is none."""
     if not key or not (run_folder(workspace, key) / "run.json").exists():
         return None
     return read_state(run_folder(workspace, key))

@@ -71,7 +71,7 @@ class Candidate:
 @dataclass(frozen=True)
 class Confirmed:
     """A candidate with its fresh figures. rank: among the candidates, from 1. mean: of its runs with the interval.
-    same_split: their mean on the split searched on alone (NaN where that is not among them), which leaves out how hard the other
+    same_split: their mean on the split searched on alone (NaN if that is not among them), which leaves out how hard the other
     folds are. comparison: with the search's winner, None for that itself."""
 
     candidate: Candidate
@@ -97,7 +97,7 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class ConfirmationOutcome:
-    """What came of a confirmation. baseline: the mean figure of a model that learned nothing on the same splits, NaN where unknown."""
+    """The result of a confirmation. baseline: the mean figure of a model that learned nothing on the same splits, NaN if unknown."""
 
     plan: Confirmation
     filled: Filled
@@ -127,7 +127,7 @@ def candidates(status: StudyStatus, top: int) -> list[Candidate]:
     """Return the best complete configurations of a study, the best first, each experiment once.
 
     Raises:
-        UserError: where there is none, or for trials that audio_cls did not run.
+        UserError: if there is none, or for trials that audio_cls did not run.
     """
     found: dict[str, Candidate] = {}
     for row in status.rows:
@@ -203,10 +203,10 @@ def confirmation_cells(
 
 
 def confirm(plan: Confirmation, tracker: Tracker, options: QueueOptions) -> ConfirmationOutcome:
-    """Train the runs that are missing, rank the configurations anew, and record it below one run in MLflow.
+    """Train the runs that are missing, rank the configurations again, and record it below one run in MLflow.
 
     Raises:
-        Interrupted: when asked to leave before all are done; the same call goes on.
+        Interrupted: when asked to leave before all are done; the same call continues.
     """
     storage = open_storage(options.storage or tracker.workspace.optuna_db)
     work = Cells(f"{KIND}:{plan.study}", KIND, plan.metric, check_metric(plan.metric), {"data": plan.corpus.digest})
@@ -247,7 +247,7 @@ def _open_parent(plan: Confirmation, tracker: Tracker, run_id: str | None) -> Ru
 
 
 def rank(chosen: Sequence[Candidate], states: Sequence[CellState], corpus: Corpus, metric: str) -> list[Confirmed]:
-    """Rank candidates anew by their fresh runs, the best first; one without a run yet comes last."""
+    """Rank candidates again by their fresh runs, the best first; one without a run yet comes last."""
     plain, direction = metric.rpartition("/")[2], check_metric(metric)
     values: list[dict[Place, float]] = [{} for _ in chosen]
     places = {f"trial {candidate.trial}": i for i, candidate in enumerate(chosen)}

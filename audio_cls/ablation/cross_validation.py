@@ -63,7 +63,7 @@ class CrossValidation:
 
 @dataclass(frozen=True)
 class FoldsOutcome:
-    """What came of a cross-validation.
+    """The result of a cross-validation.
 
     complete: its complete runs, those of earlier commands among them; failed: (name, reason). summary: metric of the best or last
     epoch -> (mean, standard deviation) over them. baseline: metric -> figure of a model that learned nothing. findings: what is
@@ -144,7 +144,7 @@ def cross_validate(
     """Train the runs that are missing, or all of them `again`, and record the figures of all below one run in MLflow.
 
     Raises:
-        Interrupted: when asked to leave before all are done; the same call goes on.
+        Interrupted: when asked to leave before all are done; the same call continues.
     """
     storage = open_storage(options.storage or tracker.workspace.optuna_db)
     work = plan.work

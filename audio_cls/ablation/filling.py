@@ -74,7 +74,7 @@ def fill_cells(
 ) -> Filled:
     """Train the cells that are not done with `options.workers` processes, until all are or somebody asks to leave.
 
-    Results that are there already are taken over first, and told. Cells whose `id` is in `again` are trained anew. Cells of the
+    Results that are there already are taken over first, and named. Cells whose `id` is in `again` are trained again. Cells of the
     study besides these are left alone. `files` are loaded by the workers, besides those that declare parts of the experiments: they
     may declare further metrics.
     """
@@ -97,7 +97,7 @@ def fill_cells(
 
 
 def convert_cells(work: Cells, cells: Sequence[Cell], tracker: Tracker, storage: StudyStorage) -> None:
-    """Enqueue cells that an earlier version kept on disk, with what came of them; nothing is trained."""
+    """Enqueue cells that an earlier version kept on disk, with their results; nothing is trained."""
     study = open_study(work, storage)
     known = known_results(work, study, cells, tracker, storage, None)
     enqueue(study, storage, known.cells, known=known.records)

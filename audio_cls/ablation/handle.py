@@ -54,14 +54,14 @@ class Ablation(declaration.Ablation):
         retry_failed: bool = False,
         progress: bool = True,
     ) -> AblationResult:
-        """Train the runs that are missing and judge the arms, as `audio-cls ablate run` does; the same call again goes on.
+        """Train the runs that are missing and judge the arms, as `audio-cls ablate run` does; the same call again continues.
 
         Args:
             workers: processes on this machine, a GPU each where there are GPUs.
             workspace: its folder; AUDIO_CLS_WORKSPACE or the current folder unless given.
             storage: where the queue is kept, a file or postgresql://USER@HOST/NAME; `optuna.db` in the workspace unless given.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
-            retry_failed: train failed runs anew.
+            retry_failed: train failed runs again.
             progress: show how far it is.
 
         Raises:
@@ -240,7 +240,7 @@ def cross_validate(
     again: bool = False,
     progress: bool = True,
 ) -> FoldsOutcome:
-    """Train an experiment over folds and seeds, as `audio-cls train --folds --seeds` does; the same call again goes on.
+    """Train an experiment over folds and seeds, as `audio-cls train --folds --seeds` does; the same call again continues.
 
     Args:
         experiment: what to train.
@@ -249,7 +249,7 @@ def cross_validate(
         workers: processes on this machine.
         workspace: its folder; AUDIO_CLS_WORKSPACE or the current folder unless given.
         storage: where the queue is kept; `optuna.db` in the workspace unless given.
-        again: train anew although the same runs are there.
+        again: train again although the same runs are there.
         progress: show how far it is.
 
     Raises:

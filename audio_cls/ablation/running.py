@@ -28,7 +28,7 @@ __all__ = ["SuiteOutcome", "ascending", "log_result", "run_suite", "start_suite"
 
 @dataclass(frozen=True)
 class SuiteOutcome:
-    """What came of running a suite: its cells, and its results by each metric, the first one first."""
+    """The result of running a suite: its cells, and its results by each metric, the first one first."""
 
     suite: Suite
     filled: Filled
@@ -38,10 +38,10 @@ class SuiteOutcome:
 def run_suite(suite: Suite, options: QueueOptions, *, retry: bool = False) -> SuiteOutcome:
     """Search for each arm where the suite says so, train the cells that are missing, and record the figures of arms and suite.
 
-    With `retry` cells that failed are trained anew.
+    With `retry` cells that failed are trained again.
 
     Raises:
-        Interrupted: when asked to leave before all cells are done; the same call goes on.
+        Interrupted: when asked to leave before all cells are done; the same call continues.
     """
     if suite.storage is None:
         suite = replace(suite, storage=open_storage(options.storage or suite.workspace.optuna_db))
@@ -88,7 +88,7 @@ def _leave(suite: Suite, filled: Filled, parent: Run, arms: dict[str, Run]) -> N
 
 
 def start_suite(suite: Suite) -> tuple[Run, dict[str, Run]]:
-    """Open, or take up, the suite's run in MLflow and one run for each arm below it; their ids are kept with the suite."""
+    """Open, or resume, the suite's run in MLflow and one run for each arm below it; their ids are kept with the suite."""
     from audio_cls.runs.preparation import dataset_info
 
     ablation, state, corpus, tracker = suite.ablation, suite.state, suite.corpus, suite.tracker
@@ -112,7 +112,7 @@ def start_suite(suite: Suite) -> tuple[Run, dict[str, Run]]:
     runs: dict[str, Run] = {}
 
     def open_runs() -> Run:
-        """Runs alone among all machines, so that a run that another one has made is taken up."""
+        """Runs alone among all machines, so that a run that another one has made is resumed."""
         parent = tracker.on(dataset).start(
             suite.experiment_name, f"suite {ablation.name}", kind="suite", params={**ablation.base.flatten(), **base},
             tags={**tags, "runs": str(len(suite.plan.cells)), "contract": terms}, run_id=state.run_id,

@@ -45,7 +45,7 @@ __all__ = ["Suite", "open_suite", "reopen_suite", "results", "suite_cells", "tun
 class Suite:
     """A suite at hand: its declaration (with every seed ever asked for), its cells, and where it is recorded.
 
-    storage: of its Optuna study; None where the database does not exist yet. resolved: what the base left to the data, of a suite
+    storage: of its Optuna study; None if the database does not exist yet. resolved: what the base left to the data, of a suite
     that is to be run. file: that declares it; assignments: changes of its base on the command line; parts: further files that the workers load.
     """
 

@@ -1,4 +1,4 @@
-"""The root command, and what becomes of an error. Everything heavy is imported inside the commands."""
+"""The root command, and what happens to an error. Everything heavy is imported inside the commands."""
 
 from __future__ import annotations
 

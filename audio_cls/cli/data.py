@@ -96,7 +96,7 @@ def _next_commands(name: str, task: str) -> str:
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
 @click.pass_context
 def data_prepare(ctx: click.Context, source: Path, name: str, assignments: tuple[str, ...], **settings: Any) -> None:
-    """Decode, mix to mono, resample and pack SOURCE once. Interrupted, it goes on."""
+    """Decode, mix to mono, resample and pack SOURCE once. Interrupted, it continues."""
     from audio_cls.core.config import parse_assignment
     from audio_cls.data.groups import shared_groups_notes
     from audio_cls.data.making import prepare

@@ -1,4 +1,4 @@
-"""`audio-cls study`: search, look, go on, move."""
+"""`audio-cls study`: search, look, continue, move."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _show_status(status: StudyStatus, top: int = 10) -> None:
 def study_revive(ctx: click.Context, study_ref: str, top: int | None, numbers: tuple[int, ...], epochs: int | None, options: QueueOptions, trust: bool, **given: Any) -> None:  # fmt: skip
     """Take pruned trials up from their checkpoint and train them to the end. STUDY is a name or a file.
 
-    They are exempt from pruning, go on in the same MLflow run, and are marked as revived. The same command again goes on."""
+    They are exempt from pruning, continue in the same MLflow run, and are marked as revived. The same command again continues."""
     from audio_cls.study.launches import find_launch
     from audio_cls.study.revive import Wanted, run_revivals
 
@@ -134,7 +134,7 @@ def study_revive(ctx: click.Context, study_ref: str, top: int | None, numbers: t
 @STORAGE
 @click.pass_context
 def study_export(ctx: click.Context, name: str, file: Path, with_data: bool, storage: str | None) -> None:
-    """Write a study with its checkpoints and MLflow runs to one FILE; workers may go on meanwhile."""
+    """Write a study with its checkpoints and MLflow runs to one FILE; workers may continue meanwhile."""
     from audio_cls.study.transfer.exporting import export_study
 
     for line in export_study(workspace_of(ctx), name, file, storage=storage, with_data=with_data):
@@ -151,7 +151,7 @@ def study_export(ctx: click.Context, name: str, file: Path, with_data: bool, sto
 def study_import(
     ctx: click.Context, file: Path, name: str | None, merge: bool, trust: bool, storage: str | None
 ) -> None:
-    """Take in a study that `study export` wrote, here or on another machine; then `study run` goes on.
+    """Take in a study that `study export` wrote, here or on another machine; then `study run` continues.
 
     Its Python files are written to imported/NAME and listed; they are not run before you agree (--trust, here or later)."""
     from audio_cls.study.transfer.importing import import_study
@@ -278,7 +278,7 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
 def study_confirm(
     ctx: click.Context, name_or_file: str, top: int, seeds: int, folds: str | None, options: QueueOptions
 ) -> None:
-    """Run the best configurations again on fresh seeds and folds, and rank them anew: what was luck?"""
+    """Run the best configurations again on fresh seeds and folds, and rank them again: what was luck?"""
     from audio_cls.ablation.confirmation import confirm, plan_confirmation
     from audio_cls.ablation.filling import cell_name, why_failed
     from audio_cls.cli.ablations import refuse_unfinished

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @WITH_FOR_WORKERS
 @click.pass_context
 def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], again: bool, parts: tuple[Path, ...], options: QueueOptions, **grid: Any) -> None:  # fmt: skip
-    """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it goes on.
+    """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it continues.
 
     With --folds or --seeds several runs are trained by --workers processes, and more folds or seeds join those that are there."""
     from audio_cls.ablation.cross_validation import cross_validate, plan_cross_validation

@@ -30,7 +30,7 @@ class Abandoned(Exception):
 
 
 class Interrupted(Exception):
-    """Raised by what was asked to leave before its work was done; the message says how far it is and that the same command goes on.
+    """Raised by what was asked to leave before its work was done; the message says how far it is and that the same command continues.
 
     The command line prints it and ends with code 130.
     """

@@ -17,7 +17,7 @@ __all__ = ["Objective", "Outcome", "TrialContext"]
 class TrialContext:
     """One attempt at one configuration.
 
-    A configuration that is interrupted or revived goes on as a new trial: `number` is the trial's own, `root` that of the
+    A configuration that is interrupted or revived continues as a new trial: `number` is the trial's own, `root` that of the
     first attempt, `lineage` the earlier attempts, newest first. An objective writes its checkpoints under (root, number) and
     reads the newest one along (number, *lineage), so that a stalled worker never overwrites its successor's files.
 
@@ -25,7 +25,7 @@ class TrialContext:
 
     - after each epoch, in this order: a durable checkpoint, then its own records (if still `is_mine()`), then
       `report(epoch, value)`, then `should_stop()`;
-    - when it takes up a checkpoint: `report` every epoch in it (those already told are skipped) and ask `should_stop()`
+    - when it resumes a checkpoint: `report` every epoch in it (those already told are skipped) and ask `should_stop()`
       before training on, since its predecessor may have died between any two of these steps.
     """
 
@@ -38,9 +38,9 @@ class TrialContext:
     experiment: Component
     attempt: int  # 0 for the first
     lineage: tuple[int, ...]
-    revived: bool  # taken up after pruning: never pruned again
+    revived: bool  # resumed after pruning: never pruned again
     report: Callable[[int, float], None]
-    should_stop: Callable[[], str | None]  # "pruned: ...", "interrupted: ..." or "lease lost"; None to go on
+    should_stop: Callable[[], str | None]  # "pruned: ...", "interrupted: ..." or "lease lost"; None to continue
     attrs: Mapping[str, Any]  # what earlier attempts and this one have set, e.g. the id of the tracked run
     set_attr: Callable[[str, Any], None]  # durable at once, and handed on to later attempts
     leave_now: Callable[[], str | None] = lambda: (

@@ -1,4 +1,4 @@
-"""What a trial runs: its experiment trained, going on from the attempts before it, and recorded in MLflow."""
+"""What a trial runs: its experiment trained, continuing from the attempts before it, and recorded in MLflow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_tracked(trial: TrialContext, runtime: Runtime, record: Record, former: P
     """Train a trial's experiment and record it as `record` says; the trial's own record holds what others need to know of it.
 
     Args:
-        former: the folder of a run of an earlier version, whose checkpoint is taken up where no attempt has one.
+        former: the folder of a run of an earlier version, whose checkpoint is resumed where no attempt has one.
     """
     from audio_cls.experiment import Experiment
     from audio_cls.runs.objective import run_experiment

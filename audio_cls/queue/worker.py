@@ -53,7 +53,7 @@ class WorkerReport:
 
 
 def reason_kind(reason: str) -> str:
-    """What failures are told apart by: `oom: 3 GiB ...` is `oom`, `error: ValueError: ...` is `error: ValueError`."""
+    """What failures are distinguished by: `oom: 3 GiB ...` is `oom`, `error: ValueError: ...` is `error: ValueError`."""
     parts = [part.strip() for part in reason.split(":")]
     return ": ".join(parts[:2]) if parts[0] == "error" and len(parts) > 1 else parts[0]
 
@@ -96,7 +96,7 @@ def run_worker(
 
     Raises:
         UserError: when the study cannot be opened, its space fails or gives keys that do not hold.
-        DiskFull: when there was no room for a checkpoint, or in the database; the trial goes on when the study does.
+        DiskFull: when there was no room for a checkpoint, or in the database; the trial continues when the study does.
         RepeatedFailure: when the first trials of a search since `shift.since` all failed in the same way.
     """
     since = time.time() if shift.since is None else shift.since
@@ -136,7 +136,7 @@ def run_worker(
 
 @contextlib.contextmanager
 def _full_disk_told(workspace: Path) -> Iterator[None]:
-    """Leave with one clear message, in place of a database's traceback, when there is no room."""
+    """Leave with one clear message, instead of a database's traceback, when there is no room."""
     try:
         yield
     except Exception as error:

@@ -39,7 +39,7 @@ class Figure(Component, family=True):
 
     @abstractmethod
     def build(self, predictions: Predictions, history: History, metric: str) -> go.Figure | Html | None:
-        """Draw it: a plotly figure, or HTML that needs nothing from elsewhere; None where there is nothing to draw.
+        """Draw it: a plotly figure, or HTML that needs nothing from elsewhere; None if there is nothing to draw.
 
         Args:
             predictions: of the clips reported on; its `evaluation` has the figures, its `called` the decisions.

@@ -54,7 +54,7 @@ class Study(declaration.Study):
         new_version: bool = False,
         progress: bool = True,
     ) -> StudyResult:
-        """Run the search until `trials` configurations are finished, as `audio-cls study run` does; the same call again goes on.
+        """Run the search until `trials` configurations are finished, as `audio-cls study run` does; the same call again continues.
 
         One worker works in this process. Several are processes of their own that survive each other's death; they take the space
         from its file, which is loaded as far as the first call that trains, so that a script needs no `if __name__ == "__main__"`.
@@ -104,7 +104,7 @@ class Study(declaration.Study):
 class StudyResult:
     """How a search stands. In a notebook it shows its table.
 
-    name: of the Optuna study. page: the report that was written; None where none was.
+    name: of the Optuna study. page: the report that was written; None if none was.
     """
 
     name: str

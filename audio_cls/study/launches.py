@@ -37,7 +37,7 @@ class Launch:
 
 
 def record_launch(workspace: Workspace, opened: Any, launch: Launch) -> None:
-    """Keep with the Optuna study how it is started: the file's place (relative to the workspace where it lies in it), and the
+    """Keep with the Optuna study how it is started: the file's place (relative to the workspace where it is in it), and the
     text of the file and of the modules beside it that it imported."""
     path = launch.file.resolve()
     inside = path.is_relative_to(workspace.root)

@@ -53,8 +53,8 @@ def open_parts(
     """Open a search: the declaration, its corpus, its study.
 
     Raises:
-        UserError: for a base that does not fit the corpus, before anything is created; and when the study was begun by another
-            declaration, unless a `new_version` shall be begun then.
+        UserError: for a base that does not fit the corpus, before anything is created; and when the study was started by another
+            declaration, unless a `new_version` shall be started then.
     """
     from audio_cls.queue.storage import open_storage, open_study
     from audio_cls.runs.preparation import check_fits, open_corpus

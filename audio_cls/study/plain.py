@@ -59,7 +59,7 @@ def objective(
 
     A trial trains `base` with the dotted keys that `space(trial)` returns, reports `base.training.metric` after each epoch, and
     is recorded in MLflow below the study's run (user attribute `mlflow_run_id` of the study and of the trial). A configuration
-    that was interrupted goes on from its checkpoint when a trial has its parameters again (`enqueue_trial`, Optuna's
+    that was interrupted continues from its checkpoint when a trial has its parameters again (`enqueue_trial`, Optuna's
     `RetryHeartbeatStaleTrialCallback`). Use one process for each device: with `n_jobs` above 1 the trials of this process run one
     after the other. `ac.Study` adds workers, takeover of dead processes, and revival of pruned trials.
 
@@ -72,7 +72,7 @@ def objective(
 
     Raises (when a trial is run):
         UserError: for a study whose direction is not the metric's, a base or a configuration that cannot be built.
-        RunFailed: when training failed; with `catch=(ac.RunFailed,)` Optuna goes on with the next trial.
+        RunFailed: when training failed; with `catch=(ac.RunFailed,)` Optuna continues with the next trial.
         KeyboardInterrupt: after Ctrl-C, once the epoch is finished.
     """
     if not isinstance(base, Experiment):

@@ -41,7 +41,7 @@ class SearchOutcome:
         status: of its configurations.
         done: whether all that was asked for is finished.
         links: of the saved views in MLflow's UI, by title.
-        page: its report; None where the search is not done, or the report failed.
+        page: its report; None if the search is not done, or the report failed.
         problem: why the report failed.
     """
 
@@ -62,7 +62,7 @@ def run_search(
     new_version: bool = False,
     parts: Sequence[Path] = (),
 ) -> SearchOutcome:
-    """Run a search until `trials` configurations are finished, or this process is asked to leave; the same call goes on.
+    """Run a search until `trials` configurations are finished, or this process is asked to leave; the same call continues.
 
     Args:
         only: run these configurations alone.
@@ -70,7 +70,7 @@ def run_search(
         parts: files that the workers load first.
 
     Raises:
-        UserError: for a declaration that does not fit its corpus, or has changed since the study began.
+        UserError: for a declaration that does not fit its corpus, or has changed since the study started.
     """
     search = open_parts(workspace, launch, options.storage, new_version)
     study, corpus, opened = search.study, search.corpus, search.opened

@@ -56,8 +56,8 @@ def check_study(study: Study) -> Experiment:
 def settle_study(declared: Study, corpus: Corpus, stored: Mapping[str, Any] | None) -> Study:
     """A study with what its base and its trials leave to the data chosen for a corpus.
 
-    By the rules that the study was begun with, when its `stored` identity is given; one that was begun before there were any
-    goes on with the fixed defaults of that time.
+    By the rules that the study was started with, when its `stored` identity is given; one that was started before there were any
+    continues with the fixed defaults of that time.
     """
     rules = resolve.RULES if stored is None else int(stored.get(RULES, 0))
 
@@ -101,7 +101,7 @@ def open_parent(tracker: Tracker, study: Study, corpus: Corpus, file: Path, run_
 
 
 def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Path) -> Objective:
-    """The objective of a study: trains the trial's experiment, going on from the attempts before it."""
+    """The objective of a study: trains the trial's experiment, continuing from the attempts before it."""
 
     def objective(trial: TrialContext) -> Outcome:
         record = Record(
@@ -127,7 +127,7 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
 
 
 def _revival_tags(trial: TrialContext) -> dict[str, str]:
-    """Where a revived trial had been stopped, and why; and its budget where that is not the one it began with."""
+    """Where a revived trial had been stopped, and why; and its budget where that is not the one it started with."""
     if not trial.revived:
         return {}
     experiment = trial.experiment

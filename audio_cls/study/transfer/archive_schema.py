@@ -258,7 +258,7 @@ class StudyRecord(_Record):
 
     @property
     def sources(self) -> dict[str, str]:
-        """Its Python files, by relative path; none where its own file is not among them."""
+        """Its Python files, by relative path; none if its own file is not among them."""
         launch = self.attrs.launch
         if launch is None or PurePosixPath(launch.file.replace("\\", "/")).name not in launch.sources:
             return {}
