@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import threading
-from pathlib import Path
 from typing import Any
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
+from audio_cls.tracking.server import mlflow_page, server_application
 from audio_cls.ui.overview import Collector
 from audio_cls.ui.page import CONTENT_SECURITY_POLICY, MLFLOW_PATH, start_page
 
@@ -34,9 +34,7 @@ _DEFAULTS = {
 
 def create_app() -> Any:
     """Return MLflow's ASGI application with the routes of the start page; called by its server."""
-    from mlflow.server.fastapi_app import create_fastapi_app
-
-    app = create_fastapi_app()
+    app = server_application()
     app.router.routes[:0] = _routes(Collector(Workspace.find(tracking=""), os.environ.get(STORAGE_VARIABLE)))
     if address := os.environ.pop(BROWSER_VARIABLE, ""):
         threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
@@ -77,11 +75,8 @@ def _mlflow_page() -> str:
     """Return MLflow's page, whose relative addresses lead to the root from here as well, with defaults for what it
     asks a browser.
     """
-    from mlflow.server import app
-
-    page = (Path(str(app.static_folder)) / "index.html").read_text(encoding="utf-8")
     lines = "".join(f"localStorage.getItem({k!r}) ?? localStorage.setItem({k!r}, {v!r});" for k, v in _DEFAULTS.items())
-    return page.replace("<head>", f"<head><script>{lines}</script>", 1)
+    return mlflow_page().replace("<head>", f"<head><script>{lines}</script>", 1)
 
 
 def _open_browser(address: str) -> None:
