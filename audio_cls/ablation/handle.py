@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audio_cls.ablation import declaration
-from audio_cls.core.errors import UserError, choices
+from audio_cls.core.errors import UserError, choices, choose
 from audio_cls.core.loading import reach_run
 from audio_cls.core.notices import shown
 from audio_cls.core.stopping import Interrupted
@@ -187,9 +187,7 @@ class AblationResult:
         Raises:
             UserError: for an unknown name, or a figure that the runs cannot give yet.
         """
-        if name not in self._all_figures:
-            raise UserError(f"no figure {name!r} of the suite {self.name!r}. {choices(name, self._all_figures)}")
-        return self._all_figures[name]
+        return choose(self._all_figures, name, f"figure {name!r} of the suite {self.name!r}")
 
     @cached_property
     def _all_figures(self) -> Mapping[str, go.Figure]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
-__all__ = ["ConfigError", "RunFailed", "UserError", "choices", "did_you_mean"]
+__all__ = ["ConfigError", "RunFailed", "UserError", "choices", "choose", "did_you_mean"]
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -48,3 +51,17 @@ def choices(asked: str, allowed: Iterable[str]) -> str:
     allowed = sorted(allowed)
     listed = ", ".join(allowed) if allowed else "nothing"
     return f"Allowed: {listed}.{did_you_mean(asked, allowed)}"
+
+
+def choose(found: Mapping[str, T], name: str, what: str) -> T:
+    """Return the member of that name.
+
+    Args:
+        what: what was asked for, in words.
+
+    Raises:
+        UserError: if there is none, with what is allowed and the nearest match.
+    """
+    if name not in found:
+        raise UserError(f"no {what}. {choices(name, found)}")
+    return found[name]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from audio_cls.core import notices
 from audio_cls.core.device import choose_device, tune_process
-from audio_cls.core.errors import RunFailed, UserError, choices
+from audio_cls.core.errors import RunFailed, UserError, choose
 from audio_cls.core.loading import reach_run
 from audio_cls.core.stopping import StopRequest, Watch
 from audio_cls.core.workspace import Workspace
@@ -31,7 +31,7 @@ from audio_cls.experiment import Experiment
 from audio_cls.inference.labeller import WEIGHTS, Labeller, audio_files
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.runs.comparison import RunComparison, compare_runs
-from audio_cls.runs.evaluation import Scored, score_run
+from audio_cls.runs.evaluation import Scored, check_same_data, score_run
 from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.runs.page import RunReport, run_figures
 from audio_cls.runs.page_data import page_path, run_page, write_page
@@ -148,10 +148,7 @@ class Run:
         Raises:
             UserError: for an unknown name; for a run that is not complete, or whose corpus has changed.
         """
-        found = self._all_figures
-        if name not in found:
-            raise UserError(f"no figure {name!r} of the run {self.name}. {choices(name, found)}")
-        return found[name]
+        return choose(self._all_figures, name, f"figure {name!r} of the run {self.name}")
 
     def figures(self) -> list[str]:
         """Return the names that `figure` takes."""
@@ -240,11 +237,7 @@ class Run:
     def _corpus(self) -> Corpus:
         """The corpus that the run was trained on."""
         corpus = open_corpus(self.tracker.workspace, self.experiment.data.corpus)
-        if corpus.digest != self.info.tags.get("data.digest"):
-            raise UserError(
-                f"corpus {corpus.name!r} has digest {corpus.digest[:12]}, but the run {self.name} ({self.id[:8]}) was trained on "
-                f"{str(self.info.tags.get('data.digest'))[:12]}"
-            )
+        check_same_data(corpus, self.info)
         return corpus
 
     @cached_property

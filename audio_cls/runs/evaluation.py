@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Scored",
+    "check_same_data",
     "read_predictions",
     "score_run",
     "score_with_progress",
@@ -85,6 +86,16 @@ class Scored:
         return replace(found, advice="") if self.part == "test" else found
 
 
+def check_same_data(corpus: Corpus, info: RunInfo) -> None:
+    """Raise a UserError unless a corpus is still what a run was trained on."""
+    if corpus.digest != info.tags.get("data.digest"):
+        trained_on = str(info.tags.get("data.digest"))[:12]
+        raise UserError(
+            f"corpus {corpus.name!r} has digest {corpus.digest[:12]}, but the run {info.name} ({info.run_id[:8]}) was "
+            f"trained on {trained_on}"
+        )
+
+
 def score_run(
     runtime: Runtime, info: RunInfo, part: Part, weights: Literal["best", "last"] = "best", folder: Path | None = None
 ) -> Scored:
@@ -102,12 +113,7 @@ def score_run(
         )
     recorded = recorded_experiment(runtime.tracker, info)
     corpus = runtime.corpus(recorded.data.corpus)
-    if corpus.digest != info.tags.get("data.digest"):
-        trained_on = str(info.tags.get("data.digest"))[:12]
-        raise UserError(
-            f"corpus {corpus.name!r} has digest {corpus.digest[:12]}, but the run {info.name} ({info.run_id[:8]}) was "
-            f"trained on {trained_on}"
-        )
+    check_same_data(corpus, info)
     experiment = resolve(recorded, corpus).experiment
     split = experiment.data.split.assign(corpus)
     clips = split.test if part == "test" else split.validation

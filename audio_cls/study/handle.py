@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audio_cls.core.errors import UserError, choices
+from audio_cls.core.errors import UserError, choose
 from audio_cls.core.loading import reach_run
 from audio_cls.core.notices import shown
 from audio_cls.core.workspace import Workspace
@@ -182,9 +182,7 @@ class StudyResult:
         Raises:
             UserError: for an unknown name, or a figure that the trials cannot give yet.
         """
-        if name not in self._all_figures:
-            raise UserError(f"no figure {name!r} of the study {self.name!r}. {choices(name, self._all_figures)}")
-        return self._all_figures[name]
+        return choose(self._all_figures, name, f"figure {name!r} of the study {self.name!r}")
 
     @cached_property
     def _all_figures(self) -> dict[str, go.Figure]:

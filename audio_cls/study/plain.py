@@ -36,6 +36,7 @@ from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import check_metric
 from audio_cls.runs.objective import Outcome, Record, run_experiment
 from audio_cls.runs.preparation import Runtime, dataset_info, mlflow_experiment
+from audio_cls.runs.single import run_key
 from audio_cls.study.declaration import Study
 from audio_cls.study.search import settle_study
 from audio_cls.tracking import Run, Tracker
@@ -111,7 +112,7 @@ class _PlainObjective:
         trial.set_user_attr("experiment", experiment.to_json(None))
         parent = self._open_parent(trial.study, declared, runtime)
         corpus = runtime.corpus(experiment.data.corpus)
-        key = f"{experiment.digest()[:16]}-{corpus.digest[:8]}"
+        key = run_key(experiment.digest(), corpus.digest)
         record = Record(
             name=f"{declared.name} {trial.number:03d}",
             kind="trial",
