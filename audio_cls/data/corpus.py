@@ -16,6 +16,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.data.audio import to_float
 from audio_cls.data.index import content_digest, read_index
 from audio_cls.data.manifest import Clip
+from audio_cls.data.published import Published
 
 __all__ = ["Corpus", "DamagedCorpus"]
 
@@ -149,6 +150,11 @@ class Corpus:
             strict=True,
         )
         return tuple(Clip(i, root / p, tuple(self.classes[k] for k in labels), *rest) for i, p, labels, *rest in rows)
+
+    @cached_property
+    def published(self) -> Published:
+        """Further columns, lists of clips and families of classes that the data set publishes."""
+        return Published.from_json(self.index.get("published", {}))
 
     @property
     def ids(self) -> tuple[str, ...]:

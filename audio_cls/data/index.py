@@ -20,6 +20,7 @@ import numpy as np
 from audio_cls.core.errors import UserError
 from audio_cls.data.audio import MAX_RATE
 from audio_cls.data.manifest import TASKS
+from audio_cls.data.published import Published
 
 __all__ = ["CLIP_COLUMNS", "FORMAT_VERSION", "content_digest", "read_index", "recorded_rate", "write_index"]
 
@@ -118,7 +119,9 @@ def _nonsense(index: dict[str, Any]) -> str | None:
             for a, b, row, c in index["bad"]
         ):
             return "its list of bad clips is none"
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        if "published" in index:
+            return Published.from_json(index["published"]).fault(index["n"], classes)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -157,7 +160,7 @@ def _digest_holds(index: dict[str, Any]) -> bool:
 
 def content_digest(index: dict[str, Any]) -> str:
     """Return SHA-256 (hex) over what an experiment depends on: audio, labels, folds, splits, groups, classes, task,
-    sample rate.
+    sample rate; with published lists of clips, those.
 
     Neither paths nor names nor the place of the corpus go in.
     """
@@ -170,6 +173,8 @@ def content_digest(index: dict[str, Any]) -> str:
         index["sample_rate"],
         *([columns[name] for name in names]),
     ]
+    if lists := index.get("published", {}).get("lists"):
+        parts.append(lists)
     text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 

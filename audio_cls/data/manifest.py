@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from audio_cls.core.errors import UserError, choices
+from audio_cls.data.published import Published
 
 __all__ = [
     "LARGEST_NUMBER",
@@ -70,7 +71,7 @@ class Manifest:
     which `prepare` leaves out or refuses, as asked.
 
     Raises:
-        UserError: no clips, no classes, a class twice, or an unknown task.
+        UserError: no clips, no classes, a class twice, an unknown task, or published lists or columns that do not fit.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Manifest:
     source: str
     note: str = ""
     root: Path | None = None
+    published: Published = field(default_factory=Published)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -89,6 +91,8 @@ class Manifest:
         twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
         if twice or not self.classes:
             raise UserError(f"{self.source}: classes must be one or more different names, found {twice or 'none'}")
+        if self.published and (fault := self.published.fault(len(self.clips), self.classes)):
+            raise UserError(f"{self.source}: {fault}")
 
     def __len__(self) -> int:
         return len(self.clips)

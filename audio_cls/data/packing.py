@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def prepare(
                 store.sync()
             finally:
                 store.close()
-            bad, good = [], []
+            bad, good, kept = [], [], []
             for i, (key, clip) in enumerate(zip(keys, manifest.clips, strict=True)):
                 entry = store.entries.get(key) or known.get(key) or {}
                 reason = faults.get(i) or died.get(key) or entry.get("bad")
@@ -138,11 +138,13 @@ def prepare(
                 else:
                     path = store.path if key in store.entries else known[key]["path"]
                     good.append((clip, path, entry))
+                    kept.append(i)
             if not good and previous is None:
                 _leave_nothing(directory)
             _refuse(manifest, bad, on_bad, len(good))
             samples = store.in_order([(path, entry) for _, path, entry in good])
-            publish(directory, _index(manifest, good, bad, request, "" if died else fingerprint), samples)
+            packed = replace(manifest, clips=tuple(c for c, _, _ in good), published=manifest.published.keep(kept))
+            publish(directory, _index(packed, good, bad, request, "" if died else fingerprint), samples)
         elif (directory / "partial").exists():  # left by a call with other settings, given up since
             shutil.rmtree(directory / "partial", ignore_errors=True)
         corpus = Corpus.open(directory)
@@ -228,6 +230,8 @@ def _key(manifest: Manifest, clip: Clip, request: dict[str, Any]) -> str:
 
 def _fingerprint(manifest: Manifest, keys: list[str], request: dict[str, Any]) -> str:
     head = [manifest.name, manifest.task, manifest.classes, manifest.source, manifest.note, request, FORMAT_VERSION]
+    if manifest.published:
+        head.append(manifest.published.to_json())
     digest = hashlib.sha256(json.dumps(head).encode())
     for key, c in zip(keys, manifest.clips, strict=True):
         digest.update(json.dumps([key, c.id, c.labels, c.fold, c.split, c.group, c.row]).encode())
@@ -280,6 +284,7 @@ def _index(
         "root": None if root is None else root.as_posix(),
         "fingerprint": fingerprint,
         "bad": [[b.id, manifest.relative(Clip(b.id, b.path, ())), b.row, b.reason] for b in bad],
+        **({"published": manifest.published.to_json()} if manifest.published else {}),
         "columns": columns,
     }
     digest = content_digest(index)

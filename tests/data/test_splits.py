@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import natural_key, shared_groups, shared_groups_text
+from audio_cls.data.published import Published
 from audio_cls.data.splits import (
     CrossValidation,
     Folds,
@@ -57,10 +58,23 @@ def corpus(
         "targets": targets,
         "folds": (1 + group % 5).astype(np.int64),
         "groups": tuple(None if n_groups is None else f"g{g}" for g in group),
+        "published": Published(),
         "splits": tuple("test" if g % 5 == 0 else "train" for g in group),
         "ids": tuple(f"clip{i}" for i in range(n)),
     }
     return cast(Corpus, _Sized(**{**fields, **changes}))
+
+
+def fold_lists(data: Corpus) -> Published:
+    """The folds of a corpus as lists of clips."""
+    lists = {
+        fold: {
+            "train": tuple(np.flatnonzero(data.folds != fold).tolist()),
+            "validation": tuple(np.flatnonzero(data.folds == fold).tolist()),
+        }
+        for fold in range(1, 6)
+    }
+    return Published(lists=lists)
 
 
 class _Sized(SimpleNamespace):
@@ -71,7 +85,8 @@ class _Sized(SimpleNamespace):
 @pytest.mark.parametrize("kind", SplitScheme.members())
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_contract_of_every_scheme(kind: str, multilabel: bool) -> None:
-    data, scheme = corpus(multilabel=multilabel), SplitScheme.parse({"kind": kind})
+    lists = {"published": fold_lists(corpus(multilabel=multilabel))} if kind == "lists" else {}
+    data, scheme = corpus(multilabel=multilabel, **lists), SplitScheme.parse({"kind": kind})
     split, again = scheme.assign(data), scheme.assign(data)
     together = np.concatenate(list(split.sides().values()))
     assert len(np.unique(together)) == len(together) == len(data)
@@ -85,7 +100,7 @@ def test_contract_of_every_scheme(kind: str, multilabel: bool) -> None:
         key = "seed" if kind == "official" else scheme.fold_key
         other = SplitScheme.parse({"kind": kind, key: 2})
         assert other.assign(data).digest != split.digest
-    assert scheme.assign(corpus(multilabel=multilabel, digest="e")).digest != split.digest
+    assert scheme.assign(corpus(multilabel=multilabel, digest="e", **lists)).digest != split.digest
 
 
 def test_folds_take_the_next_fold_to_validate() -> None:
