@@ -42,7 +42,7 @@ def choose_split(corpus: Corpus) -> tuple[SplitScheme, str]:
 
 
 def _candidates(corpus: Corpus) -> Iterator[tuple[SplitScheme, str]]:
-    lists = sorted(corpus.published.lists)
+    lists = sorted(corpus.lists)
     if lists:
         yield Lists(fold=lists[0]), f"the lists of its {len(lists)} folds"
     folds = sorted({int(fold) for fold in corpus.folds if fold >= 0})

@@ -207,21 +207,22 @@ class Lists(Published, kind="lists"):
     """With held_out=test, draws other validation clips."""
 
     def sides(self, corpus: Corpus) -> Index:
-        lists = corpus.published.lists
+        lists = corpus.lists
         if self.fold not in lists:
             tail = "" if lists else "; use the split 'folds', 'official', 'grouped' or 'k_fold'"
             raise UserError(f"{corpus.name!r} has no lists of fold {self.fold}. Folds: {_listed(sorted(lists))}{tail}")
         sides = np.full(len(corpus), UNUSED, dtype=np.int64)
         sides[[split == "test" for split in corpus.splits]] = UNUSED if self.held_out == "test" else TEST
         for side, number in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
-            sides[list(lists[self.fold].get(side, ()))] = number
+            if side in lists[self.fold]:
+                sides[lists[self.fold][side]] = number
         if self.held_out == "test":
             sides[sides == VALIDATION] = TEST
             _hold_out(corpus, sides, self.val_fraction, self.seed)
         return sides
 
     def folds(self, corpus: Corpus) -> dict[int, str]:
-        return {fold: str(fold) for fold in sorted(corpus.published.lists)}
+        return {fold: str(fold) for fold in sorted(corpus.lists)}
 
 
 class Grouped(SplitScheme, kind="grouped"):

@@ -14,7 +14,7 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.data.default_split import choose_split
 from audio_cls.data.packing import prepare
 from audio_cls.data.splits import Lists, Official
-from tests.data import layouts
+from tests.data import published_layouts as layouts
 
 
 def packed(root: Path, folder: Path, **options: object) -> Corpus:
@@ -31,15 +31,14 @@ def test_urbansound8k(tmp_path: Path) -> None:
     assert made.classes == ("car_horn", "children_playing", "dog_bark")  # by classID
     assert all(clip.start is None and clip.end is None for clip in made.clips)
     assert Counter(clip.group for clip in made.clips)["100263"] == 2
-    assert made.published.columns["salience"] == (
+    assert made.extra["salience"] == (
         "foreground", "foreground", "background", "background", "background", "foreground",
     )  # fmt: skip
     assert "1 audio files that the table does not name were left out (fold2/1-0-0-0.wav, ...)" in made.note
     corpus = packed(root, tmp_path / "corpus")
     assert corpus.seconds.tolist() == pytest.approx([0.3] * 6, abs=0.1)  # whole slices, whatever start and end say
     assert corpus.folds.tolist() == [5, 5, 5, 10, 7, 1]
-    assert corpus.published == made.published
-    assert Corpus.open(tmp_path / "corpus").published.columns["salience"][0] == "foreground"
+    assert Corpus.open(tmp_path / "corpus").extra["salience"][0] == "foreground"
 
 
 @pytest.mark.parametrize(
@@ -79,10 +78,10 @@ def test_fsd50k(tmp_path: Path) -> None:
     assert Counter(clip.split for clip in made.clips) == {"train": 3, "validation": 1, "test": 2}
     assert made.clips[0].labels == ("Keyboard_(musical)", "Musical_instrument", "Music")
     assert {clip.group for clip in made.clips if clip.split == "test"} == {"eval_user0", "eval_user1"}
-    assert made.published.families["Hiss"] == ("Animal", "Source-ambiguous sounds")
-    assert made.published.families["Keyboard_(musical)"] == ("Music",)
+    assert made.families["Hiss"] == ("Animal", "Source-ambiguous sounds")
+    assert made.families["Keyboard_(musical)"] == ("Music",)
     corpus = packed(root, tmp_path / "corpus")
-    assert corpus.published.families == made.published.families
+    assert corpus.families == made.families
     assert len(sources.read(root, parts="eval")) == 2
 
 
@@ -93,7 +92,7 @@ def test_fsd50k_without_ontology_and_metadata(tmp_path: Path) -> None:
     assert "no ontology.json beside the data" in made.note
     assert "dev_clips_info_FSD50K.json is missing: its clips name no uploader" in made.note
     other = layouts.text(tmp_path / "mine.json", json.dumps(layouts.ONTOLOGY))
-    assert sources.read(root, ontology=str(other)).published.families["Purr"] == ("Animal",)
+    assert sources.read(root, ontology=str(other)).families["Purr"] == ("Animal",)
     short = layouts.text(tmp_path / "short.json", json.dumps(layouts.ONTOLOGY[3:]))
     with pytest.raises(UserError, match=r"2 classes are not in this ontology: Music \(/m/04rlf\), Animal"):
         sources.read(root, ontology=str(short))
@@ -138,8 +137,8 @@ def test_tut2017(tmp_path: Path) -> None:
     root = layouts.tut2017(tmp_path / "set")
     made = sources.read(root)
     assert (len(made), made.classes) == (24, layouts.TUT_SCENES)
-    assert sorted(made.published.lists) == [1, 2, 3, 4]
-    assert len(made.published.lists[2]["validation"]) == 8  # two clips are evaluated in two folds
+    assert sorted(made.lists) == [1, 2, 3, 4]
+    assert len(made.lists[2]["validation"]) == 8  # two clips are evaluated in two folds
     assert "2 clips with failures of the microphone (error.txt) are kept" in made.note
     corpus = packed(root, tmp_path / "corpus")
     scheme, why = choose_split(corpus)

@@ -18,7 +18,7 @@ from audio_cls.data import sources
 from audio_cls.data.manifest import Manifest
 from audio_cls.data.packing import prepare
 from audio_cls.data.sources.synthetic import Synthetic, generate
-from tests.data import layouts
+from tests.data import published_layouts as layouts
 
 
 def wav(path: Path) -> Path:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import natural_key, shared_groups, shared_groups_text
-from audio_cls.data.published import Published
 from audio_cls.data.splits import (
     CrossValidation,
     Folds,
@@ -58,23 +57,22 @@ def corpus(
         "targets": targets,
         "folds": (1 + group % 5).astype(np.int64),
         "groups": tuple(None if n_groups is None else f"g{g}" for g in group),
-        "published": Published(),
+        "lists": {},
         "splits": tuple("test" if g % 5 == 0 else "train" for g in group),
         "ids": tuple(f"clip{i}" for i in range(n)),
     }
     return cast(Corpus, _Sized(**{**fields, **changes}))
 
 
-def fold_lists(data: Corpus) -> Published:
+def fold_lists(data: Corpus) -> dict[int, dict[str, np.ndarray]]:
     """The folds of a corpus as lists of clips."""
-    lists = {
+    return {
         fold: {
-            "train": tuple(np.flatnonzero(data.folds != fold).tolist()),
-            "validation": tuple(np.flatnonzero(data.folds == fold).tolist()),
+            "train": np.flatnonzero(data.folds != fold),
+            "validation": np.flatnonzero(data.folds == fold),
         }
         for fold in range(1, 6)
     }
-    return Published(lists=lists)
 
 
 class _Sized(SimpleNamespace):
@@ -85,7 +83,7 @@ class _Sized(SimpleNamespace):
 @pytest.mark.parametrize("kind", SplitScheme.members())
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_contract_of_every_scheme(kind: str, multilabel: bool) -> None:
-    lists = {"published": fold_lists(corpus(multilabel=multilabel))} if kind == "lists" else {}
+    lists = {"lists": fold_lists(corpus(multilabel=multilabel))} if kind == "lists" else {}
     data, scheme = corpus(multilabel=multilabel, **lists), SplitScheme.parse({"kind": kind})
     split, again = scheme.assign(data), scheme.assign(data)
     together = np.concatenate(list(split.sides().values()))

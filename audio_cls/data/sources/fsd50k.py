@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal
 
 from audio_cls.core.errors import UserError, did_you_mean
 from audio_cls.data.manifest import Clip, Faults, Manifest, split_name
-from audio_cls.data.published import Published
 from audio_cls.data.sources.base import Source
 from audio_cls.data.sources.csv import read_rows
 from audio_cls.data.sources.ontology import families_of, read_ontology
@@ -53,7 +52,7 @@ class Fsd50k(Source, kind="fsd50k"):
             f"fsd50k:{self.parts}",
             "; ".join(part for part in (*notes, note) if part),
             path,
-            Published(families=families),
+            families=families,
         )
 
     def _families(self, root: Path, ids: dict[str, str]) -> tuple[dict[str, tuple[str, ...]], str]:

@@ -14,7 +14,6 @@ from typing import ClassVar, Literal
 
 from audio_cls.core.errors import UserError, did_you_mean
 from audio_cls.data.manifest import Clip, Faults, Manifest, natural_key
-from audio_cls.data.published import Published
 from audio_cls.data.sources.base import Source
 from audio_cls.data.sources.rows import find_clip, read_plain_rows
 
@@ -62,13 +61,12 @@ def _manifest(
     root: Path,
     clips: list[Clip],
     errors: Mapping[str, str],
-    lists: Mapping[int, Mapping[str, tuple[int, ...]]],
+    lists: Mapping[int, Mapping[str, tuple[str, ...]]],
     note: str,
 ) -> Manifest:
     classes = tuple(sorted({label for clip in clips for label in clip.labels}, key=natural_key))
-    columns = {"error": tuple(errors.get(clip.id) for clip in clips)} if errors else {}
-    published = Published(columns, lists)
-    return Manifest("tut2017", tuple(clips), classes, "multiclass", "tut2017", note, root, published)
+    extra = {"error": tuple(errors.get(clip.id) for clip in clips)} if errors else {}
+    return Manifest("tut2017", tuple(clips), classes, "multiclass", "tut2017", note, root, extra=extra, lists=lists)
 
 
 def _development_clips(root: Path) -> list[Clip]:
@@ -123,8 +121,8 @@ def _fold_files(folder: Path) -> dict[int, dict[str, Path]]:
     return folds
 
 
-def _lists(files: Mapping[str, Path], clips: list[Clip], left_out: set[str]) -> dict[str, tuple[int, ...]]:
-    """Return the clip numbers of a fold's train and evaluation list; what it evaluates validates."""
+def _lists(files: Mapping[str, Path], clips: list[Clip], left_out: set[str]) -> dict[str, tuple[str, ...]]:
+    """Return the clips of a fold's train and evaluation list; what it evaluates validates."""
     numbers = {clip.id: i for i, clip in enumerate(clips)}
     lists, side_of = {}, dict[int, str]()
     for name, side in (("train", "train"), ("evaluate", "validation")):
@@ -146,7 +144,7 @@ def _lists(files: Mapping[str, Path], clips: list[Clip], left_out: set[str]) -> 
                 faults.add(f"{cells['file']!r} is in the training list of this fold too", row)
             listed.append(i)
         faults.check()
-        lists[side] = tuple(sorted(set(listed)))
+        lists[side] = tuple(clips[i].id for i in sorted(set(listed)))
     return lists
 
 

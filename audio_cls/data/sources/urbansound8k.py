@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from audio_cls.data.manifest import LARGEST_NUMBER, Clip, Faults, Manifest
-from audio_cls.data.published import Published
 from audio_cls.data.sources.base import Source
 from audio_cls.data.sources.csv import read_rows
 
@@ -63,10 +62,8 @@ def _read(root: Path) -> Manifest:
     classes = class_order([(row, cells["classID"], cells["class"]) for row, cells in rows], faults)
     faults.check()
     note = _unlisted(audio, {clip.path for clip in clips})
-    published = Published(columns={"salience": tuple(salience)})
-    return Manifest(
-        "urbansound8k", tuple(clips), classes, "multiclass", "urbansound8k", note, root=root, published=published
-    )
+    extra = {"salience": tuple(salience)}
+    return Manifest("urbansound8k", tuple(clips), classes, "multiclass", "urbansound8k", note, root=root, extra=extra)
 
 
 def slice_fault(cells: Mapping[str, str]) -> str | None:
