@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.ablation.declaration import Cell
-from audio_cls.ablation.predictions import CellScores, pooled_by_seed
+from audio_cls.ablation.predictions import pooled_by_seed
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.base import uses_decisions
 from audio_cls.metrics.baselines import judge
@@ -73,15 +73,15 @@ def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -
     seeds, and its bootstrap over clips or groups; without an interval where no seed has all its folds.
     """
     parts = {
-        cell: CellScores(one.clips, decided(one) if uses_decisions(metric) else one.predictions.scores)
+        cell: replace(one.predictions, scores=decided(one)) if uses_decisions(metric) else one.predictions
         for cell, one in cells.items()
     }
-    seeds = list(pooled_by_seed(parts, sorted({fold for _, fold in parts})).values())
-    if not seeds or any(not np.array_equal(s.clips, seeds[0].clips) for s in seeds):
+    seeds = list(pooled_by_seed(parts, sorted({fold for _, fold in parts}), corpus).values())
+    if not seeds or any(not np.array_equal(s.rows, seeds[0].rows) for s in seeds):
         return Interval(nan, nan, nan, 0.95, 0, 0, "no seed has run all its folds on the same clips")
-    clips = seeds[0].clips
+    clips = seeds[0].rows
     return bootstrap_interval(
-        np.stack([s.values for s in seeds]),
+        np.stack([s.scores for s in seeds]),
         corpus.targets[clips],
         metric_function(metric, corpus.task),
         corpus.resampling_groups(clips),

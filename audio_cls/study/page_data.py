@@ -13,7 +13,7 @@ from audio_cls.queue.status import Row, StudyStatus, baseline_of, findings_of, s
 from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, open_storage, study_names
 from audio_cls.runs.opened_clips import history_of_runs, named
 from audio_cls.runs.preparation import open_corpus
-from audio_cls.runs.scores import listening_audit, read_cell_scores
+from audio_cls.runs.scores import listening_audit, read_predictions
 from audio_cls.study.declaration import load_study_file
 from audio_cls.study.page import StudyReport, TrialRow, study_report
 from audio_cls.study.plots import study_figures
@@ -137,7 +137,7 @@ def _audit_of_best(
         if not reference or corpus.digest != identity.get("data"):
             return []
         info = tracker.resolve(reference)
-        scores = read_cell_scores(tracker, info.run_id, corpus, "best")
+        scores = read_predictions(tracker, info.run_id, corpus, "best")
     except UserError:
         return []
     return (

@@ -17,7 +17,7 @@ import pytest
 from audio_cls.ablation import contract, record, stored
 from audio_cls.ablation.contract import check_plan, check_records, optimiser_steps, present, undeclared
 from audio_cls.ablation.declaration import Ablation
-from audio_cls.ablation.predictions import pooled_by_seed, read_cell_scores
+from audio_cls.ablation.predictions import pooled_by_seed
 from audio_cls.ablation.results import bootstrap_arms, summarise
 from audio_cls.ablation.suite import open_suite, reopen_suite, results
 from audio_cls.components.models.cnn4 import Cnn4
@@ -25,11 +25,11 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
-from audio_cls.metrics.classification import evaluate
 from audio_cls.queue.cells import CellState, read_cells
 from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.record import TrialRecord
 from audio_cls.queue.storage import load_study, open_storage
+from audio_cls.runs.scores import read_predictions
 from audio_cls.tracking import Tracker
 from audio_cls.training.predictions import read_scores, scores_csv
 from tests.cells import run_suite_here
@@ -441,9 +441,9 @@ def test_stored_predictions_give_the_recorded_figures(ran: Workspace) -> None:
     suite = reopen_suite("suite", Tracker(ran))
     for recorded in record.read_records(suite.ablation, suite.plan, suite.study, suite.storage)[:3]:
         for select, figures in (("last", recorded.last), ("best", recorded.metrics)):
-            found = read_cell_scores(suite.tracker, str(recorded.run_id), suite.corpus, select)
+            found = read_predictions(suite.tracker, str(recorded.run_id), suite.corpus, select)
             assert found is not None
-            overall = evaluate(found.values, suite.corpus.targets[found.clips], "multiclass").overall
+            overall = found.evaluation.overall
             assert overall["macro_f1"] == pytest.approx(figures["macro_f1"])
             assert overall["auc"] == pytest.approx(figures["auc"], abs=1e-3)
 
@@ -455,10 +455,10 @@ def test_pooled_predictions_hold_each_clip_once(ran: Workspace) -> None:
     suite = reopen_suite("suite", Tracker(ran))
     result = results(suite)[0]
     scores = result.scores
-    pooled = pooled_by_seed(scores["plain"], (1, 2))
+    pooled = pooled_by_seed(scores["plain"], (1, 2), suite.corpus)
     assert list(pooled) == [0]  # fold 2 of seed 1 has not been run
-    assert sorted(set(pooled[0].clips.tolist())) == pooled[0].clips.tolist()
-    assert set(suite.corpus.folds[pooled[0].clips]) == {2, 3}  # the folds that validate where 1 and 2 test
+    assert sorted(set(pooled[0].rows.tolist())) == pooled[0].rows.tolist()
+    assert set(suite.corpus.folds[pooled[0].rows]) == {2, 3}  # the folds that validate where 1 and 2 test
     intervals = bootstrap_arms(result, scores, suite.corpus, 100)
     assert intervals["mixup"].n_units == 12
     page = suite_report(build_report(result, suite.tracker, suite.corpus, scores, intervals))

@@ -13,7 +13,6 @@ from sklearn.metrics import accuracy_score, average_precision_score, balanced_ac
 from audio_cls.ablation.answers import Answers, amend, judge_cells
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation
-from audio_cls.ablation.predictions import CellScores
 from audio_cls.ablation.record import Recorded
 from audio_cls.ablation.results import SuiteResult, summarise
 from audio_cls.experiment import Experiment
@@ -28,6 +27,7 @@ from audio_cls.metrics.baselines import (
     single_answer,
 )
 from audio_cls.metrics.classification import evaluate
+from audio_cls.training.predictions import corpus_predictions
 from tests.predictions import made
 
 CLASSES = ("hungry", "tired", "burping")
@@ -230,11 +230,13 @@ def suite(arms: dict[str, list[np.ndarray]], metric: Any = ("val/macro_f1", "val
     """A suite of one split and several seeds, whose arms gave these probabilities."""
     changes: dict[str, dict[str, Any]] = {name: {"seed": 1000 * k} for k, name in enumerate(arms)}
     ablation = Ablation("fake", Experiment(), "plain", changes, metric=metric, seeds=range(3), folds=None)
-    scores = {a: {(s, 0): CellScores(ROWS, v) for s, v in enumerate(values)} for a, values in arms.items()}
+    scores = {
+        a: {(s, 0): corpus_predictions(CORPUS, ROWS, v) for s, v in enumerate(values)} for a, values in arms.items()
+    }
     records = []
     for arm, cells in scores.items():
         for (seed, fold), cell in cells.items():
-            figures = evaluate(cell.values, VALIDATION, "multiclass").overall
+            figures = cell.evaluation.overall
             records.append(Recorded(arm, seed, fold, "COMPLETE", "", None, {}, {}, figures, figures, {}))
     plan = Plan((), (0,), 0.25, ())
     answers = Answers(scores, {0: np.arange(200)}, {0: ROWS})
@@ -291,7 +293,7 @@ def test_figures_of_a_ranking_are_compared_whatever_the_decisions_are() -> None:
 
 
 def test_some_runs_that_collapse_are_counted() -> None:
-    cells = {(0, 0): CellScores(ROWS, constant(0)), (1, 0): CellScores(ROWS, good(1))}
+    cells = {(0, 0): corpus_predictions(CORPUS, ROWS, constant(0)), (1, 0): corpus_predictions(CORPUS, ROWS, good(1))}
     found = judge_cells(cells, {0: np.arange(200)}, CORPUS, "macro_f1", SETTINGS)
     assert found.findings[0] == "Calls everything one class in 1 of 2 runs ('hungry' in 1)."
     assert "burping (5)" in found.about_data[-1]  # different clips are counted, not predictions
