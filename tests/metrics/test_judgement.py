@@ -145,10 +145,20 @@ def test_a_diverged_model_is_not_judged() -> None:
     assert found.baseline["accuracy"] == 0.84
 
 
-@pytest.mark.parametrize("metric", ["val/loss", "val/d_prime", "val/map", "val/lwlrap", "val/accuracy"])
+@pytest.mark.parametrize("metric", ["val/loss", "val/d_prime", "val/map", "val/lwlrap", "val/accuracy", "val/nll"])
 def test_every_metric_can_be_at_chance(metric: str) -> None:
     found = judge(REFERENCE, VALIDATION, REFERENCE, "multiclass", CLASSES, metric)
     assert any(line.startswith("At chance") for line in found.findings)
+
+
+def test_less_is_better_where_a_metric_is_minimised() -> None:
+    sure = 0.9 * VALIDATION + 0.1 / 3
+    assert judge(sure, VALIDATION, REFERENCE, "multiclass", CLASSES, "val/nll").findings == ()
+    too_sure = np.where(VALIDATION > 0.5, 0.3, 1e-9)  # right order, wrong probabilities
+    too_sure[::20] = np.roll(VALIDATION, 1, axis=1)[::20]
+    (said,) = judge(too_sure, VALIDATION, REFERENCE, "multiclass", CLASSES, "val/nll").findings
+    assert said.startswith("Below chance: nll ")
+    assert said.endswith("it is the probabilities that are too sure.")
 
 
 def test_labels_that_are_never_called() -> None:
