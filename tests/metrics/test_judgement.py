@@ -321,10 +321,15 @@ def test_a_studys_best_stands_beside_the_baseline() -> None:
     study = optuna.create_study(direction="maximize")
     study.set_user_attr(IDENTITY, {"metric": "val/macro_f1"})
     attrs = {"config": 0, "outcome": "complete", "epochs": 1}
-    judged = {"baseline": {"macro_f1": 0.229}, "findings": ["Calls everything 'hungry': never predicts tired."]}
+    judged = {
+        "last": {"macro_f1": 0.2},
+        "baseline": {"macro_f1": 0.229},
+        "findings": ["Calls everything 'hungry': never predicts tired."],
+    }
     study.add_trial(optuna.trial.create_trial(value=0.22, user_attrs=attrs))  # of a version that recorded neither
     assert (baseline_of(study_status(study)), findings_of(study_status(study))) == (None, [])
     study.add_trial(optuna.trial.create_trial(value=0.23, user_attrs={**attrs, "config": 1, **judged}))
     lines = summary(study_status(study))
-    assert "best: trial 1, val/macro_f1 0.23 (a model that learned nothing: 0.229)" in lines
+    said = "best epoch, chosen on these clips (last epoch: 0.2; a model that learned nothing: 0.229)"
+    assert f"best: trial 1, val/macro_f1 0.23, {said}" in lines
     assert "  Calls everything 'hungry': never predicts tired." in lines
