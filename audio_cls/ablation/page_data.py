@@ -73,6 +73,8 @@ def build_report(
         findings=result.findings,
         others=[row for other in others for row in _rows_of(other)],
         test_rows=test.rows() if test else (),
+        test_kind=test.kind if test else "test",
+        nested_table=test.nested.rows() if test and test.nested else ((), ()),
         fold_table=fold_rows(result),
     )
 

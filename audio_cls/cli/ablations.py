@@ -191,8 +191,10 @@ def _show(shown: Publication) -> None:
     for arm in first.arms:
         for words, reason in arm.failed:
             say(f"FAILED {words}: {reason}")
-    history = [shown.history] if shown.history else []
-    for line in (*(shown.test.lines() if shown.test else ()), *first.openings, *history):
+    head = "CROSS-VALIDATION" if shown.test and shown.test.kind == "cross-validation" else "TEST SPLIT"
+    for line in shown.test.lines() if shown.test else ():
+        say(f"{head} {line}")
+    for line in (*first.openings, *([shown.history] if shown.history else ())):
         say(f"TEST SPLIT {line}")
     workspace = shown.suite.workspace
     if workspace.read_only:

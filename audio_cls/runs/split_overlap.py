@@ -41,31 +41,32 @@ class Overlap:
         if not self.n_validating:
             return ""
         which = (
-            f"all {self.n_test} test clips" if self.n_validating == self.n_test else f"{self.n_validating} of {self.n_test} test clips"
+            f"all {self.n_test} test clips"
+            if self.n_validating == self.n_test
+            else f"{self.n_validating} of {self.n_test} test clips"
         )
         return f"{which} are validation clips of other runs that made the choice: these figures are cross-validation, not a test"
 
 
-def overlap_of(splits: Iterable[Split], choosing: Iterable[Split] = ()) -> Overlap:
-    """Return the overlap of the test clips of some splits with their validation clips.
+def overlap_of(measured: Iterable[Split], choosing: Iterable[Split]) -> Overlap:
+    """Return which test clips of some splits are validation clips of others.
 
     Args:
-        splits: of the runs that are measured.
-        choosing: of further runs that chose among what is measured, such as the trials of a search.
+        measured: the splits of the runs that are measured on their test clips.
+        choosing: the splits of the runs whose validation figures chose among them, as a rule the same runs.
     """
-    splits = list(splits)
-    tested = {int(i) for split in splits for i in split.test}
-    validating = {int(i) for split in (*splits, *choosing) for i in split.validation}
+    tested = {int(i) for split in measured for i in split.test}
+    validating = {int(i) for split in choosing for i in split.validation}
     return Overlap(len(tested), len(tested & validating))
 
 
-def recorded_overlap(runtime: Runtime, infos: Iterable[RunInfo], choosing: Iterable[RunInfo] = ()) -> Overlap:
-    """Return the overlap between the splits of recorded runs; of `choosing`, those that cannot be read are left out.
+def recorded_overlap(runtime: Runtime, measured: Iterable[RunInfo], choosing: Iterable[RunInfo]) -> Overlap:
+    """Return the overlap between the splits of recorded runs; of `choosing`, runs whose split cannot be read are left out.
 
     Raises:
-        UserError: where the experiment or the corpus of one of `infos` is not at hand.
+        UserError: where the experiment or the corpus of a measured run is not at hand.
     """
-    return overlap_of(_splits(runtime, infos, strict=True), _splits(runtime, choosing, strict=False))
+    return overlap_of(_splits(runtime, measured, strict=True), _splits(runtime, choosing, strict=False))
 
 
 def _splits(runtime: Runtime, infos: Iterable[RunInfo], strict: bool) -> list[Split]:

@@ -187,7 +187,7 @@ def open_test_split(runtime: Runtime, info: RunInfo, *, again: bool) -> OpenedTe
     refuse_again(info, again)
     before = clip_history(tracker, clips_to_test(runtime, info), info).but(named(info))
     refuse_opened_clips(before, named(info), again)
-    overlap = recorded_overlap(runtime, [info], runs_compared_with(tracker, info))
+    overlap = recorded_overlap(runtime, [info], [info, *runs_compared_with(tracker, info)])
     scored = score_with_progress(runtime, info, "test")
     intervals = figure_intervals(scored.predictions)
     when, who = now_and_who()
