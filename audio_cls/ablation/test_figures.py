@@ -18,8 +18,9 @@ from audio_cls.metrics.base import uses_decisions
 from audio_cls.metrics.baselines import judge
 from audio_cls.metrics.bootstrap import Interval, bootstrap_interval, clip_bootstrap, is_counted, metric_function
 from audio_cls.metrics.classification import check_metric, evaluate
+from audio_cls.metrics.clip_differences import clip_differences
 from audio_cls.metrics.paired import compare
-from audio_cls.metrics.verdict import Verdict, in_points, verdicts
+from audio_cls.metrics.verdict import in_points, verdicts
 from audio_cls.runs.evaluation import Scored
 from audio_cls.training.predictions import corpus_predictions
 
@@ -35,7 +36,6 @@ __all__ = [
 ]
 
 RESAMPLES = 1000
-HERE = " on this split"
 NOT_WHOLE = "no seed has run all its folds on the same clips"
 
 
@@ -140,32 +140,34 @@ def as_dict(interval: Interval) -> dict[str, Any]:
 def differences(
     scored: Mapping[str, Mapping[Cell, Scored]], metrics: Sequence[str], reference: str | None, margin: float | None
 ) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return arm -> metric -> the difference from the reference, paired by (seed, fold) and judged clip by clip like the verdicts on
+    validation clips: {value, low, high, p, text}, the interval and p after Holm. Empty without a reference.
+    """
     if reference is None or not scored.get(reference):
         return {}
     some = next(iter(scored[reference].values()))
     place = _places(scored)
     ratio = fmean(len(s.clips) for s in scored[reference].values()) / len(some.split.train)
+    runs = {arm: {place[cell]: one.predictions for cell, one in cells.items()} for arm, cells in scored.items()}
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for metric in metrics:
         plain = metric.rpartition("/")[2]
-        values = {
-            arm: {place[cell]: float(one.predictions.evaluation.overall[plain]) for cell, one in cells.items()}
-            for arm, cells in scored.items()
-        }
+        values = {arm: {c: float(p.evaluation.overall[plain]) for c, p in cells.items()} for arm, cells in runs.items()}
         found = {
             arm: compare(
                 values[arm], values[reference], test_to_train=ratio, direction=check_metric(metric), arm=arm,
-                reference=reference,
+                reference=reference, clips=clip_differences(runs[arm], runs[reference], metric),
             )
             for arm in scored
             if arm != reference
         }  # fmt: skip
-        judged = verdicts(found, points=in_points(metric), margin=margin)
-        for arm, c in found.items():
-            numbers = {"value": c.mean, "low": c.low, "high": c.high, "p": judged[arm].p}
+        # Without components a verdict gives no advice on further runs: there will be none once the test split is open.
+        unadvised = {arm: replace(c, components=None) for arm, c in found.items()}
+        for arm, verdict in verdicts(unadvised, points=in_points(metric), margin=margin).items():
+            numbers = {"value": found[arm].mean, "low": verdict.low, "high": verdict.high, "p": verdict.p}
             out.setdefault(arm, {})[metric] = {
                 **{k: float(v) if isfinite(v) else None for k, v in numbers.items()},
-                "text": _without_hint(judged[arm]),
+                "text": verdict.text,
             }
     return out
 
@@ -177,12 +179,6 @@ def _places(scored: Mapping[str, Mapping[Cell, Scored]]) -> dict[Cell, Cell]:
     every = {cell: one for cells in scored.values() for cell, one in cells.items()}
     shared = len({fold for _, fold in every}) > 1 and same_clips(every)
     return {cell: (i, 0) if shared else cell for i, cell in enumerate(sorted(every))}
-
-
-def _without_hint(verdict: Verdict) -> str:
-    """Return a verdict without the word on further runs: there will be none once the test split is open."""
-    head, found, rest = verdict.text.partition(f": {verdict.word}")
-    return head + found + (HERE if rest.startswith(HERE) else "")
 
 
 def figure_of_run(one: Scored, corpus: Corpus, metric: str) -> Interval:
