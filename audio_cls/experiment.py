@@ -75,7 +75,8 @@ class Training(Component):
     batch_size: int = Field(default=32, ge=1)
     """Clips in a batch."""
     metric: str = "val/macro_f1"
-    """Chooses the best epoch, on validation clips."""
+    """Chooses the best epoch, on validation clips: val/ and accuracy, macro_f1, micro_f1, uar, map, auc, d_prime, lwlrap, nll, brier
+    or loss (nll and brier can be compared between losses, loss cannot)."""
     early_stopping: int | None = Field(default=None, ge=1)
     """Epochs without a better metric after which training stops."""
     clip_norm: float | None = Field(default=None, gt=0)

@@ -40,7 +40,7 @@ ABLATION = Ablation(
         "class-weights": CLASS_WEIGHTS,
         "all": {**SPECAUGMENT, **MIXUP, **TIME_ROLL, **CLASS_WEIGHTS},
     },
-    metric=("val/macro_f1", "val/accuracy", "val/loss"),
+    metric=("val/macro_f1", "val/accuracy", "val/nll"),
     seeds=range(3),
     folds="all",
     question="Does SpecAugment help a small CNN on ESC-10? Does mixup, rolling in time, all at once? Or is it luck?",

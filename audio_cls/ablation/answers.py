@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation, Cell
-from audio_cls.ablation.predictions import CellScores, read_cell_scores
 from audio_cls.ablation.record import Recorded
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.base import uses_decisions
@@ -29,7 +28,9 @@ from audio_cls.metrics.baselines import (
     judge,
     single_answer,
 )
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.metrics.verdict import Verdict
+from audio_cls.runs.scores import read_predictions
 from audio_cls.training.predictions import corpus_predictions
 
 if TYPE_CHECKING:
@@ -45,11 +46,11 @@ NOTHING = "nothing to compare"
 class Answers:
     """The predictions of a suite.
 
-    scores: arm -> (seed, fold) -> the run's probabilities. training: fold -> rows of its training clips.
+    scores: arm -> (seed, fold) -> the run's validation predictions. training: fold -> rows of its training clips.
     validation: fold -> rows of its validation clips.
     """
 
-    scores: Mapping[str, Mapping[Cell, CellScores]]
+    scores: Mapping[str, Mapping[Cell, Predictions]]
     training: Mapping[int, NDArray[np.int64]]
     validation: Mapping[int, NDArray[np.int64]]
 
@@ -62,10 +63,10 @@ def read_answers(
     ablation: Ablation, plan: Plan, records: Sequence[Recorded], corpus: Corpus, tracker: Tracker
 ) -> Answers:
     """Read the stored predictions of every complete run; those that cannot be had are missing."""
-    scores: dict[str, dict[Cell, CellScores]] = {arm: {} for arm in ablation.arms}
+    scores: dict[str, dict[Cell, Predictions]] = {arm: {} for arm in ablation.arms}
     for record in records:
         if record.state == "COMPLETE" and record.run_id:
-            found = read_cell_scores(tracker, record.run_id, corpus, ablation.select)
+            found = read_predictions(tracker, record.run_id, corpus, ablation.select)
             if found is not None:
                 scores[record.arm][record.cell] = found
     splits = {
@@ -76,7 +77,7 @@ def read_answers(
 
 
 def judge_cells(
-    cells: Mapping[Cell, CellScores],
+    cells: Mapping[Cell, Predictions],
     training: Mapping[int, NDArray[np.int64]],
     corpus: Corpus,
     metric: str,
@@ -85,14 +86,14 @@ def judge_cells(
     """Judge the predictions of several runs of one configuration together.
 
     Args:
-        cells: (seed, fold) -> probabilities.
+        cells: (seed, fold) -> predictions.
         training: fold -> rows of its training clips.
         settings: the flat configuration, for the advice.
     """
     parts = sorted(cells.items())
-    rows = np.concatenate([part.clips for _, part in parts])
-    reference = [baseline_scores(corpus.targets[training[fold]], len(part.clips)) for (_, fold), part in parts]
-    predictions = corpus_predictions(corpus, rows, np.concatenate([part.values for _, part in parts]))
+    rows = np.concatenate([part.rows for _, part in parts])
+    reference = [baseline_scores(corpus.targets[training[fold]], len(part.rows)) for (_, fold), part in parts]
+    predictions = corpus_predictions(corpus, rows, np.concatenate([part.scores for _, part in parts]))
     found = judge(
         predictions,
         replace(predictions, scores=np.concatenate(reference)),
@@ -140,9 +141,9 @@ def amend(result: SuiteResult, answers: Answers, corpus: Corpus) -> SuiteResult:
     )
 
 
-def _constant(cells: Mapping[Cell, CellScores], corpus: Corpus) -> dict[Cell, str]:
+def _constant(cells: Mapping[Cell, Predictions], corpus: Corpus) -> dict[Cell, str]:
     """Return what each run calls everything, for the runs that do."""
-    found = {cell: single_answer(part.values, corpus.task, corpus.classes) for cell, part in cells.items()}
+    found = {cell: single_answer(part.scores, corpus.task, corpus.classes) for cell, part in cells.items()}
     return {cell: answer for cell, answer in found.items() if answer is not None}
 
 

@@ -1,35 +1,41 @@
 """A study's best configurations, run again on fresh seeds and folds: how much of their lead was luck?
 
 The best of many noisy values is high partly by chance, and the more so the more were tried (regression to the mean): the value
-that made a trial win is a biased estimate of what its configuration is worth. These runs chose nothing, so theirs is unbiased.
+that made a trial win is a biased estimate of what its configuration is worth. Each fresh run is judged by its last epoch, as the
+runs of a suite are: neither the seed nor the epoch was chosen by the figure. Earlier versions judged by the best epoch, chosen on
+the clips it is measured on; such a confirmation is ranked again by the last epoch, which its runs recorded too, and says so.
 A confirmation is a suite whose arms are the trials.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from audio_cls.ablation.declaration import Cell as Place
 from audio_cls.ablation.filling import Filled, fill_cells, unfinished
+from audio_cls.ablation.ranking import (
+    SELECT,
+    Candidate,
+    Confirmed,
+    Select,
+    former_note,
+    judged_by,
+    rank,
+    ranking_lines,
+    ranking_table,
+)
 from audio_cls.core.errors import UserError
-from audio_cls.core.formatting import count
 from audio_cls.core.rng import CONFIRMATION_SEED
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
-from audio_cls.metrics.base import in_points, number_text
 from audio_cls.metrics.classification import check_metric
-from audio_cls.metrics.paired import Comparison, Mean, compare, mean_interval
-from audio_cls.metrics.verdict import verdicts
-from audio_cls.queue.cells import Cell, Cells, CellState
+from audio_cls.queue.cells import Cell, Cells, read_cells
 from audio_cls.queue.record import experiment_text
-from audio_cls.queue.status import Row, StudyStatus, study_status
+from audio_cls.queue.status import Row, StudyStatus, last_epoch_of, study_status
 from audio_cls.queue.storage import open_storage, open_study
 from audio_cls.queue.work import Kind
 from audio_cls.runs.folds import asked_folds, fold_label, grid_text
@@ -44,42 +50,15 @@ if TYPE_CHECKING:
     from audio_cls.tracking import Run, Tracker
 
 __all__ = [
-    "Candidate",
     "Confirmation",
     "ConfirmationOutcome",
-    "Confirmed",
     "candidates",
     "confirm",
     "confirmation_cells",
     "plan_confirmation",
-    "rank",
 ]
 
 KIND: Kind = "confirmation"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One of a study's best configurations. `searched` is the value that it was found with."""
-
-    trial: int
-    searched: float
-    experiment: Experiment
-    params: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """A candidate with its fresh figures. rank: among the candidates, from 1. mean: of its runs with the interval.
-    same_split: their mean on the split searched on alone (NaN if that is not among them), which leaves out how hard the other
-    folds are. comparison: with the search's winner, None for that itself."""
-
-    candidate: Candidate
-    values: dict[Place, float]
-    mean: Mean
-    same_split: float
-    comparison: Comparison | None
-    rank: int
 
 
 @dataclass(frozen=True)
@@ -97,30 +76,25 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class ConfirmationOutcome:
-    """The result of a confirmation. baseline: the mean figure of a model that learned nothing on the same splits, NaN if unknown."""
+    """The result of a confirmation. select: the epoch that its runs are judged by. baseline: the mean figure of a model that
+    learned nothing on the same splits, NaN if unknown. note: what an earlier version recorded of it otherwise, in a sentence.
+    """
 
     plan: Confirmation
     filled: Filled
     ranked: tuple[Confirmed, ...]
+    select: Select
     baseline: float
+    note: str = ""
 
     def table(self) -> tuple[list[str], list[list[object]]]:
         """Return columns and rows of the new ranking, in points where the metric is a share."""
-        points, number = in_points(self.plan.metric), _number(self.plan.metric)
-        rows: list[list[object]] = []
-        for c in self.ranked:
-            low, high = (min(max(v, 0.0), 1.0) if points and isfinite(v) else v for v in (c.mean.low, c.mean.high))
-            interval = f"[{number(low)}, {number(high)}]" if isfinite(low) else ""
-            was = self.plan.chosen.index(c.candidate) + 1
-            rows.append(
-                [c.rank, was, c.candidate.trial, number(c.candidate.searched), c.mean.n, number(c.mean.mean), interval,
-                 number(c.same_split), number(c.mean.mean - c.candidate.searched, True)]
-            )  # fmt: skip
-        return ["rank", "was", "trial", "found", "runs", "anew", "95 %", "same split", "change"], rows
+        return ranking_table(self.plan.chosen, self.ranked, self.plan.metric, self.select)
 
     def lines(self) -> list[str]:
         """Return the verdicts and what regressed, in sentences."""
-        return _lines(self.plan, self.ranked, self.baseline)
+        said = ranking_lines(self.plan.chosen[0], self.ranked, self.plan.metric, self.select, self.baseline)
+        return [*([self.note] if self.note else []), *said]
 
 
 def candidates(status: StudyStatus, top: int) -> list[Candidate]:
@@ -133,7 +107,9 @@ def candidates(status: StudyStatus, top: int) -> list[Candidate]:
     for row in status.rows:
         if row.state == "COMPLETE" and row.value is not None and len(found) < top:
             experiment = _experiment(status, row)
-            found.setdefault(experiment.digest(), Candidate(row.number, row.value, experiment, row.params))
+            last = last_epoch_of(row, status.metric)
+            candidate = Candidate(row.number, row.value, experiment, row.params, nan if last is None else last)
+            found.setdefault(experiment.digest(), candidate)
     if not found:
         raise UserError(
             f"study {status.name!r} has no complete configuration yet: {status.finished} finished, {status.running} running"
@@ -214,20 +190,25 @@ def confirm(plan: Confirmation, tracker: Tracker, options: QueueOptions) -> Conf
     with storage.lock(work.name):
         parent = _open_parent(plan, tracker, opened.user_attrs.get(PARENT))
         opened.set_user_attr(PARENT, parent.id)
+        if SELECT not in opened.user_attrs:
+            opened.set_user_attr(SELECT, ["best", "last"] if read_cells(opened) else ["last"])
     cells = [replace(cell, parent=parent.id) for cell in plan.cells]
     filled = fill_cells(work, cells, tracker, storage, options)
     if filled.interrupted:
         parent.finish("INTERRUPTED", f"{filled.left} of {len(cells)} runs are left")
         tracker.flush()
         raise unfinished(filled)
-    ranked = rank(plan.chosen, filled.states, plan.corpus, plan.metric)
+    select = judged_by(filled.states, plan.metric)
+    ranked = rank(plan.chosen, filled.states, plan.corpus, plan.metric, select)
     plain = plan.metric.rpartition("/")[2]
     baseline = [s.record.baseline[plain] for s in filled.states if plain in s.record.baseline]
-    outcome = ConfirmationOutcome(plan, filled, tuple(ranked), fmean(baseline) if baseline else nan)
+    learned_nothing, note = fmean(baseline) if baseline else nan, former_note(opened.user_attrs)
+    outcome = ConfirmationOutcome(plan, filled, tuple(ranked), select, learned_nothing, note)
     best = next((c for c in ranked if isfinite(c.mean.mean)), None)
     if best is not None:
         parent.final({f"mean/{plain}": best.mean.mean, "final/searched": best.candidate.searched})
         parent.artifact_text("experiment.json", best.candidate.experiment.to_json())
+        parent.tags({"select": select})
         parent.artifact_text("confirmation.txt", "\n".join(outcome.lines()))
     parent.finish("INTERRUPTED" if filled.left else "COMPLETE", "; ".join(filled.refused))
     tracker.flush()
@@ -244,69 +225,3 @@ def _open_parent(plan: Confirmation, tracker: Tracker, run_id: str | None) -> Ru
         params=plan.chosen[0].experiment.flatten(), run_id=run_id,
         tags={"study": plan.study, "trials": trials, "data.digest": plan.corpus.digest},
     )  # fmt: skip
-
-
-def rank(chosen: Sequence[Candidate], states: Sequence[CellState], corpus: Corpus, metric: str) -> list[Confirmed]:
-    """Rank candidates again by their fresh runs, the best first; one without a run yet comes last."""
-    plain, direction = metric.rpartition("/")[2], check_metric(metric)
-    values: list[dict[Place, float]] = [{} for _ in chosen]
-    places = {f"trial {candidate.trial}": i for i, candidate in enumerate(chosen)}
-    for state in states:
-        place = int(state.params["seed"]), int(state.params["fold"])
-        if state.state in ("COMPLETE", "FAILED"):
-            figure = state.record.metrics.get(plain, nan) if state.state == "COMPLETE" else nan
-            values[places[str(state.params["arm"])]][place] = figure
-    scheme = chosen[0].experiment.data.split
-    own = scheme.fold_number(corpus)
-    split = scheme.assign(corpus)
-    ratio = len(split.validation) / len(split.train)
-    means = [mean_interval(v, test_to_train=ratio) for v in values]
-    sign = -1 if direction == "maximize" else 1
-    order = sorted(range(len(chosen)), key=lambda i: (not isfinite(means[i].mean), sign * np.nan_to_num(means[i].mean)))
-    out = []
-    for position, i in enumerate(order, start=1):
-        same = [v for (_, fold), v in values[i].items() if fold in (0, own) and isfinite(v)]
-        against = compare(
-            values[i], values[0], test_to_train=ratio, direction=direction, arm=f"trial {chosen[i].trial}",
-            reference=f"trial {chosen[0].trial}",
-        )  # fmt: skip
-        out.append(
-            Confirmed(chosen[i], values[i], means[i], fmean(same) if same else nan, against if i else None, position)
-        )
-    return out
-
-
-def _number(metric: str) -> Callable[..., str]:
-    """Return a function that formats a figure, with its sign if wanted; empty text for what is not finite."""
-    points = in_points(metric)
-
-    def number(value: float, signed: bool = False) -> str:
-        if not isfinite(value):
-            return ""
-        return number_text(value, points, signed=signed)
-
-    return number
-
-
-def _lines(plan: Confirmation, ranked: Sequence[Confirmed], baseline: float) -> list[str]:
-    number, points = _number(plan.metric), in_points(plan.metric)
-    comparisons: Mapping[str, Comparison] = {
-        str(c.candidate.trial): c.comparison for c in ranked if c.comparison is not None
-    }
-    lines = [
-        f"trial {trial} against the search's winner, trial {plan.chosen[0].trial}: {v.text}"
-        for trial, v in verdicts(comparisons, points=points).items()
-    ]
-    known = [c for c in ranked if isfinite(c.mean.mean)]
-    if known:
-        searched = fmean(c.candidate.searched for c in known)
-        confirmed = fmean(c.mean.mean for c in known)
-        split = [c.same_split for c in known if isfinite(c.same_split)]
-        on_it = f", {number(fmean(split))} on the split searched on" if len(split) == len(known) else ""
-        lines.append(
-            f"regression to the mean: found at {number(searched)}, confirmed at {number(confirmed)}{on_it} "
-            f"({number(confirmed - searched, True)}, mean of {count(len(known), 'configuration')})"
-        )
-    if isfinite(baseline):
-        lines.append(f"a model that learned nothing: {number(baseline)} on the same splits")
-    return lines

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from audio_cls.ablation.answers import judge_cells
 from audio_cls.ablation.filling import Filled, cell_name, fill_cells, unfinished, why_failed
-from audio_cls.ablation.predictions import log_out_of_fold, read_cell_scores
+from audio_cls.ablation.predictions import log_out_of_fold
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.baselines import BASELINE
@@ -23,6 +23,7 @@ from audio_cls.queue.work import Kind
 from audio_cls.runs.folds import FOLDS_CSV, FoldFigures, asked_folds, fold_csv, fold_figures, fold_label, grid_text
 from audio_cls.runs.preparation import check_fits, dataset_info, mlflow_experiment
 from audio_cls.runs.resolve import resolve
+from audio_cls.runs.scores import read_predictions
 from audio_cls.runs.single import read_state, run_folder, run_key
 from audio_cls.study.opening import PARENT
 
@@ -235,7 +236,7 @@ def _judge(plan: CrossValidation, complete: Sequence[CellState], tracker: Tracke
     """Return what is wrong with the predictions of the runs together, in sentences."""
     cells, training = {}, {}
     for state in complete:
-        scores = read_cell_scores(tracker, str(state.record.mlflow_run_id), plan.corpus, "best")
+        scores = read_predictions(tracker, str(state.record.mlflow_run_id), plan.corpus, "best")
         if scores is not None:
             cells[_seed(state), _fold(state)] = scores
             if _fold(state) not in training:

@@ -153,12 +153,19 @@ def _line(arm: ArmSummary, more: bool = False) -> str:
 
 
 def _test(report: SuiteReport) -> list[Section]:
-    """Return what the test split showed; nothing while it is closed."""
+    """Return what the test split showed, under its right name; nothing while it is closed."""
     if not report.test_rows:
         return []
-    columns = ("arm", "metric", "test", "low", "high", "baseline", "difference", "low ", "high ", "p (Holm)")
+    columns = ("arm", "metric", report.test_kind, "low", "high", "baseline", "difference", "low ", "high ", "p (Holm)")
     caption = "Intervals of figures over clips, of differences paired by seed and fold; in the metric's own units"
-    return [Section("Test split", [*report.openings, Table(columns, report.test_rows, caption, 3, ("p (Holm)",))])]
+    heading = "Test split" if report.test_kind == "test" else "Cross-validation on held-out clips"
+    content: list[Any] = [*report.openings, Table(columns, report.test_rows, caption, 3, ("p (Holm)",))]
+    names, rows = report.nested_table
+    if rows:
+        content.append(
+            Table(names, rows, "Nested choice: the arm chosen by each fold's validation clips, means over seeds", 3)
+        )
+    return [Section(heading, content)]
 
 
 def _contract(report: SuiteReport) -> list[Section]:

@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.ablation.declaration import Cell
-from audio_cls.ablation.page import ArmCurve, ArmSummary, ClassDifferences, Predictions, SuiteReport
+from audio_cls.ablation.page import ArmCurve, ArmSummary, ClassDifferences, SuiteReport
 from audio_cls.ablation.page import Cell as ReportCell
-from audio_cls.ablation.predictions import CellScores, pooled_by_seed
+from audio_cls.ablation.page import Predictions as ReportPredictions
+from audio_cls.ablation.predictions import pooled_by_seed
 from audio_cls.ablation.results import ArmResult, SuiteResult, fold_rows
 from audio_cls.ablation.test_split import TestResult
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.base import in_points, number_text
 from audio_cls.metrics.bootstrap import Interval
-from audio_cls.metrics.classification import check_metric, evaluate, fit_thresholds
+from audio_cls.metrics.classification import check_metric, fit_thresholds
 from audio_cls.metrics.paired import compare
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.runs.scores import listening_audit
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def build_report(
     result: SuiteResult,
     tracker: Tracker,
     corpus: Corpus,
-    scores: Mapping[str, Mapping[Cell, CellScores]],
+    scores: Mapping[str, Mapping[Cell, Predictions]],
     intervals: Mapping[str, Interval],
     test: TestResult | None = None,
     others: Sequence[SuiteResult] = (),
@@ -71,12 +73,14 @@ def build_report(
         findings=result.findings,
         others=[row for other in others for row in _rows_of(other)],
         test_rows=test.rows() if test else (),
+        test_kind=test.kind if test else "test",
+        nested_table=test.nested.rows() if test and test.nested else ((), ()),
         fold_table=fold_rows(result),
     )
 
 
 def audit_of_best(
-    result: SuiteResult, scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus
+    result: SuiteResult, scores: Mapping[str, Mapping[Cell, Predictions]], corpus: Corpus
 ) -> list[Section]:
     """Return the listening audit of the arm with the best mean: its first seed that has run all folds, each clip by
     the run that held it out. Empty while there is none.
@@ -84,7 +88,7 @@ def audit_of_best(
     sign = 1 if check_metric(result.metric) == "maximize" else -1
     known = [arm for arm in result.arms if isfinite(arm.mean.mean) and scores.get(arm.name)]
     for arm in sorted(known, key=lambda a: -sign * a.mean.mean):
-        for seed, pooled in pooled_by_seed(scores[arm.name], result.plan.folds).items():
+        for seed, pooled in pooled_by_seed(scores[arm.name], result.plan.folds, corpus).items():
             which = f"By the arm {arm.name!r}, the best so far by {result.metric}, seed {seed}: each clip by the run that held it out."
             return listening_audit(pooled, corpus, which)
     return []
@@ -203,7 +207,7 @@ def _curves(result: SuiteResult, tracker: Tracker) -> list[ArmCurve]:
 
 
 def _class_differences(
-    result: SuiteResult, scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus
+    result: SuiteResult, scores: Mapping[str, Mapping[Cell, Predictions]], corpus: Corpus
 ) -> ClassDifferences | None:
     """By class, each arm's F1 less the reference's, paired by (seed, fold) like the verdicts, without a correction over classes.
     Of several labels a clip the average precision: it needs no threshold, which arms such as class weights move."""
@@ -215,10 +219,7 @@ def _class_differences(
     key, measure = ("ap", "AP") if corpus.task == "multilabel" else ("f1", "F1")
 
     def by_class(arm: str) -> dict[Cell, NDArray[Any]]:
-        return {
-            cell: evaluate(s.values, corpus.targets[s.clips], corpus.task).per_class[key]
-            for cell, s in scores[arm].items()
-        }
+        return {cell: s.evaluation.per_class[key] for cell, s in scores[arm].items()}
 
     base = by_class(reference)
     figures = np.full((3, len(corpus.classes), len(arms)), np.nan)
@@ -231,7 +232,7 @@ def _class_differences(
     return ClassDifferences(corpus.classes, arms, figures[0], figures[1], figures[2], measure)
 
 
-def _pooled(scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus) -> dict[str, Predictions]:
+def _pooled(scores: Mapping[str, Mapping[Cell, Predictions]], corpus: Corpus) -> dict[str, ReportPredictions]:
     """Return an arm's validation predictions, run below run; of several labels each run's with the thresholds fitted
     on its clips.
     """
@@ -240,10 +241,11 @@ def _pooled(scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus) -> 
         seeds = sorted({seed for seed, _ in cells})[:SEEDS_SHOWN]
         parts = [s for (seed, _), s in sorted(cells.items()) if seed in seeds]
         if parts:
-            clips = np.concatenate([p.clips for p in parts])
             thresholds = None
             if corpus.task == "multilabel":
-                fitted = [np.tile(fit_thresholds(p.values, corpus.targets[p.clips]), (len(p.clips), 1)) for p in parts]
+                fitted = [np.tile(fit_thresholds(p.scores, p.targets), (len(p), 1)) for p in parts]
                 thresholds = np.concatenate(fitted)
-            out[arm] = Predictions(np.concatenate([p.values for p in parts]), corpus.targets[clips], thresholds)
+            out[arm] = ReportPredictions(
+                np.concatenate([p.scores for p in parts]), np.concatenate([p.targets for p in parts]), thresholds
+            )
     return out

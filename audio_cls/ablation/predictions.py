@@ -6,26 +6,25 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.ablation.declaration import Cell
 from audio_cls.data.corpus import Corpus
-from audio_cls.metrics.classification import evaluate, predict
-from audio_cls.runs.scores import CellScores, read_cell_scores
+from audio_cls.metrics.predictions import Predictions
+from audio_cls.runs.scores import read_predictions
+from audio_cls.training.predictions import corpus_predictions
 
 if TYPE_CHECKING:
     from audio_cls.tracking import Run, Tracker
 
 __all__ = [
-    "CellScores",
     "Pair",
     "log_out_of_fold",
     "pool",
     "pooled_by_seed",
-    "read_cell_scores",
     "stacked",
 ]
 
@@ -39,37 +38,37 @@ class Pair:
     other: NDArray[np.float64]
 
 
-def pool(parts: Iterable[CellScores]) -> CellScores:
+def pool(parts: Iterable[Predictions], corpus: Corpus) -> Predictions:
     """Return predictions of several runs one below the other, sorted by clip."""
-    items: Sequence[Any] = list(parts)
-    clips = np.concatenate([p.clips for p in items])
-    order = np.argsort(clips, kind="stable")
-    return CellScores(clips[order], np.concatenate([p.values for p in items])[order])
+    items = list(parts)
+    rows = np.concatenate([p.rows for p in items])
+    order = np.argsort(rows, kind="stable")
+    return corpus_predictions(corpus, rows[order], np.concatenate([p.scores for p in items])[order])
 
 
-def pooled_by_seed(cells: Mapping[Cell, CellScores], folds: Sequence[int]) -> dict[int, CellScores]:
+def pooled_by_seed(cells: Mapping[Cell, Predictions], folds: Sequence[int], corpus: Corpus) -> dict[int, Predictions]:
     """Return out-of-fold predictions: for each seed of which all folds are there, each clip predicted by the run that
     held it out.
     """
     seeds = sorted({seed for seed, _ in cells})
     whole = [s for s in seeds if all((s, fold) in cells for fold in folds)]
-    return {s: pool(cells[s, fold] for fold in folds) for s in whole}
+    return {s: pool((cells[s, fold] for fold in folds), corpus) for s in whole}
 
 
 def stacked(
-    one: Mapping[Cell, CellScores], other: Mapping[Cell, CellScores], corpus: Corpus, folds: Sequence[int]
+    one: Mapping[Cell, Predictions], other: Mapping[Cell, Predictions], corpus: Corpus, folds: Sequence[int]
 ) -> Pair | None:
     """Return two arms' out-of-fold predictions of the seeds that both have run whole, on the same clips; None if
     there is none.
     """
-    a, b = pooled_by_seed(one, folds), pooled_by_seed(other, folds)
+    a, b = pooled_by_seed(one, folds, corpus), pooled_by_seed(other, folds, corpus)
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         return None
-    clips = a[seeds[0]].clips
-    if any(not np.array_equal(side[s].clips, clips) for side in (a, b) for s in seeds):
+    clips = a[seeds[0]].rows
+    if any(not np.array_equal(side[s].rows, clips) for side in (a, b) for s in seeds):
         return None  # folds that overlap otherwise for each seed
-    return Pair(clips, np.stack([a[s].values for s in seeds]), np.stack([b[s].values for s in seeds]))
+    return Pair(clips, np.stack([a[s].scores for s in seeds]), np.stack([b[s].scores for s in seeds]))
 
 
 def log_out_of_fold(run: Run, tracker: Tracker, runs: Mapping[Cell, str], corpus: Corpus) -> dict[str, float]:
@@ -82,31 +81,31 @@ def log_out_of_fold(run: Run, tracker: Tracker, runs: Mapping[Cell, str], corpus
     folds = sorted({fold for _, fold in runs})
     figures: dict[str, float] = {}
     for select in ("best", "last"):
-        found = {cell: read_cell_scores(tracker, run_id, corpus, select) for cell, run_id in runs.items()}
+        found = {cell: read_predictions(tracker, run_id, corpus, select) for cell, run_id in runs.items()}
         cells = {cell: scores for cell, scores in found.items() if scores is not None}
-        seeds = pooled_by_seed(cells, folds)
+        seeds = pooled_by_seed(cells, folds, corpus)
         if not seeds:
             return {}
-        overall = [evaluate(s.values, corpus.targets[s.clips], corpus.task).overall for s in seeds.values()]
+        overall = [s.evaluation.overall for s in seeds.values()]
         figures |= {f"{select}/oof_{key}": float(np.mean([o[key] for o in overall])) for key in overall[0]}
         if select == "best":
-            held_out = {(seed, int(c)): fold for (seed, fold), s in cells.items() for c in s.clips}
+            held_out = {(seed, int(c)): fold for (seed, fold), s in cells.items() for c in s.rows}
             run.artifact_text("predictions_oof.csv", _oof_csv(seeds, held_out, corpus))
     run.final(figures)
     return figures
 
 
-def _oof_csv(seeds: Mapping[int, CellScores], held_out: Mapping[tuple[int, int], int], corpus: Corpus) -> str:
+def _oof_csv(seeds: Mapping[int, Predictions], held_out: Mapping[tuple[int, int], int], corpus: Corpus) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["clip", "seed", "fold", "true", "predicted", *corpus.classes])
     for seed, scores in seeds.items():
-        called = predict(scores.values, corpus.task)
-        for row, clip in enumerate(scores.clips.tolist()):
+        called = scores.called
+        for row, clip in enumerate(scores.rows.tolist()):
             truth, guess = (
                 ";".join(corpus.classes[k] for k in np.flatnonzero(mask))
                 for mask in (corpus.targets[clip] > 0.5, called[row])
             )
-            values = (f"{v:.6g}" for v in scores.values[row])
+            values = (f"{v:.6g}" for v in scores.scores[row])
             writer.writerow([corpus.ids[clip], seed, held_out[seed, clip], truth, guess, *values])
     return text.getvalue()

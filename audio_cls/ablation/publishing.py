@@ -15,10 +15,12 @@ from audio_cls.ablation.running import ascending, log_result
 from audio_cls.ablation.settling import settle
 from audio_cls.ablation.stored import existing_storage, join_suite, suite_names
 from audio_cls.ablation.suite import Suite, reopen_suite, results
+from audio_cls.ablation.test_groups import suite_splits
 from audio_cls.ablation.test_split import TestResult, read_result
 from audio_cls.core.errors import UserError
 from audio_cls.metrics.bootstrap import Interval
 from audio_cls.runs.opened_clips import history_of_runs
+from audio_cls.runs.split_overlap import Overlap, overlap_of
 
 if TYPE_CHECKING:
     from audio_cls.tracking import Tracker
@@ -80,7 +82,7 @@ def publish(suite: Suite, summed: Sequence[SuiteResult]) -> Publication:
     """Write the page of a suite with runs, store it in MLflow, and renew the views."""
     first, ablation, tracker = summed[0], suite.ablation, suite.tracker
     intervals = bootstrap_arms(first, first.scores, suite.corpus)
-    test = read_result(tracker, suite.state.run_id)
+    test = read_result(tracker, suite.state.run_id, lambda: _overlap(suite))
     history = _history(suite, first)
     page = None
     if first.done and not suite.workspace.read_only:
@@ -100,6 +102,12 @@ def publish(suite: Suite, summed: Sequence[SuiteResult]) -> Publication:
         ascending=ascending(first),
     )  # fmt: skip
     return Publication(suite, summed, intervals, test, history, page, links)
+
+
+def _overlap(suite: Suite) -> Overlap:
+    """Return which test clips of a suite are validation clips of its runs."""
+    splits = suite_splits(suite)
+    return overlap_of(splits, splits)
 
 
 def _history(suite: Suite, result: SuiteResult) -> str:

@@ -12,12 +12,13 @@ from statistics import fmean
 
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation, Cell
-from audio_cls.ablation.predictions import CellScores, stacked
+from audio_cls.ablation.predictions import stacked
 from audio_cls.ablation.record import Recorded, openings
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, metric_function
 from audio_cls.metrics.classification import check_metric
 from audio_cls.metrics.paired import Comparison, Mean, compare, mean_interval
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.metrics.verdict import Verdict, in_points, verdicts
 
 __all__ = ["ArmResult", "SuiteResult", "bootstrap_arms", "fold_rows", "summarise"]
@@ -50,7 +51,7 @@ class SuiteResult:
     """A suite on one metric. `terms` is the contract, (what, value); `openings` a line for each opening of the test split.
 
     What stored predictions add (see `answers`): baseline: overall metric -> figure of a model that learned nothing, the mean over
-    folds. findings: what is wrong with the arms' predictions, in sentences. scores: arm -> (seed, fold) -> probabilities.
+    folds. findings: what is wrong with the arms' predictions, in sentences. scores: arm -> (seed, fold) -> predictions.
     """
 
     ablation: Ablation
@@ -62,7 +63,7 @@ class SuiteResult:
     openings: tuple[str, ...]
     baseline: Mapping[str, float] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
-    scores: Mapping[str, Mapping[Cell, CellScores]] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[Cell, Predictions]] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -150,7 +151,7 @@ def fold_rows(result: SuiteResult) -> tuple[list[str], list[list[object]]]:
 
 
 def bootstrap_arms(
-    result: SuiteResult, scores: Mapping[str, Mapping[Cell, CellScores]], corpus: Corpus, n_resamples: int = 1000
+    result: SuiteResult, scores: Mapping[str, Mapping[Cell, Predictions]], corpus: Corpus, n_resamples: int = 1000
 ) -> dict[str, Interval]:
     """For each arm the paired bootstrap of its difference over clips, of runs at hand on the same clips: how far the difference
     of these very models would move on other clips. Arms without a common complete seed are left out, and the loss, which

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from audio_cls.ablation.declaration import Ablation, identity_changes
+from audio_cls.ablation.ranking import former_note
 from audio_cls.core.errors import UserError, choices
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
@@ -30,6 +31,7 @@ __all__ = [
     "join_suite",
     "list_others",
     "read_state",
+    "remarks_of",
     "restore",
     "store_state",
     "suite_names",
@@ -165,6 +167,15 @@ def cells_of(name: str, workspace: Workspace, storage: str | Path | None = None)
         listed = choices(name, [n.removeprefix(f"{KIND}:") for n in known])
         raise UserError(f"no suite {name!r} in {where.shown if where else workspace.root}. {listed}")
     return stored_status(study, where), read_cells(load_study(study, where))
+
+
+def remarks_of(study: str, workspace: Workspace, storage: str | Path | None = None) -> list[str]:
+    """Return what a reader of the figures of a suite or confirmation must know, in sentences; `study` is its full name."""
+    where = existing_storage(workspace, storage)
+    assert where is not None
+    attributes = load_study(study, where).user_attrs
+    note = former_note(attributes) if study.startswith("confirmation:") else ""
+    return [note] if note else []
 
 
 def list_others(workspace: Workspace, storage: str | Path | None = None) -> list[StudyStatus]:

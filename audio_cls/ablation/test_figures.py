@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.ablation.declaration import Cell
-from audio_cls.ablation.predictions import CellScores, pooled_by_seed
+from audio_cls.ablation.predictions import pooled_by_seed
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.base import uses_decisions
 from audio_cls.metrics.baselines import judge
-from audio_cls.metrics.bootstrap import Interval, bootstrap_interval, is_counted, metric_function
+from audio_cls.metrics.bootstrap import Interval, bootstrap_interval, clip_bootstrap, is_counted, metric_function
 from audio_cls.metrics.classification import check_metric, evaluate
+from audio_cls.metrics.clip_differences import clip_differences
 from audio_cls.metrics.paired import compare
-from audio_cls.metrics.verdict import Verdict, in_points, verdicts
+from audio_cls.metrics.verdict import in_points, verdicts
 from audio_cls.runs.evaluation import Scored
 from audio_cls.training.predictions import corpus_predictions
 
@@ -29,20 +30,23 @@ __all__ = [
     "figure_of_run",
     "findings_of",
     "named_ends",
+    "paired_interval",
     "pooled_baseline",
     "pooled_interval",
 ]
 
 RESAMPLES = 1000
+NOT_WHOLE = "no seed has run all its folds on the same clips"
 
 
 def pooled_baseline(cells: Mapping[Cell, Scored], corpus: Corpus, metrics: Sequence[str]) -> dict[str, float]:
     """Return the figures of a model that learned nothing over all test clips, computed as an arm's are."""
     seed = min(cells)[0]
     runs = {cell: one.baseline_run() for cell, one in cells.items() if cell[0] == seed}
+    apart = [{cell: one} for cell, one in runs.items()] if same_clips(cells) else [runs]
     figures = {}
     for metric in metrics:
-        value = evaluate_pooled(runs, corpus, metric)
+        value = fmean(evaluate_pooled(part, corpus, metric) for part in apart)
         if isfinite(value):
             figures[metric] = value
     return figures
@@ -58,34 +62,61 @@ def evaluate_pooled(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -
     return evaluate(values, targets, corpus.task).overall[plain]
 
 
-def findings_of(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> tuple[str, ...]:
-    """Return what is wrong with the predictions of an arm's runs together."""
+def findings_of(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str, kind: str) -> tuple[str, ...]:
+    """Return what is wrong with the predictions of an arm's runs together; `kind` says what they are."""
     parts = list(cells.values())
     rows = np.concatenate([one.clips for one in parts])
     predictions = corpus_predictions(corpus, rows, np.concatenate([one.predictions.scores for one in parts]))
     baseline = replace(predictions, scores=np.concatenate([one.baseline.scores for one in parts]))
-    found = judge(predictions, baseline, metric, clips="test predictions")
+    found = judge(predictions, baseline, metric, clips=f"{kind} predictions")
     return found.findings
+
+
+def same_clips(cells: Mapping[Cell, Scored]) -> bool:
+    """Whether every run tests on the same clips: one test set, kept whichever fold validates."""
+    rows = [one.clips for one in cells.values()]
+    return all(np.array_equal(r, rows[0]) for r in rows)
+
+
+def stacked_scores(
+    cells: Mapping[Cell, Scored], corpus: Corpus, metric: str
+) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
+    """Return the test clips, (n,) rows, and what the runs say of them, (m, n, n_classes): the folds of a seed pooled, so that m is
+    the number of seeds; m is the number of runs where all runs test on the same clips. None where no seed has all its folds.
+    """
+    parts = {
+        cell: replace(one.predictions, scores=decided(one)) if uses_decisions(metric) else one.predictions
+        for cell, one in cells.items()
+    }
+    if parts and same_clips(cells):
+        return next(iter(cells.values())).clips, np.stack([part.scores for part in parts.values()])
+    seeds = list(pooled_by_seed(parts, sorted({fold for _, fold in parts}), corpus).values())
+    if not seeds or any(not np.array_equal(s.rows, seeds[0].rows) for s in seeds):
+        return None
+    return seeds[0].rows, np.stack([s.scores for s in seeds])
 
 
 def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> Interval:
     """Return an arm's figure over all test clips, each predicted by the run that kept it for the test, the mean over
-    seeds, and its bootstrap over clips or groups; without an interval where no seed has all its folds.
+    seeds, and its bootstrap over clips or groups; without an interval where no seed has all its folds. Where all runs test on the
+    same clips, the figure is the mean over the runs.
     """
-    parts = {
-        cell: CellScores(one.clips, decided(one) if uses_decisions(metric) else one.predictions.scores)
-        for cell, one in cells.items()
-    }
-    seeds = list(pooled_by_seed(parts, sorted({fold for _, fold in parts})).values())
-    if not seeds or any(not np.array_equal(s.clips, seeds[0].clips) for s in seeds):
-        return Interval(nan, nan, nan, 0.95, 0, 0, "no seed has run all its folds on the same clips")
-    clips = seeds[0].clips
-    return bootstrap_interval(
-        np.stack([s.values for s in seeds]),
-        corpus.targets[clips],
-        metric_function(metric, corpus.task),
-        corpus.resampling_groups(clips),
-        RESAMPLES,
+    found = stacked_scores(cells, corpus, metric)
+    if found is None:
+        return Interval(nan, nan, nan, 0.95, 0, 0, NOT_WHOLE)
+    clips, scores = found
+    figure = metric_function(metric, corpus.task)
+    return bootstrap_interval(scores, corpus.targets[clips], figure, corpus.resampling_groups(clips), RESAMPLES)
+
+
+def paired_interval(one: Mapping[Cell, Scored], other: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> Interval:
+    """Return the difference one - other over the same test clips, and its bootstrap over clips or groups."""
+    a, b = stacked_scores(one, corpus, metric), stacked_scores(other, corpus, metric)
+    if a is None or b is None or not np.array_equal(a[0], b[0]):
+        return Interval(nan, nan, nan, 0.95, 0, 0, NOT_WHOLE)
+    clips, figure = a[0], metric_function(metric, corpus.task)
+    return clip_bootstrap(
+        a[1], b[1], corpus.targets[clips], figure, corpus.resampling_groups(clips), n_resamples=RESAMPLES
     )
 
 
@@ -109,39 +140,45 @@ def as_dict(interval: Interval) -> dict[str, Any]:
 def differences(
     scored: Mapping[str, Mapping[Cell, Scored]], metrics: Sequence[str], reference: str | None, margin: float | None
 ) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return arm -> metric -> the difference from the reference, paired by (seed, fold) and judged clip by clip like the verdicts on
+    validation clips: {value, low, high, p, text}, the interval and p after Holm. Empty without a reference.
+    """
     if reference is None or not scored.get(reference):
         return {}
     some = next(iter(scored[reference].values()))
+    place = _places(scored)
     ratio = fmean(len(s.clips) for s in scored[reference].values()) / len(some.split.train)
+    runs = {arm: {place[cell]: one.predictions for cell, one in cells.items()} for arm, cells in scored.items()}
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for metric in metrics:
         plain = metric.rpartition("/")[2]
-        values = {
-            arm: {cell: float(one.predictions.evaluation.overall[plain]) for cell, one in cells.items()}
-            for arm, cells in scored.items()
-        }
+        values = {arm: {c: float(p.evaluation.overall[plain]) for c, p in cells.items()} for arm, cells in runs.items()}
         found = {
             arm: compare(
                 values[arm], values[reference], test_to_train=ratio, direction=check_metric(metric), arm=arm,
-                reference=reference,
+                reference=reference, clips=clip_differences(runs[arm], runs[reference], metric),
             )
             for arm in scored
             if arm != reference
         }  # fmt: skip
-        judged = verdicts(found, points=in_points(metric), margin=margin)
-        for arm, c in found.items():
-            numbers = {"value": c.mean, "low": c.low, "high": c.high, "p": judged[arm].p}
+        # Without components a verdict gives no advice on further runs: there will be none once the test split is open.
+        unadvised = {arm: replace(c, components=None) for arm, c in found.items()}
+        for arm, verdict in verdicts(unadvised, points=in_points(metric), margin=margin).items():
+            numbers = {"value": found[arm].mean, "low": verdict.low, "high": verdict.high, "p": verdict.p}
             out.setdefault(arm, {})[metric] = {
                 **{k: float(v) if isfinite(v) else None for k, v in numbers.items()},
-                "text": _without_hint(judged[arm]),
+                "text": verdict.text,
             }
     return out
 
 
-def _without_hint(verdict: Verdict) -> str:
-    """Return a verdict without the word on further runs: there will be none once the test split is open."""
-    head, found, _ = verdict.text.partition(f": {verdict.word}")
-    return head + found
+def _places(scored: Mapping[str, Mapping[Cell, Scored]]) -> dict[Cell, Cell]:
+    """Return (seed, fold) of each cell as a comparison takes them. Runs that all test on the same clips are runs on one split,
+    whichever fold validated: their figures share the test clips, so they are no folds of a cross-validation.
+    """
+    every = {cell: one for cells in scored.values() for cell, one in cells.items()}
+    shared = len({fold for _, fold in every}) > 1 and same_clips(every)
+    return {cell: (i, 0) if shared else cell for i, cell in enumerate(sorted(every))}
 
 
 def figure_of_run(one: Scored, corpus: Corpus, metric: str) -> Interval:

@@ -15,15 +15,17 @@ from audio_cls.runs.opened_clips import named
 
 if TYPE_CHECKING:
     from audio_cls.ablation.suite import Suite
+    from audio_cls.data.splits import Split
     from audio_cls.tracking import RunInfo, Tracker
 
-__all__ = ["Group", "of_parent", "of_suite"]
+__all__ = ["Group", "of_parent", "of_suite", "suite_splits"]
 
 
 @dataclass(frozen=True)
 class Group:
     """Runs that are opened together. runs: arm -> (seed, fold) -> run. parent: the run of the whole. chosen: by whom the arms
-    were made and on which validation metric they are judged. folder: of a run's checkpoint, by arm and cell."""
+    were made and on which validation metric they are judged. folder: of a run's checkpoint, by arm and cell. choosing: runs whose
+    validation clips chose what the arms are, before these runs: those of a search."""
 
     name: str
     parent: RunInfo
@@ -35,6 +37,12 @@ class Group:
     margin: float | None = None
     arm_runs: Mapping[str, str] = field(default_factory=dict)
     folder: Callable[[str, Cell], Path | None] = lambda arm, cell: None
+    choosing: tuple[RunInfo, ...] = ()
+
+    @property
+    def cells(self) -> list[tuple[str, Cell, RunInfo]]:
+        """Every run with its arm and cell, arm by arm."""
+        return [(arm, cell, run) for arm, cells in self.runs.items() for cell, run in sorted(cells.items())]
 
     @property
     def what(self) -> str:
@@ -75,7 +83,17 @@ def of_suite(suite: Suite) -> Group:
         ablation.margin,
         suite.state.arms,
         lambda arm, cell: folders[arm, cell],
+        tuple(run for (_, fold), run in runs[ablation.reference].items() if fold == suite.plan.folds[0])
+        if ablation.tune
+        else (),
     )
+
+
+def suite_splits(suite: Suite) -> list[Split]:
+    """Return the split of each fold of a suite."""
+    declared = suite.ablation
+    experiments = (declared.experiment(declared.reference, 0, fold) for fold in suite.plan.folds)
+    return [experiment.data.split.assign(suite.corpus) for experiment in experiments]
 
 
 def of_parent(tracker: Tracker, parent: RunInfo) -> Group:
@@ -111,4 +129,5 @@ def of_parent(tracker: Tracker, parent: RunInfo) -> Group:
         tuple(dict.fromkeys([metric, "val/accuracy", "val/macro_f1"])),
         "best",
         f"{chosen}; the epoch of each run by {metric} on its validation clips",
+        choosing=tuple(tracker.runs(None, f"tags.study = '{study}' and tags.kind = 'trial'")) if study else (),
     )

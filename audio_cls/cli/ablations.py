@@ -115,17 +115,22 @@ def ablate_status(ctx: click.Context, name: str, storage: str | None) -> None:
     """The runs of a suite, cross-validation or confirmation: finished, running, waiting, failed, and what is left.
 
     NAME is a suite, or folds:... or confirmation:... as `ablate list` shows them."""
-    from audio_cls.ablation.stored import cells_of
+    from audio_cls.ablation.stored import cells_of, remarks_of
     from audio_cls.queue.status import summary
 
-    status, cells = cells_of(name, workspace_of(ctx), storage)
-    plain = status.metric
+    workspace = workspace_of(ctx)
+    status, cells = cells_of(name, workspace, storage)
+    plain = status.metric.rpartition("/")[2]
     rows = [
-        [c.params["arm"], c.params["seed"], c.params["fold"] or "", c.state.lower(), c.value, c.record.epochs, _why(c)]
+        [
+            c.params["arm"], c.params["seed"], c.params["fold"] or "", c.state.lower(), c.record.last.get(plain), c.value,
+            c.record.epochs, _why(c),
+        ]
         for c in cells
-    ]
-    table(f"{status.name}: runs", ["arm", "seed", "fold", "state", plain, "epochs", ""], rows)
-    for line in summary(status):
+    ]  # fmt: skip
+    columns = ["arm", "seed", "fold", "state", "last epoch", "best epoch", "epochs", ""]
+    table(f"{status.name}: runs, {status.metric}", columns, rows)
+    for line in (*remarks_of(status.name, workspace, storage), *summary(status)):
         say(line)
 
 
@@ -186,8 +191,10 @@ def _show(shown: Publication) -> None:
     for arm in first.arms:
         for words, reason in arm.failed:
             say(f"FAILED {words}: {reason}")
-    history = [shown.history] if shown.history else []
-    for line in (*(shown.test.lines() if shown.test else ()), *first.openings, *history):
+    head = "CROSS-VALIDATION" if shown.test and shown.test.kind == "cross-validation" else "TEST SPLIT"
+    for line in shown.test.lines() if shown.test else ():
+        say(f"{head} {line}")
+    for line in (*first.openings, *([shown.history] if shown.history else ())):
         say(f"TEST SPLIT {line}")
     workspace = shown.suite.workspace
     if workspace.read_only:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from audio_cls.cli.console import NARROWEST
 from audio_cls.core.formatting import duration, printable
-from audio_cls.queue.status import StudyStatus, number_text
+from audio_cls.queue.status import BEST_EPOCH, StudyStatus, number_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +42,7 @@ def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
     fixed = sum(max(len(h), *(len(c[i]) for c in cells), 0) + 3 for i, h in enumerate(head)) if cells else 0
     wanted = sum(max(len(_short_name(n, varying)), *(len(v) for v in shown[n])) + 3 for n in varying) if cells else 0
     table = Table(
-        title=f"{status.name}: {status.metric} ({status.direction})",
+        title=f"{status.name}: {status.metric} ({status.direction}), {BEST_EPOCH}",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

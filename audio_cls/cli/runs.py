@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from audio_cls.cli.console import progress, say, table
+from audio_cls.cli.console import say, table
 from audio_cls.cli.options import DEVICE, STORAGE, TRACKING, WITH, workspace_of
 from audio_cls.core.errors import UserError
-from audio_cls.core.stopping import Watch
 
 if TYPE_CHECKING:
-    from audio_cls.ablation.test_groups import Group
     from audio_cls.runs.comparison import Beside
     from audio_cls.runs.evaluation import Scored
-    from audio_cls.runs.preparation import Runtime
-    from audio_cls.runs.test_split import OpenedTestSplit
     from audio_cls.tracking import Tracker
 
 
@@ -27,23 +23,33 @@ if TYPE_CHECKING:
 @click.argument("run", metavar="RUN-OR-SUITE")
 @click.option("--test", is_flag=True, help="Open the test split. Who chose what is recorded.")
 @click.option("--again", is_flag=True, help="Open it once more; counted.")
+@click.option(
+    "--nested", is_flag=True, help="With --test of a suite over folds: choose an arm inside each fold as well."
+)
 @STORAGE
 @DEVICE
 @TRACKING
 @WITH
 @click.pass_context
-def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str, storage: str | None) -> None:
+def evaluate(
+    ctx: click.Context, run: str, test: bool, again: bool, nested: bool, device: str, storage: str | None
+) -> None:
     """Figures of a run's best weights on its validation clips.
 
-    With --test, on its test clips, with intervals: of a run, or of all runs of a suite, cross-validation or confirmation."""
+    With --test, on its test clips, with intervals: of a run, or of all runs of a suite, cross-validation or confirmation. Where runs
+    of the suite validate on these clips, as with every fold in turn, the figures are cross-validation; --nested adds a figure of
+    arms that were chosen without the clips that measure them."""
     from audio_cls.ablation.targets import run_or_group
     from audio_cls.ablation.test_groups import Group
+    from audio_cls.cli.openings import open_and_show, show_opening
     from audio_cls.core.device import choose_device, tune_process
     from audio_cls.runs.evaluation import score_with_progress
     from audio_cls.runs.preparation import Runtime
     from audio_cls.runs.test_split import open_test_split
     from audio_cls.tracking import Tracker
 
+    if nested and not test:
+        raise UserError("--nested is a way to open the test split of a suite: add --test")
     tune_process()
     workspace = workspace_of(ctx)
     tracker = Tracker(workspace)
@@ -51,14 +57,17 @@ def evaluate(ctx: click.Context, run: str, test: bool, again: bool, device: str,
     runtime = Runtime(workspace, tracker, choose_device(device))
     found = run_or_group(tracker, run, test=test, storage=storage)
     if isinstance(found, Group):
-        _open_group(runtime, found, again)
+        open_and_show(runtime, found, again=again, nested=nested)
+    elif nested:
+        raise UserError(f"{found.name} is one run: --nested chooses among the arms of a suite or confirmation")
     elif test:
-        _show_opening(open_test_split(runtime, found, again=again))
+        show_opening(open_test_split(runtime, found, again=again))
     else:
         _show_scored(tracker, score_with_progress(runtime, found, "validation"))
 
 
 def _show_scored(tracker: Tracker, scored: Scored) -> None:
+    from audio_cls.cli.openings import show_classes
     from audio_cls.metrics.baselines import baseline_name, finite_figures
     from audio_cls.runs.evaluation import opening_history
 
@@ -71,86 +80,11 @@ def _show_scored(tracker: Tracker, scored: Scored) -> None:
         [[k, v, baseline.get(k)] for k, v in overall.items()],
         right=(1, 2),
     )
-    _by_class(scored)
+    show_classes(scored)
     if sentence := opening_history(tracker, scored).sentence():
         say(sentence)
     if tracker.read_only:
         say("nothing was recorded: the workspace is read-only")
-
-
-def _show_opening(found: OpenedTestSplit) -> None:
-    from audio_cls.metrics.baselines import baseline_name, finite_figures
-    from audio_cls.runs.test_split import NOT_UNBIASED, interval_words
-
-    scored, opened = found.scored, found.opened
-    baseline = finite_figures(scored.baseline)
-    for line in scored.judgement().lines:
-        say(line)
-    table(
-        f"{scored.run.name}: {len(scored.clips)} test clips",
-        ["metric", "test", f"95 % interval over {found.drawn}", baseline_name(scored.corpus.task)],
-        [[name, i.estimate, interval_words(i), baseline.get(name)] for name, i in found.figures.items()],
-        right=(1, 3),
-    )
-    _by_class(scored)
-    say(f"chosen: {opened.chosen}")
-    say(f"the test split of this run has been opened {found.count} time(s); recorded ({opened.who}, {opened.when})")
-    if found.others is not None:
-        say(f"{found.others.sentence()}. {NOT_UNBIASED}")
-
-
-def _by_class(scored: Scored) -> None:
-    """Print the figures of each class, and what a reader must know of the split."""
-    per_class = scored.predictions.evaluation.per_class
-    rows = [
-        [c, *(f"{per_class[k][i]:.3f}" if k != "support" else int(per_class[k][i]) for k in per_class)]
-        for i, c in enumerate(scored.corpus.classes)
-    ]
-    table("by class", ["class", *per_class], rows, right=range(1, len(per_class) + 1))
-    for remark in scored.remarks:
-        say(f"note: {remark}")
-
-
-def _open_group(runtime: Runtime, group: Group, again: bool) -> None:
-    from audio_cls.ablation.test_split import group_history, open_group
-    from audio_cls.metrics.baselines import baseline_name
-    from audio_cls.runs.test_split import NOT_UNBIASED
-
-    with progress(f"{group.name}: test") as tell:
-        runtime.watch = Watch(tell=tell.phase)
-        found = open_group(runtime, group, again=again, on_run=tell)
-    runtime.tracker.flush()
-    task = next(iter(runtime.corpora.values())).task
-    for arm, lines in found.findings.items():
-        for line in lines:
-            say(f"{arm}: {line}")
-    for metric in found.metrics:
-        rows = []
-        for arm, figures in found.arms.items():
-            of = figures[metric]
-            mine = found.differences.get(arm, {}).get(metric)
-            interval = "" if of["low"] is None else f"[{of['low']:.3f}, {of['high']:.3f}]"
-            rows.append(
-                [arm, of["value"], interval, mine["text"] if mine else "the reference" if found.reference else ""]
-            )
-        if metric in found.baseline:
-            rows.append([baseline_name(task), found.baseline[metric], "", ""])
-        columns = [
-            "arm",
-            metric.rpartition("/")[2],
-            "95 % over clips",
-            f"against {found.reference}" if found.reference else "",
-        ]
-        table(f"{found.name}: {found.clips} test clips", columns, rows)
-    for remark in found.remarks:
-        say(f"note: {remark}")
-    say(f"chosen: {found.chosen}")
-    say(
-        f"the test split of {found.name} has been opened {found.openings} time(s); recorded ({found.who}, {found.last})"
-    )
-    history = group_history(runtime, group)
-    if history.but(group.what).openings:
-        say(f"{history.sentence()}. {NOT_UNBIASED}")
 
 
 def _named_paths(ctx: click.Context, _: click.Parameter, paths: tuple[str, ...]) -> tuple[Path, ...]:

@@ -211,7 +211,7 @@ def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage
 
 def _table_of_all(where: StudyStorage) -> None:
     """Print a row for each study; a damaged one is named below, and hides no other."""
-    from audio_cls.queue.status import stored_status
+    from audio_cls.queue.status import BEST_EPOCH, stored_status
     from audio_cls.queue.storage import study_names
 
     rows: list[list[Any]] = []
@@ -225,7 +225,7 @@ def _table_of_all(where: StudyStorage) -> None:
             continue
         best = None if s.best is None else s.best.value
         rows.append([name, f"{s.finished}/{s.total or '?'}", s.running, s.pruned, sum(s.failed.values()), best])
-    table("studies", ["study", "finished", "running", "pruned", "failed", "best"], rows)
+    table(f"studies (best: {BEST_EPOCH})", ["study", "finished", "running", "pruned", "failed", "best"], rows)
     for line in damaged:
         say(line)
 
@@ -237,8 +237,15 @@ def _table_of_all(where: StudyStorage) -> None:
 @WITH
 @click.pass_context
 def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: str | None) -> None:
-    """The best trial: value, parameters, and the command that trains it again."""
-    from audio_cls.queue.status import baseline_of, best_experiment, findings_of, stored_status
+    """The best trial: its figures at the best and at the last epoch, parameters, and the command that trains it again."""
+    from audio_cls.queue.status import (
+        BEST_EPOCH,
+        baseline_of,
+        best_experiment,
+        findings_of,
+        last_epoch_of,
+        stored_status,
+    )
     from audio_cls.queue.storage import open_storage
     from audio_cls.study.opening import stored_name
 
@@ -248,11 +255,12 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
     if as_json:
         say(json.dumps(experiment, indent=2))
         return
-    baseline = baseline_of(status)
+    baseline, last = baseline_of(status), last_epoch_of(best, status.metric)
     for line in findings_of(status):
         say(line)
     table(f"{status.name}: the best of {count(status.finished, 'configuration')}", ["what", "value"], [
-        [status.metric, best.value],
+        [f"{status.metric}, {BEST_EPOCH}", best.value],
+        *([[f"{status.metric}, last epoch", last]] if last is not None else []),
         *([["a model that learned nothing", baseline]] if baseline is not None else []),
         ["trial", best.number],
         ["configuration", best.config],
@@ -278,7 +286,7 @@ def study_best(ctx: click.Context, name_or_file: str, as_json: bool, storage: st
 def study_confirm(
     ctx: click.Context, name_or_file: str, top: int, seeds: int, folds: str | None, options: QueueOptions
 ) -> None:
-    """Run the best configurations again on fresh seeds and folds, and rank them again: what was luck?"""
+    """Run the best configurations again on fresh seeds and folds, and rank them again by their last epoch: what was luck?"""
     from audio_cls.ablation.confirmation import confirm, plan_confirmation
     from audio_cls.ablation.filling import cell_name, why_failed
     from audio_cls.cli.ablations import refuse_unfinished

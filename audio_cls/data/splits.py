@@ -149,24 +149,30 @@ class Folds(Published, kind="folds"):
 
 
 class CrossValidation(Published, kind="cross_validation"):
-    """Published folds without a test set: one is held out as the validation set, the rest trains.
+    """Published folds without a test set, unless `test_fold` keeps one: one is held out as the validation set, the rest trains.
 
     For data sets whose custom is to report the mean over folds. Nothing may then be chosen per fold, the number of
     epochs included, or the mean is optimistic.
     """
 
     fold_key = "fold"
+    added_fields = Published.added_fields | {"test_fold"}
 
     fold: int = 1
     """The published fold that validates."""
+    test_fold: int | None = None
+    """The published fold kept for the test: no run trains or validates on it. None keeps none."""
 
     def sides(self, corpus: Corpus) -> Index:
         _folds(corpus, self.fold)
         sides = np.where(corpus.folds == self.fold, VALIDATION, TRAIN)
+        if self.test_fold is not None:
+            _check_test_fold(self.fold, self.test_fold, _folds(corpus, self.test_fold))
+            sides = np.where(corpus.folds == self.test_fold, TEST, sides)
         return np.where(corpus.folds < 0, UNUSED, sides).astype(np.int64)
 
     def folds(self, corpus: Corpus) -> dict[int, str]:
-        return {fold: str(fold) for fold in _published(corpus)}
+        return {fold: str(fold) for fold in _published(corpus) if fold != self.test_fold}
 
 
 class Official(Published, kind="official"):
@@ -251,10 +257,11 @@ class KFold(SplitScheme, kind="k_fold"):
     """Generated folds: `k` equal parts, stratified by class, groups kept whole (a clip without a group is its own).
 
     The folds depend on the corpus, `k` and `seed` (the split's own, not that of training). One is held out: to validate, or
-    with `held_out="test"` to test, where the next one, cyclically, validates.
+    with `held_out="test"` to test, where the next one, cyclically, validates. `test_fold` keeps one for the test for good.
     """
 
     fold_key = "fold"
+    added_fields = frozenset({"test_fold"})
 
     k: int = Field(default=5, ge=2, le=1000)
     """Number of folds."""
@@ -264,8 +271,11 @@ class KFold(SplitScheme, kind="k_fold"):
     """What the fold is held out for; with test, the next fold validates."""
     seed: int = Field(default=0, ge=0)
     """Draws other folds."""
+    test_fold: int | None = Field(default=None, ge=1)
+    """The fold kept for the test, 1 to k, while the others validate in turn: no run trains or validates on it. None keeps none."""
 
     def sides(self, corpus: Corpus) -> Index:
+        _check_held_out(self.held_out, self.test_fold)
         if self.fold > self.k:
             raise UserError(f"data.split.fold={self.fold}: data.split.k={self.k} folds are numbered 1 to {self.k}")
         if self.held_out == "test" and self.k < 3:
@@ -277,23 +287,28 @@ class KFold(SplitScheme, kind="k_fold"):
                 "kept whole"
             )
         number = 1 + stratify(corpus.targets, corpus.groups, (1 / self.k,) * self.k, self.seed)
+        if self.test_fold is not None:
+            _check_test_fold(self.fold, self.test_fold, list(range(1, self.k + 1)))
         if self.held_out == "validation":
-            return np.where(number == self.fold, VALIDATION, TRAIN).astype(np.int64)
+            sides = np.where(number == self.fold, VALIDATION, TRAIN)
+            return np.where(number == self.test_fold, TEST, sides).astype(np.int64)
         following = self.fold % self.k + 1
         return np.where(number == self.fold, TEST, np.where(number == following, VALIDATION, TRAIN)).astype(np.int64)
 
     def folds(self, corpus: Corpus) -> dict[int, str]:
-        return {fold: str(fold) for fold in range(1, self.k + 1)}
+        return {fold: str(fold) for fold in range(1, self.k + 1) if fold != self.test_fold}
 
 
 class LeaveOneGroupOut(SplitScheme, kind="leave_one_group_out"):
     """As many folds as the corpus has groups (speakers, recordings): one group is held out, the others train.
 
     `fold` is the name of the group, or its number from 1 on in the order of names. The group validates, or with
-    `held_out="test"` tests, where a stratified part of the other groups (`val_fraction`, `seed`) validates.
+    `held_out="test"` tests, where a stratified part of the other groups (`val_fraction`, `seed`) validates. `test_fold` keeps one
+    group for the test for good.
     """
 
     fold_key = "fold"
+    added_fields = frozenset({"test_fold"})
 
     fold: Annotated[int, Field(ge=1)] | str = 1
     """The group that is held out: its name, or its number from 1 on in the order of names."""
@@ -303,18 +318,28 @@ class LeaveOneGroupOut(SplitScheme, kind="leave_one_group_out"):
     """With held_out=test, the share of the other clips that validates."""
     seed: int = Field(default=0, ge=0)
     """With held_out=test, draws other validation clips."""
+    test_fold: Annotated[int, Field(ge=1)] | str | None = None
+    """The group kept for the test, by name or number, while the others validate in turn: no run trains or validates on it."""
 
     def sides(self, corpus: Corpus) -> Index:
-        held_out = self.fold_name(corpus)
-        mine = np.asarray([group == held_out for group in corpus.groups])
+        _check_held_out(self.held_out, self.test_fold)
+        groups = np.asarray(corpus.groups, dtype=object)
+        number, names = self.fold_number(corpus), group_names(corpus)
+        mine = groups == names[number - 1]
         if self.held_out == "validation":
-            return np.where(mine, VALIDATION, TRAIN).astype(np.int64)
+            sides = np.where(mine, VALIDATION, TRAIN)
+            if self.test_fold is not None:
+                test = self._test_number(corpus)
+                _check_test_fold(number, test, list(range(1, len(names) + 1)))
+                sides = np.where(groups == names[test - 1], TEST, sides)
+            return sides.astype(np.int64)
         sides = np.where(mine, TEST, TRAIN).astype(np.int64)
         _hold_out(corpus, sides, self.val_fraction, self.seed)
         return sides
 
     def folds(self, corpus: Corpus) -> dict[int, str]:
-        return dict(enumerate(group_names(corpus), start=1))
+        test = None if self.test_fold is None else self._test_number(corpus)
+        return {number: name for number, name in enumerate(group_names(corpus), start=1) if number != test}
 
     def fold_number(self, corpus: Corpus) -> int:
         """Return the number of the group that is held out.
@@ -322,7 +347,7 @@ class LeaveOneGroupOut(SplitScheme, kind="leave_one_group_out"):
         Raises:
             UserError: for a corpus that names no groups, or not for every clip, and for a group that is not there.
         """
-        names = list(self.folds(corpus).values())
+        names = group_names(corpus)
         if len(names) < 2:
             raise UserError(
                 f"{corpus.name!r} names {len(names)} groups: leave_one_group_out takes 2 or more; use 'k_fold' or 'grouped'"
@@ -333,19 +358,54 @@ class LeaveOneGroupOut(SplitScheme, kind="leave_one_group_out"):
                 f"{corpus.name!r}: {len(without)} of {len(corpus)} clips name no group ({corpus.ids[without[0]]!r}, ...): "
                 "leave_one_group_out takes a group for every clip; use 'k_fold' or 'grouped'"
             )
-        if isinstance(self.fold, str):
-            if self.fold not in names:
-                raise UserError(
-                    f"data.split.fold={self.fold!r}: {corpus.name!r} has no such group. Groups: {_some(names)}."
-                    f"{did_you_mean(self.fold, names)}"
-                )
-            return 1 + names.index(self.fold)
-        if self.fold > len(names):
-            quoted = f"; the group of that name is data.split.fold='\"{self.fold}\"'" if str(self.fold) in names else ""
+        return _group_number(corpus, "fold", self.fold)
+
+    def _test_number(self, corpus: Corpus) -> int:
+        assert self.test_fold is not None
+        return _group_number(corpus, "test_fold", self.test_fold)
+
+
+def _group_number(corpus: Corpus, key: str, value: int | str) -> int:
+    """Return the number of a group given by its name or number.
+
+    Raises:
+        UserError: for a group that is not there.
+    """
+    names = group_names(corpus)
+    if isinstance(value, str):
+        if value not in names:
             raise UserError(
-                f"data.split.fold={self.fold}: {corpus.name!r} has {len(names)} groups, numbered from 1{quoted}"
+                f"data.split.{key}={value!r}: {corpus.name!r} has no such group. Groups: {_some(names)}."
+                f"{did_you_mean(value, names)}"
             )
-        return self.fold
+        return 1 + names.index(value)
+    if value > len(names):
+        quoted = f"; the group of that name is data.split.{key}='\"{value}\"'" if str(value) in names else ""
+        raise UserError(f"data.split.{key}={value}: {corpus.name!r} has {len(names)} groups, numbered from 1{quoted}")
+    return value
+
+
+def _check_held_out(held_out: str, test_fold: object) -> None:
+    if held_out == "test" and test_fold is not None:
+        raise UserError(
+            f"data.split.test_fold={test_fold} keeps one fold for the test, and data.split.held_out=test has each fold test in "
+            "turn: set one of them"
+        )
+
+
+def _check_test_fold(fold: int, test_fold: int, existing: list[int]) -> None:
+    """Refuse a fold kept for the test that is not there, that validates as well, or that leaves nothing to train on."""
+    if test_fold not in existing:
+        raise UserError(f"data.split.test_fold={test_fold}: there is no such fold. Folds: {_listed(existing)}")
+    if fold == test_fold:
+        raise UserError(
+            f"data.split.fold={fold} validates and data.split.test_fold={test_fold} tests: they must differ. "
+            f"Folds: {_listed(existing)}"
+        )
+    if len(existing) < 3:
+        raise UserError(
+            f"data.split.test_fold={test_fold}: with {len(existing)} folds nothing is left to train on; it takes 3 or more"
+        )
 
 
 def _hold_out(corpus: Corpus, sides: Index, fraction: float, seed: int) -> None:

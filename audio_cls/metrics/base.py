@@ -13,7 +13,7 @@ made while its file is loaded reports it, and it has an interval wherever figure
 from __future__ import annotations
 
 from abc import abstractmethod
-from math import inf, nan
+from math import inf, log, nan
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from audio_cls.core.errors import ConfigError, UserError, choices
 from audio_cls.metrics.ranking import average_precision, d_prime, lwlrap, rank, roc_auc
 
 __all__ = [
+    "ClipMetric",
     "CountMetric",
     "Direction",
     "Metric",
@@ -39,7 +40,11 @@ __all__ = [
 
 Array = NDArray[Any]
 Direction = Literal["maximize", "minimize"]
+Uses = Literal["decisions", "ranking", "probabilities"]
 PREFIXES = ("train", "val", "test")
+SMALLEST = float(np.finfo(np.float64).eps)
+"""Probabilities are clipped to [SMALLEST, 1 - SMALLEST] (2.2e-16, as scikit-learn's `log_loss` does) before a logarithm is taken:
+one clip costs 36 nats at most."""
 
 
 class Metric(Component, family=True):
@@ -48,7 +53,8 @@ class Metric(Component, family=True):
     direction: which way is better.
     unit: "points" is told in hundredths, as are accuracy and F1; anything else in the figure's own units, named so.
     low, high: the range of the figure.
-    uses: "decisions" where thresholds matter, "ranking" where the order of the scores alone does.
+    uses: "decisions" where thresholds matter, "ranking" where the order of the scores alone does, "probabilities" where their
+        values do.
     tasks: that it is defined for.
     """
 
@@ -56,7 +62,7 @@ class Metric(Component, family=True):
     unit: ClassVar[str] = "points"
     low: ClassVar[float] = 0.0
     high: ClassVar[float] = 1.0
-    uses: ClassVar[Literal["decisions", "ranking"]] = "decisions"
+    uses: ClassVar[Uses] = "decisions"
     tasks: ClassVar[tuple[str, ...]] = ("multiclass", "multilabel")
 
     @abstractmethod
@@ -69,6 +75,34 @@ class Metric(Component, family=True):
             called: (n_clips, n_classes) True for the labels that were predicted.
         """
         raise NotImplementedError
+
+    def compute(self, scores: Array, targets: Array, called: Array, task: str) -> float:
+        """Return the figure on a task, "multiclass" or "multilabel"; arguments as for `score`, which most metrics need alone."""
+        return self.score(scores, targets, called)
+
+
+class ClipMetric(Metric):
+    """A metric that is a mean over clips of what each clip contributes."""
+
+    uses: ClassVar[Uses] = "probabilities"
+
+    @abstractmethod
+    def per_clip(self, scores: Array, targets: Array, task: str) -> Array:
+        """Return what each clip contributes, (n_clips,).
+
+        Args:
+            scores: (n_clips, n_classes) probabilities.
+            targets: (n_clips, n_classes) True for the labels that are there.
+            task: "multiclass" or "multilabel".
+        """
+        raise NotImplementedError
+
+    def compute(self, scores: Array, targets: Array, called: Array, task: str) -> float:
+        """Return the mean over clips; NaN without clips."""
+        return float(np.mean(self.per_clip(scores, targets, task))) if len(scores) else nan
+
+    def score(self, scores: Array, targets: Array, called: Array) -> float:
+        raise UserError(f"metric {self.kind!r} depends on the task: ask for compute(scores, targets, called, task)")
 
 
 class CountMetric(Metric):
@@ -128,7 +162,7 @@ class Uar(CountMetric, kind="uar"):
 class Map(Metric, kind="map"):
     """Mean average precision over the classes with positives."""
 
-    uses: ClassVar[Literal["decisions", "ranking"]] = "ranking"
+    uses: ClassVar[Uses] = "ranking"
 
     def score(self, scores: Array, targets: Array, called: Array) -> float:
         return _mean([average_precision(ranked) for ranked in rank(scores, targets)])
@@ -137,7 +171,7 @@ class Map(Metric, kind="map"):
 class Auc(Metric, kind="auc"):
     """Mean ROC AUC over the classes with positives and negatives."""
 
-    uses: ClassVar[Literal["decisions", "ranking"]] = "ranking"
+    uses: ClassVar[Uses] = "ranking"
 
     def score(self, scores: Array, targets: Array, called: Array) -> float:
         return _mean([roc_auc(ranked) for ranked in rank(scores, targets)])
@@ -158,19 +192,52 @@ class DPrime(Auc, kind="d_prime"):
 class Lwlrap(Metric, kind="lwlrap"):
     """Label-weighted label-ranking average precision (the mean reciprocal rank where a clip has one label)."""
 
-    uses: ClassVar[Literal["decisions", "ranking"]] = "ranking"
+    uses: ClassVar[Uses] = "ranking"
 
     def score(self, scores: Array, targets: Array, called: Array) -> float:
         return lwlrap(scores, targets)[0]
 
 
+class Nll(ClipMetric, kind="nll"):
+    """Negative log-likelihood: the mean over clips of -log p of the true class, in nats; with several labels a clip, the mean over
+    labels of -log p where the label is there and -log(1 - p) where it is not.
+
+    A proper score of the probabilities (Gneiting and Raftery, 2007): unlike the loss it does not depend on what was trained on,
+    so that runs with other losses can be compared. Probabilities are clipped to [2.2e-16, 1 - 2.2e-16].
+    """
+
+    direction: ClassVar[Direction] = "minimize"
+    unit: ClassVar[str] = "nats"
+    high: ClassVar[float] = -log(SMALLEST)
+
+    def per_clip(self, scores: Array, targets: Array, task: str) -> Array:
+        p, truth = _probabilities(scores).clip(SMALLEST, 1 - SMALLEST), np.asarray(targets) > 0.5
+        if task == "multiclass":
+            return -np.where(truth, np.log(p), 0.0).sum(axis=1)
+        return -np.log(np.where(truth, p, 1 - p)).mean(axis=1)
+
+
+class Brier(ClipMetric, kind="brier"):
+    """Brier score (Brier, 1950): the mean over clips of the sum over classes of (p - t)^2, from 0 to 2; with several labels a clip,
+    the mean over labels of (p - t)^2, from 0 to 1. A proper score, as `nll` is, which no single clip can dominate.
+    """
+
+    direction: ClassVar[Direction] = "minimize"
+    unit: ClassVar[str] = "Brier score"
+    high: ClassVar[float] = 2.0
+
+    def per_clip(self, scores: Array, targets: Array, task: str) -> Array:
+        squares = (_probabilities(scores) - (np.asarray(targets) > 0.5)) ** 2
+        return np.asarray(squares.sum(axis=1) if task == "multiclass" else squares.mean(axis=1))
+
+
 class LossFigure(Metric, kind="loss"):
-    """The loss that was trained on, without augmentation."""
+    """The loss that was trained on, without augmentation. Runs with other losses are not comparable by it: see `nll`."""
 
     direction: ClassVar[Direction] = "minimize"
     unit: ClassVar[str] = "loss"
     high: ClassVar[float] = inf
-    uses: ClassVar[Literal["decisions", "ranking"]] = "ranking"
+    uses: ClassVar[Uses] = "ranking"
 
     def score(self, scores: Array, targets: Array, called: Array) -> float:
         raise UserError(
@@ -242,6 +309,12 @@ def number_text(value: float, points: bool, *, signed: bool = False) -> str:
     if float(text) == 0:
         return text.lstrip("-")
     return f"+{text}" if signed and value > 0 else text
+
+
+def _probabilities(scores: Array) -> Array:
+    """Return scores as float64; NaN where they are no probabilities."""
+    p = np.asarray(scores, np.float64)
+    return np.where((p >= 0) & (p <= 1), p, nan)
 
 
 def _ratio(part: Array, whole: Array) -> Array:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.metrics.base import uses_decisions
+from audio_cls.metrics.base import metric_of
 from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, is_counted, metric_function
 from audio_cls.metrics.classification import evaluate, fit_thresholds, predict
 from audio_cls.metrics.predictions import Predictions
@@ -237,23 +237,25 @@ def _never_called(scores: Array, targets: Array, task: str, classes: Sequence[st
 
 def _at_chance(predictions: Predictions, reference: Array, name: str, clips: str) -> list[str]:
     scores, targets, task = np.asarray(predictions.scores), np.asarray(predictions.targets), predictions.task
-    groups = predictions.groups
+    groups, metric = predictions.groups, metric_of(name)
     found = _difference(scores, reference, targets, task, name, groups)
-    if not isfinite(found.low) or found.low > 0:
+    low, high = (found.low, found.high) if metric.direction == "maximize" else (-found.high, -found.low)
+    if not isfinite(low) or low > 0:
         return []
     measure = metric_function(name, task)
     mine, theirs = measure(scores, targets), measure(reference, targets)
-    word = "Below chance" if found.high < 0 else "At chance"
+    word = "Below chance" if high < 0 else "At chance"
     said = (
         f"{word}: {name} {mine:.3f}, {baseline_name(task)} {theirs:.3f}, difference {found.estimate:+.3f} "
         f"[{found.low:+.3f}, {found.high:+.3f}] over {len(targets)} {clips}."
     )
-    if not uses_decisions(name):
+    if metric.uses == "ranking":
         return [said]
     ranking = _difference(scores, reference, targets, task, "auc", groups)
     if isfinite(ranking.low) and ranking.low > 0:
-        auc = predictions.evaluation.overall["auc"]
-        said += f" Its scores do rank the classes (AUC {auc:.3f}): it is the decisions that one class wins."
+        auc, of_decisions = predictions.evaluation.overall["auc"], metric.uses == "decisions"
+        wrong = "the decisions that one class wins" if of_decisions else "the probabilities that are too sure"
+        said += f" Its scores do rank the classes (AUC {auc:.3f}): it is {wrong}."
     return [said]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from audio_cls.core.rng import numpy_rng
-from audio_cls.metrics.base import CountMetric, metric_of
+from audio_cls.metrics.base import ClipMetric, CountMetric, metric_of
 from audio_cls.metrics.classification import evaluate, predict
 from audio_cls.metrics.predictions import Predictions
 
@@ -83,20 +83,26 @@ def metric_function(name: str, task: str, thresholds: Array | None = None) -> Fi
             return CountMetric.counts(targets > 0.5, predict(scores, task, thresholds))
 
         return Counted(counts, metric.of_counts)
+    if isinstance(metric, ClipMetric):
+
+        def contributions(scores: Array, targets: Array) -> Array:
+            return np.column_stack([metric.per_clip(scores, targets > 0.5, task), np.ones(len(scores))])
+
+        return Counted(contributions, lambda sums: sums[..., 0] / sums[..., 1])
     if metric.kind == "loss":
         metric.score(*(np.zeros((0, 0)),) * 3)  # which says why not
 
     def figure(scores: Array, targets: Array) -> float:
         if np.isnan(scores).any():
             return nan
-        return float(metric.score(scores, targets > 0.5, predict(scores, task, thresholds)))
+        return float(metric.compute(scores, targets > 0.5, predict(scores, task, thresholds), task))
 
     return figure
 
 
 def is_counted(name: str) -> bool:
-    """Whether a metric is a function of counts, whose bootstrap is fast."""
-    return isinstance(metric_of(name), CountMetric)
+    """Whether a metric is a function of sums over clips, whose bootstrap is fast."""
+    return isinstance(metric_of(name), (ClipMetric, CountMetric))
 
 
 def clip_bootstrap(

@@ -1,4 +1,4 @@
-"""Metrics of classification: accuracy, F1, UAR, mAP, AUC, d', lwlrap, overall and per class.
+"""Metrics of classification: accuracy, F1, UAR, mAP, AUC, d', lwlrap, NLL, Brier score, overall and per class.
 
 The same keys come out for either task and for any data; a value that is not defined (an absent class has no recall)
 is NaN, and means leave it out. Nothing here warns or raises because of the data.
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.core.errors import choices
-from audio_cls.metrics.base import check_metric, own_metrics
+from audio_cls.metrics.base import check_metric, metric_of, own_metrics
 from audio_cls.metrics.ranking import (
     average_precision,
     d_prime,
@@ -45,7 +45,7 @@ __all__ = [
 VERSION = 1
 """Recorded with every run. Raise it when a change makes the same predictions score differently (a test pins them)."""
 
-REPORTED = ("accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", "lwlrap")
+REPORTED = ("accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", "lwlrap", "nll", "brier")
 """The metrics of `audio_cls.metrics.base` in the order in which they are told; they are computed together, in one pass."""
 
 
@@ -101,6 +101,7 @@ def evaluate(
     ap, auc = np.array(pairs, np.float64).reshape(-1, 2).T
     ranking, ranking_per_class = lwlrap(scores, truth)
     overall = {"map": _mean(ap), "auc": _mean(auc), "d_prime": d_prime(_mean(auc)), "lwlrap": ranking}
+    overall |= {kind: metric_of(kind).compute(scores, truth, truth, task) for kind in ("nll", "brier")}
     per_class = {"support": support, "ap": ap, "auc": auc, "d_prime": d_prime(auc), "lwlrap": ranking_per_class}
     return decide_again(Evaluation(overall, per_class), scores, truth, task, thresholds)
 
@@ -125,7 +126,7 @@ def decide_again(
         "micro_f1": float(_ratio(2 * hits.sum(), calls.sum() + support.sum())),
         "uar": _mean(recall),
     }
-    own = {kind: float(metric.score(scores, truth, predicted)) for kind, metric in own_metrics(task).items()}
+    own = {kind: float(metric.compute(scores, truth, predicted, task)) for kind, metric in own_metrics(task).items()}
     per_class = {"support": support, "precision": _ratio(hits, calls), "recall": recall, "f1": f1}
     return Evaluation(
         {**overall, **_without(evaluation.overall, overall), **own},

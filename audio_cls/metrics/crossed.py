@@ -70,7 +70,9 @@ class MeanEstimate:
     """Means of one or many grids: each array has the leading shape of `values`.
 
     mean: of the folds' means. variance: of that mean; NaN for a single run. df: degrees of freedom of the t
-    distribution. fold, seed, residual: estimated variances, not below 0.
+    distribution. fold, seed, residual: estimated variances, not below 0. between: variance of the folds' means, NaN with one.
+    of_seeds: what seeds add to `variance`. seed_square: mean square of seeds, which is `residual` on average where seeds have
+    no effect of their own; NaN where not separated. df_residual: degrees of freedom of `residual`.
     """
 
     mean: Array
@@ -81,6 +83,10 @@ class MeanEstimate:
     residual: Array
     separated: bool
     method: str
+    between: Array
+    of_seeds: Array
+    seed_square: Array
+    df_residual: int
 
     @property
     def components(self) -> Components:
@@ -111,7 +117,21 @@ def estimate_mean(cells: Sequence[Cell], values: NDArray[Any], test_to_train: fl
     if n_folds == 1:
         spread = y.var(axis=-1, ddof=1) if n > 1 else zero + np.nan
         method = "paired t over seeds, one split"
-        return MeanEstimate(y.mean(axis=-1), spread / n, zero + (n - 1), zero, zero, spread, n > 1, method)
+        unknown = zero + np.nan
+        return MeanEstimate(
+            y.mean(axis=-1),
+            spread / n,
+            zero + (n - 1),
+            zero,
+            zero,
+            spread,
+            n > 1,
+            method,
+            unknown,
+            zero,
+            unknown,
+            n - 1,
+        )
 
     by_fold, by_seed = np.eye(n_folds)[fold_of], np.eye(n_seeds)[seed_of]  # (n, n_folds), (n, n_seeds)
     fold_means = y @ (by_fold / by_fold.sum(axis=0))
@@ -121,7 +141,21 @@ def estimate_mean(cells: Sequence[Cell], values: NDArray[Any], test_to_train: fl
     if n_seeds == 1 or df_residual < 1 or np.linalg.matrix_rank(both) < n_folds + n_seeds - 1:
         method = "corrected resampled t over folds (seeds averaged)"
         variance = between * (1 / n_folds + test_to_train)
-        return MeanEstimate(mean, variance, zero + (n_folds - 1), zero, zero, y.var(axis=-1, ddof=1), False, method)
+        residual = y.var(axis=-1, ddof=1)
+        return MeanEstimate(
+            mean,
+            variance,
+            zero + (n_folds - 1),
+            zero,
+            zero,
+            residual,
+            False,
+            method,
+            between,
+            zero,
+            zero + np.nan,
+            n - 1,
+        )
 
     y = y - y.mean(axis=-1, keepdims=True)  # sums of squares keep their digits when the mean is large
     fitted = _explained(y, both)
@@ -134,7 +168,9 @@ def estimate_mean(cells: Sequence[Cell], values: NDArray[Any], test_to_train: fl
     of_seeds = seed * ((by_seed.T @ weight) ** 2).sum()
     variance, df = _combine(between, fold, of_seeds, n_folds, n_seeds, test_to_train)
     method = "corrected resampled t over folds x seeds (variance components)"
-    return MeanEstimate(mean, variance, df, fold, seed, residual, True, method)
+    return MeanEstimate(
+        mean, variance, df, fold, seed, residual, True, method, between, of_seeds, seed_square, df_residual
+    )
 
 
 def power(

@@ -20,6 +20,7 @@ __all__ = [
     "average_precision",
     "d_prime",
     "fit_thresholds",
+    "label_precisions",
     "lwlrap",
     "precision_recall_curve",
     "rank",
@@ -131,6 +132,16 @@ def lwlrap(scores: Floats, targets: NDArray[Any]) -> tuple[float, NDArray[np.flo
     Returns:
         the overall value (NaN without any label) and (n_classes,), NaN for a class without labels.
     """
+    _, class_index, precision = label_precisions(scores, targets)
+    n_classes = np.shape(scores)[1]
+    per_class = _ratio(
+        np.bincount(class_index, precision, minlength=n_classes), np.bincount(class_index, minlength=n_classes)
+    )
+    return (float(precision.mean()) if len(precision) else float("nan")), per_class
+
+
+def label_precisions(scores: Floats, targets: NDArray[Any]) -> tuple[Ints, Ints, NDArray[np.float64]]:
+    """Return clip, class and label-ranking precision of each true label, (n_labels,) each; `lwlrap` is their mean."""
     scores, positive = _scores(scores), _positive(targets)
     clip_index, class_index = np.nonzero(positive)
     ranks = np.empty(len(clip_index), np.int64)
@@ -143,12 +154,7 @@ def lwlrap(scores: Floats, targets: NDArray[Any]) -> tuple[float, NDArray[np.flo
         ranks[part] = _count(above)
         above &= positive[clips]
         hits[part] = _count(above)
-    precision = hits / ranks
-    n_classes = scores.shape[1]
-    per_class = _ratio(
-        np.bincount(class_index, precision, minlength=n_classes), np.bincount(class_index, minlength=n_classes)
-    )
-    return (float(precision.mean()) if len(precision) else float("nan")), per_class
+    return clip_index, class_index, hits / ranks
 
 
 def fit_thresholds(scores: Floats, targets: NDArray[Any]) -> NDArray[np.float64]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isnan
-from typing import Literal
+from math import ceil, floor, isnan, log10, nan
+from typing import Any, Literal
 
 from audio_cls.metrics.base import in_points, number_text
-from audio_cls.metrics.paired import Comparison, MorePairs, holm
+from audio_cls.metrics.multiplicity import holm, holm_levels
+from audio_cls.metrics.paired import Comparison, MorePairs
 
 __all__ = ["DIFFERENCES", "MARGIN", "Verdict", "Word", "in_points", "verdict", "verdicts"]
 
@@ -34,6 +35,11 @@ class Verdict:
 
     p_equivalence: of the two one-sided tests against the margin, adjusted likewise; NaN without a margin.
     more: what it would take to settle each of the differences asked about, empty when that cannot be said.
+    low, high: interval of the difference at the level of the arm's own step of Holm's procedure, 1 - level: it leaves out 0 if and
+    only if p is below alpha. better, within, worse: probabilities that the arm is better by more than the margin, within it, and
+    worse by more, as if nothing had been known before; their sum is 1. equal_within: the smallest margin
+    that would make it "no difference". All in the metric's units; NaN where they cannot be said.
+    population: what all this speaks of, in words.
     """
 
     word: Word
@@ -41,10 +47,22 @@ class Verdict:
     p: float
     p_equivalence: float
     more: tuple[MorePairs, ...]
+    low: float = nan
+    high: float = nan
+    level: float = nan
+    better: float = nan
+    within: float = nan
+    worse: float = nan
+    equal_within: float = nan
+    population: str = ""
 
 
 def verdicts(
-    comparisons: Mapping[str, Comparison], *, points: bool = True, margin: float | None = None
+    comparisons: Mapping[str, Comparison],
+    *,
+    points: bool = True,
+    margin: float | None = None,
+    alpha: float | None = None,
 ) -> dict[str, Verdict]:
     """Return the verdicts on the arms of one suite on one metric, Holm over the arms (p and equivalence each a family).
 
@@ -53,19 +71,60 @@ def verdicts(
         points: told in points, see `metrics.base.in_points`.
         margin: below it is no difference, in the metric's units; `MARGIN` for metrics in points. Without one,
             metrics in their own units never come to "no difference".
+        alpha: of the family; that of the comparisons unless given (`multiplicity.spend` for a suite that was looked at before).
+
+    Raises:
+        ValueError: for a margin or an alpha that cannot be.
     """
+    if alpha is not None and not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
     limit = _margin(points, margin)
-    p = holm([c.p for c in comparisons.values()])
-    equivalence = holm([c.equivalence(limit) if limit else float("nan") for c in comparisons.values()])
+    found = list(comparisons.values())
+    size = (found[0].alpha if found else 0.05) if alpha is None else alpha
+    p_values = [c.p for c in found]
+    p_within = [c.equivalence(limit) if limit else nan for c in found]
+    steps = zip(
+        found,
+        holm(p_values),
+        holm_levels(p_values, size),
+        holm(p_within),
+        holm_levels(p_within, size),
+        strict=True,
+    )
+    family = _Family(size, len(found), points, limit)
     return {
-        name: _judge(c, p[i], equivalence[i], len(comparisons), points, limit)
-        for i, (name, c) in enumerate(comparisons.items())
+        name: _judge(c, p, p_equal, _findings(c, level, equal_level, limit), family)
+        for name, (c, p, level, p_equal, equal_level) in zip(comparisons, steps, strict=True)
     }
 
 
-def verdict(comparison: Comparison, *, points: bool = True, margin: float | None = None) -> Verdict:
+def verdict(
+    comparison: Comparison, *, points: bool = True, margin: float | None = None, alpha: float | None = None
+) -> Verdict:
     """Return the verdict on a single comparison; of several arms with one reference, use `verdicts`."""
-    return verdicts({"": comparison}, points=points, margin=margin)[""]
+    return verdicts({"": comparison}, points=points, margin=margin, alpha=alpha)[""]
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What the arms of a suite have in common. tests: arms. margin: in the metric's units."""
+
+    alpha: float
+    tests: int
+    points: bool
+    margin: float | None
+
+
+def _findings(c: Comparison, level: float, equal_level: float, margin: float | None) -> dict[str, Any]:
+    """Return what a verdict carries besides words, by the names of its fields."""
+    if not c.decidable:
+        return {"population": c.population}
+    low, high = c.interval(level)
+    found = {"low": low, "high": high, "level": level, "population": c.population}
+    found["equal_within"] = c.equal_within(equal_level)
+    if margin is not None:
+        found |= dict(zip(("better", "within", "worse"), c.probabilities(margin), strict=True))
+    return found
 
 
 def _margin(points: bool, margin: float | None) -> float | None:
@@ -74,32 +133,51 @@ def _margin(points: bool, margin: float | None) -> float | None:
     return MARGIN if margin is None and points else margin
 
 
-def _judge(c: Comparison, p: float, p_equivalence: float, tests: int, points: bool, margin: float | None) -> Verdict:
+def _judge(c: Comparison, p: float, p_equivalence: float, found: dict[str, Any], family: _Family) -> Verdict:
+    points, margin = family.points, family.margin
+
+    def said(word: Word, text: str, more: tuple[MorePairs, ...] = ()) -> Verdict:
+        return Verdict(word, text, p, p_equivalence, more, **found)
+
     if c.n == 0:
         broken = f", {len(c.pairs.not_finite)} with a figure that is not finite" if c.pairs.not_finite else ""
-        return Verdict("cannot tell", f"no pair of runs yet{broken}: cannot tell", p, p_equivalence, ())
+        return said("cannot tell", f"no pair of runs yet{broken}: cannot tell")
     pairs = "1 pair" if c.n == 1 else f"{c.n} pairs"
     difference = _amount(c.mean, points, signed=True)
     if c.n >= ENOUGH and c.ties == c.n:
-        found = f"equal in all {pairs}: no difference (the arm changes nothing here, or nothing that these clips show)"
-        return Verdict("no difference", found, p, p_equivalence, ())
+        equal = f"equal in all {pairs}: no difference (the arm changes nothing here, or nothing that these clips show)"
+        return said("no difference", equal)
     if not c.decidable:
-        return Verdict("cannot tell", f"{difference}, {pairs}: cannot tell, {_why_not(c)}", p, p_equivalence, ())
-    corrected = " after Holm" if tests > 1 else ""
-    interval = f"[{number_text(c.low, points)}, {number_text(c.high, points)}]"
+        return said("cannot tell", f"{difference}, {pairs}: cannot tell, {_why_not(c)}")
+    corrected = " after Holm" if family.tests > 1 else ""
+    interval = f"[{number_text(found['low'], points)}, {number_text(found['high'], points)}]"
     head = f"{difference} {interval}, {_p(p)}{corrected}, {pairs}"
-    here = " on this split" if c.single_split else ""
     asked = DIFFERENCES if points else (abs(c.mean),)
-    more = tuple(m for m in (c.more_pairs(d, tests=tests) for d in asked if d > 0) if m is not None)
-    if p < c.alpha:
+    more = tuple(m for m in (c.more_pairs(d, tests=family.tests) for d in asked if d > 0) if m is not None)
+    small = margin is not None and p_equivalence < family.alpha
+    if p < family.alpha:
         word: Word = "helps" if (c.mean > 0) == (c.pairs.direction == "maximize") else "hurts"
-        small = margin is not None and p_equivalence < c.alpha
         note = f", by less than {_amount(margin, points)}" if small and margin is not None else ""
-        return Verdict(word, f"{head}: {word}{here}{note}", p, p_equivalence, more)
-    if margin is not None and p_equivalence < c.alpha:
-        found = f"no difference{here} of {_amount(margin, points)} or more ({_p(p_equivalence)}{corrected})"
-        return Verdict("no difference", f"{head}: {found}", p, p_equivalence, more)
-    return Verdict("cannot tell", f"{head}: cannot tell{here}{_hint(more, c, points)}", p, p_equivalence, more)
+        return said(word, f"{head}: {word}{_population(c)}{note}", more)
+    equal = f"equal within {_at_most(found['equal_within'], points)}"
+    if small and margin is not None:
+        none = f"no difference of {_amount(margin, points)} or more ({_p(p_equivalence)}{corrected}), {equal}"
+        return said("no difference", f"{head}: {none}{_population(c)}", more)
+    return said("cannot tell", f"{head}: cannot tell, {equal}{_population(c)}{_hint(more, c, points)}", more)
+
+
+def _population(c: Comparison) -> str:
+    """Return what the verdict speaks of, and why no more where predictions could not be used."""
+    of = f" {c.population}" if c.population.startswith("on ") else f" for {c.population}"
+    return f"{of} ({c.why_wide})" if c.why_wide else of
+
+
+def _at_most(value: float, points: bool) -> str:
+    """Return a bound, rounded up."""
+    if points:
+        return _amount(ceil(1000 * value - 1e-9) / 1000, points)
+    digits = 2 - floor(log10(value))
+    return _amount(ceil(value * 10.0**digits - 1e-9) / 10.0**digits, points)
 
 
 def _why_not(c: Comparison) -> str:

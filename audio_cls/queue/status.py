@@ -22,17 +22,22 @@ from audio_cls.queue.work import SEARCH, kind_of
 from audio_cls.queue.worker import reason_kind
 
 __all__ = [
+    "BEST_EPOCH",
     "Row",
     "StudyStatus",
     "baseline_of",
     "best_experiment",
     "findings_of",
+    "last_epoch_of",
     "number_text",
     "searched_keys",
     "stored_status",
     "study_status",
     "summary",
 ]
+
+BEST_EPOCH = "best epoch, chosen on these clips"
+"""What the value of a trial is: higher than what its configuration is worth, since its epoch was chosen by it."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +204,13 @@ def summary(status: StudyStatus) -> list[str]:
         lines.append(f"started by others, not counted: {count(status.others, 'trial')}")
     if status.best and status.kind == SEARCH:
         baseline = baseline_of(status)
-        beside = "" if baseline is None else f" (a model that learned nothing: {number_text(baseline)})"
-        lines.append(f"best: trial {status.best.number}, {status.metric} {number_text(status.best.value)}{beside}")
+        last = last_epoch_of(status.best, status.metric)
+        beside = [] if last is None else [f"last epoch: {number_text(last)}"]
+        beside += [] if baseline is None else [f"a model that learned nothing: {number_text(baseline)}"]
+        lines.append(
+            f"best: trial {status.best.number}, {status.metric} {number_text(status.best.value)}, {BEST_EPOCH}"
+            + (f" ({'; '.join(beside)})" if beside else "")
+        )
         lines += [f"  {key} = {number_text(value)}" for key, value in status.best.params.items()]
         lines += [f"  {line}" for line in findings_of(status)]
     if status.seconds_left:
@@ -216,6 +226,11 @@ def baseline_of(status: StudyStatus) -> float | None:
     """
     recorded = status.best.record.baseline if status.best else {}
     return recorded.get(status.metric.rpartition("/")[2])
+
+
+def last_epoch_of(row: Row, metric: str) -> float | None:
+    """Return a trial's figure at its last epoch, which nobody chose; None if it was not recorded."""
+    return row.record.last.get(metric.rpartition("/")[2])
 
 
 def findings_of(status: StudyStatus) -> list[str]:

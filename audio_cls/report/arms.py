@@ -138,6 +138,8 @@ class SuiteReport:
     openings: a line for each opening of the test split: who chose what by which metric, and the figures.
     others: (metric, arm, mean, sd, baseline, difference, low, high, p, verdict) of the suite's further metrics, in their own units.
     test_rows: (arm, metric, value, low, high, baseline, difference, low, high, p) on the test split, once it has been opened.
+    test_kind: what these figures are: "test", or "cross-validation" where runs of the suite validate on those clips.
+    nested_table: columns and rows of the arms chosen inside each fold, where nested choice was asked for.
     baseline: overall metric without its prefix -> figure of a model that learned nothing, on the same clips.
     findings: what is wrong with the arms' predictions, in sentences.
     fold_table: columns and rows of the arms' means by fold.
@@ -161,6 +163,8 @@ class SuiteReport:
     openings: Sequence[str] = ()
     others: Sequence[Sequence[Any]] = ()
     test_rows: Sequence[Sequence[Any]] = ()
+    test_kind: str = "test"
+    nested_table: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
     fold_table: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
     baseline: Mapping[str, float] = field(default_factory=dict)
     findings: Sequence[str] = ()

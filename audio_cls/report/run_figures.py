@@ -49,6 +49,9 @@ class Figure(Component, family=True):
         raise NotImplementedError
 
 
+LOSSES = ("loss", "nll")
+
+
 class PerClass(Figure, kind="per_class"):
     """F1, recall and average precision of each class."""
 
@@ -79,10 +82,10 @@ class PrecisionRecall(Figure, kind="precision_recall"):
 
 
 class LossCurves(Figure, kind="curves_loss"):
-    """The losses over the epochs."""
+    """The losses and the negative log-likelihood over the epochs."""
 
     def build(self, predictions: Predictions, history: History, metric: str) -> go.Figure | Html | None:
-        losses = [name for name in _names(history) if plain_name(name) == "loss"]
+        losses = [name for name in _names(history) if plain_name(name) in LOSSES]
         return curve_figure(history, losses, "Loss", best_epoch(history, metric)) if losses else None
 
 
@@ -90,7 +93,7 @@ class MetricCurves(Figure, kind="curves_metrics"):
     """The metrics over the epochs; those in units of their own only where there are no others."""
 
     def build(self, predictions: Predictions, history: History, metric: str) -> go.Figure | Html | None:
-        names = [n for n in _names(history) if plain_name(n) in Metric.members() and plain_name(n) != "loss"]
+        names = [n for n in _names(history) if plain_name(n) in Metric.members() and plain_name(n) not in LOSSES]
         bounded = [name for name in names if in_points(name)]
         return curve_figure(history, bounded or names, "Metrics", best_epoch(history, metric)) if names else None
 

@@ -25,7 +25,7 @@ SURROUNDINGS = (
     "data.digest", "split.digest", "init.digest", "order.digest", "metric.version", "env.git_commit", "env.git_dirty", "env.python",
     "env.packages", "env.host", "env.device", "device", "precision", "state", "reason", "test.openings", "findings",
 )  # fmt: skip
-FIGURES = ("best/", "last/", "baseline/", "final/", "test/", "mean/", "std/")
+FIGURES = ("best/", "last/", "baseline/", "final/", "test/", "cross_validation/", "nested/", "mean/", "std/")
 
 
 @dataclass(frozen=True)

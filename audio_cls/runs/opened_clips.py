@@ -20,6 +20,8 @@ from audio_cls.training.predictions import read_scores
 
 if TYPE_CHECKING:
     from audio_cls.core.workspace import Workspace
+    from audio_cls.data.corpus import Corpus
+    from audio_cls.data.splits import Split
     from audio_cls.runs.preparation import Runtime
     from audio_cls.tracking import RunInfo, Tracker
 
@@ -33,6 +35,7 @@ __all__ = [
     "history_of_runs",
     "named",
     "opening_tags",
+    "recorded_split",
 ]
 
 TEST_SCORES = "scores_test.csv"
@@ -95,8 +98,8 @@ def opening_tags(info: RunInfo, what: str, when: str, who: str, clips: Collectio
     return {HISTORY: json.dumps([*before, [what, when, who]], ensure_ascii=False), CLIPS: _digest(clips)}
 
 
-def clips_to_test(runtime: Runtime, info: RunInfo) -> list[str]:
-    """Return the ids of the clips of a run's test split, by its recorded experiment; empty for a split without test clips.
+def recorded_split(runtime: Runtime, info: RunInfo) -> tuple[Corpus, Split]:
+    """Return the corpus of a run and its split, by its recorded experiment.
 
     Raises:
         UserError: where the experiment or the corpus is not at hand.
@@ -109,7 +112,17 @@ def clips_to_test(runtime: Runtime, info: RunInfo) -> list[str]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"run {info.name} ({info.run_id[:8]}): experiment.json cannot be read: {error}") from None
     corpus = runtime.corpus(data.corpus)
-    return [corpus.ids[int(i)] for i in data.split.assign(corpus).test]
+    return corpus, data.split.assign(corpus)
+
+
+def clips_to_test(runtime: Runtime, info: RunInfo) -> list[str]:
+    """Return the ids of the clips of a run's test split, by its recorded experiment; empty for a split without test clips.
+
+    Raises:
+        UserError: where the experiment or the corpus is not at hand.
+    """
+    corpus, split = recorded_split(runtime, info)
+    return [corpus.ids[int(i)] for i in split.test]
 
 
 def history_of_runs(workspace: Workspace, tracker: Tracker, infos: Sequence[RunInfo]) -> ClipHistory:

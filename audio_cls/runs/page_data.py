@@ -143,6 +143,7 @@ def _facts(info: RunInfo, corpus: str) -> dict[str, Any]:
         "test.openings",
         "test.first_opened",
         "test.chosen_by",
+        "test.kind",
         "split.fold_name",
         "split.shared_groups",
     ):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
@@ -17,20 +15,10 @@ if TYPE_CHECKING:
     from audio_cls.report.page import Section
     from audio_cls.tracking import Tracker
 
-__all__ = ["CellScores", "listening_audit", "read_cell_scores", "read_predictions"]
+__all__ = ["listening_audit", "read_predictions"]
 
 
-@dataclass(frozen=True, eq=False)
-class CellScores:
-    """Probabilities of one run. clips: (n,) rows of the corpus. values: (n, n_classes)."""
-
-    clips: NDArray[np.int64]
-    values: NDArray[np.float64]
-
-
-def read_predictions(
-    tracker: Tracker, run_id: str, corpus: Corpus, select: Literal["best", "last"] = "best"
-) -> Predictions | None:
+def read_predictions(tracker: Tracker, run_id: str, corpus: Corpus, select: str = "best") -> Predictions | None:
     """Return the recorded predictions of a run's validation clips, by the weights of its best or of its last epoch;
     None if there are none (a run that failed, an older one). Labels are called from 0.5 on, see
     `Predictions.tuned`.
@@ -56,19 +44,13 @@ def read_predictions(
     return corpus_predictions(corpus, np.array([rows[c] for c in found.clips], dtype=np.int64), found.values)
 
 
-def read_cell_scores(tracker: Tracker, run_id: str, corpus: Corpus, select: str) -> CellScores | None:
-    """`read_predictions`, the probabilities alone."""
-    found = read_predictions(tracker, run_id, corpus, "last" if select == "last" else "best")
-    return CellScores(found.rows, found.scores) if found else None
-
-
-def listening_audit(scores: CellScores, corpus: Corpus, whose: str) -> list[Section]:
+def listening_audit(predictions: Predictions, corpus: Corpus, whose: str) -> list[Section]:
     """Return the sections of a page on which the surest mistakes and the least sure hits can be heard, from stored
     predictions.
     """
     from audio_cls.report.audit import audit_sections
     from audio_cls.report.page import Section
 
-    predictions = corpus_predictions(corpus, scores.clips, scores.values).tuned()
-    sections = audit_sections(predictions, lambda row: corpus.waveform(int(scores.clips[row])), corpus.sample_rate)
+    tuned = predictions.tuned()
+    sections = audit_sections(tuned, lambda row: corpus.waveform(int(tuned.rows[row])), corpus.sample_rate)
     return [Section(section.heading, [whose, *section.content]) for section in sections]

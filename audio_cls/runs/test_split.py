@@ -1,6 +1,7 @@
 """The test split. It is opened here only: who chose what, and by which metric, is recorded before a figure is shown; each
 opening is counted by the clips that it shows (`opened_clips`), a second one refused unless asked for, whichever run it is of, and
-every figure has an interval (clips or groups resampled).
+every figure has an interval (clips or groups resampled). Where other runs of the same choice validate on these clips, the figures
+are recorded and shown as cross-validation (`split_overlap`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.metrics.bootstrap import Interval, figure_intervals
 from audio_cls.runs.evaluation import Scored, score_with_progress
 from audio_cls.runs.opened_clips import TEST_SCORES, ClipHistory, clip_history, clips_to_test, named, opening_tags
+from audio_cls.runs.split_overlap import PREFIXES, FigureKind, Overlap, recorded_overlap, runs_compared_with
 from audio_cls.training.predictions import scores_csv
 
 if TYPE_CHECKING:
@@ -42,24 +44,32 @@ NOT_UNBIASED = "The best of several test figures is no longer an unbiased one"
 
 @dataclass(frozen=True)
 class Opened:
-    """What an opening is recorded as: what was opened (a run, a suite), what chose the weights and the configuration, when, and
-    by whom."""
+    """What an opening is recorded as: what was opened (a run, a suite), what chose the weights and the configuration, when, by
+    whom, and what the figures are."""
 
     what: str
     chosen: str
     when: str
     who: str
+    kind: FigureKind = "test"
 
 
 @dataclass(frozen=True)
 class OpenedTestSplit:
-    """A run's test split, opened. count: openings of this run. others: the history of its clips, where other runs opened them."""
+    """A run's test split, opened. count: openings of this run. others: the history of its clips, where other runs opened them.
+    overlap: with the validation clips of the runs that it was compared with."""
 
     scored: Scored
     figures: Mapping[str, Interval]
     opened: Opened
     count: int
     others: ClipHistory | None
+    overlap: Overlap
+
+    @property
+    def kind(self) -> FigureKind:
+        """What the figures are: "test", or "cross-validation" where these clips took part in the choice."""
+        return self.overlap.kind
 
     @property
     def drawn(self) -> str:
@@ -129,7 +139,8 @@ def record_opening(
     clips: Sequence[str],
     scores: str = "",
 ) -> int:
-    """Record an opening with a run: its figures (`test/...`, `test/..._low`, `test/..._high`) and the ids of the `clips` shown.
+    """Record an opening with a run: its figures (`test/...`, `test/..._low`, `test/..._high`; `cross_validation/...` where that is
+    what they are) and the ids of the `clips` shown.
 
     Returns how many openings of the run there are now.
     """
@@ -142,6 +153,7 @@ def record_opening(
             "test.last_opened": opened.when,
             "test.opened_by": opened.who,
             "test.chosen_by": opened.chosen,
+            "test.kind": opened.kind,
             **opening_tags(info, opened.what, opened.when, opened.who, clips),
         }
     )
@@ -149,7 +161,7 @@ def record_opening(
     for name, interval in figures.items():
         for suffix, value in (("", interval.estimate), ("_low", interval.low), ("_high", interval.high)):
             if isfinite(value):
-                values[f"test/{name}{suffix}"] = value
+                values[f"{PREFIXES[opened.kind]}{name}{suffix}"] = value
     run.final(values)
     if scores:
         run.artifact_text(TEST_SCORES, scores)
@@ -175,14 +187,16 @@ def open_test_split(runtime: Runtime, info: RunInfo, *, again: bool) -> OpenedTe
     refuse_again(info, again)
     before = clip_history(tracker, clips_to_test(runtime, info), info).but(named(info))
     refuse_opened_clips(before, named(info), again)
+    overlap = recorded_overlap(runtime, [info], [info, *runs_compared_with(tracker, info)])
     scored = score_with_progress(runtime, info, "test")
     intervals = figure_intervals(scored.predictions)
     when, who = now_and_who()
-    opened = Opened(named(info), f"{configuration_of(tracker, info)}; {scored.chosen}", when, who)
+    opened = Opened(named(info), f"{configuration_of(tracker, info)}; {scored.chosen}", when, who, overlap.kind)
     count = record_opening(tracker, info, opened, intervals, clip_ids(scored), test_scores_csv(scored))
     tracker.flush()
     history = clip_history(tracker, clip_ids(scored), info)
-    return OpenedTestSplit(scored, intervals, opened, count, history if history.but(named(info)).openings else None)
+    others = history if history.but(named(info)).openings else None
+    return OpenedTestSplit(scored, intervals, opened, count, others, overlap)
 
 
 def interval_words(interval: Interval) -> str:

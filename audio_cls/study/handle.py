@@ -146,7 +146,9 @@ class StudyResult:
 
     @property
     def best_value(self) -> float | None:
-        """The best value of the study's metric; None while no configuration is complete."""
+        """The best value of the study's metric, of the trial's best epoch, chosen on the clips it is measured on; None while no
+        configuration is complete.
+        """
         return self.status.best.value if self.status.best else None
 
     @property
@@ -155,7 +157,7 @@ class StudyResult:
         return dict(self.status.best.params) if self.status.best else {}
 
     def table(self) -> pd.DataFrame:
-        """A row for each configuration, the best first: state, value, parameters, epochs, seconds, run."""
+        """A row for each configuration, the best first: state, value (of its best epoch), parameters, epochs, seconds, run."""
         import pandas as pd
 
         rows = [

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audio_cls.queue.status import BEST_EPOCH
 from audio_cls.report.page import Cards, Html, Section, Table, findings, render_page
 from audio_cls.report.search_figures import house_style
 
@@ -51,6 +52,7 @@ class StudyReport:
     states: number of every trial (each attempt) -> its state in Optuna's words, for the figures.
     links: lines of text on where to find the runs.
     baseline: the metric of a model that learned nothing, on the best trial's clips; None if it is not known.
+    last: the best trial's figure at its last epoch; None if it is not known.
     findings: what is wrong with the best trial's predictions, in sentences.
     """
 
@@ -66,6 +68,7 @@ class StudyReport:
     states: Mapping[int, str] = field(default_factory=dict)
     links: Sequence[str] = ()
     baseline: float | None = None
+    last: float | None = None
     findings: Sequence[str] = ()
 
 
@@ -155,6 +158,10 @@ def _result(report: StudyReport, best: TrialRow | None) -> list[Any]:
     if best is None:
         return [*content, "No configuration is complete yet."]
     content.append(
+        f"A trial's {report.metric} is of its {BEST_EPOCH}."
+        + (f" At its last epoch the best trial has {_value(report.last)}." if report.last is not None else "")
+    )
+    content.append(
         Table(
             ("parameter", "value"),
             [(key, _value(value)) for key, value in best.params.items()],
@@ -186,7 +193,13 @@ def _leaderboard(report: StudyReport) -> Table:
         ]
         for row in report.rows
     ]
-    return Table(columns, rows, f"{len(rows)} configurations; click a heading to sort", 4, names)
+    return Table(
+        columns,
+        rows,
+        f"{len(rows)} configurations; {report.metric} is of the {BEST_EPOCH}. Click a heading to sort",
+        4,
+        names,
+    )
 
 
 def _caution(report: StudyReport) -> str:

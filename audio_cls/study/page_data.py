@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.groups import shared_groups_declared
-from audio_cls.queue.status import Row, StudyStatus, baseline_of, findings_of, study_status
+from audio_cls.queue.status import Row, StudyStatus, baseline_of, findings_of, last_epoch_of, study_status
 from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, open_storage, study_names
 from audio_cls.runs.opened_clips import history_of_runs, named
 from audio_cls.runs.preparation import open_corpus
-from audio_cls.runs.scores import listening_audit, read_cell_scores
+from audio_cls.runs.scores import listening_audit, read_predictions
 from audio_cls.study.declaration import load_study_file
 from audio_cls.study.page import StudyReport, TrialRow, study_report
 from audio_cls.study.plots import study_figures
@@ -65,6 +65,7 @@ def study_page(
             states={t.number: t.state.name for t in study.get_trials(deepcopy=False)},
             links=links,
             baseline=baseline_of(status),
+            last=last_epoch_of(status.best, status.metric) if status.best else None,
             findings=findings_of(status),
         ),
         more=_audit_of_best(workspace, tracker, status, identity) if tracker else (),
@@ -137,7 +138,7 @@ def _audit_of_best(
         if not reference or corpus.digest != identity.get("data"):
             return []
         info = tracker.resolve(reference)
-        scores = read_cell_scores(tracker, info.run_id, corpus, "best")
+        scores = read_predictions(tracker, info.run_id, corpus, "best")
     except UserError:
         return []
     return (

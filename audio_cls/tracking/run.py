@@ -26,7 +26,7 @@ __all__ = ["TAG_LIMIT", "Link", "Run", "State", "now_ms"]
 
 State = Literal["COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAILED": "FAILED", "INTERRUPTED": "KILLED"}
-FIGURES = ("best/", "last/", "test/", "final/", "mean/", "std/", "baseline/")
+FIGURES = ("best/", "last/", "test/", "cross_validation/", "nested/", "final/", "mean/", "std/", "baseline/")
 TAG_LIMIT = 8000  # MLflow's, in characters
 _log = logging.getLogger("audio_cls.tracking")
 

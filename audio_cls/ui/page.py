@@ -82,7 +82,7 @@ def _studies(rows: Sequence[StudyRow]) -> str:
         cells.append(
             [_name(row.name, row.corpus), _state(row.state), progress, _figure(row.best, row.metric), _links(row.links)]
         )
-    return _section("Studies", ["study", "state", "configurations", "best", ""], cells, hint)
+    return _section("Studies", ["study", "state", "configurations", "at the best epoch", ""], cells, hint)
 
 
 def _suites(rows: Sequence[SuiteRow]) -> str:
@@ -124,7 +124,7 @@ def _runs(rows: Sequence[RunRow]) -> str:
         state = _state(row.state) + (_dim(row.reason) if row.reason else "")
         kind = _text(row.kind) + _dim(began)
         cells.append([_name(row.name, row.corpus), state, kind, _figure(row.best, row.metric), _links(row.links)])
-    return _section("Runs", ["run", "state", "kind", "best", ""], cells, hint)
+    return _section("Runs", ["run", "state", "kind", "at the best epoch", ""], cells, hint)
 
 
 def _corpora(rows: Sequence[CorpusRow]) -> str:

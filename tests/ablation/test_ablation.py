@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 
 from audio_cls.ablation import contract, record, stored
+from audio_cls.ablation.confirmation import confirmation_cells
 from audio_cls.ablation.contract import check_plan, check_records, optimiser_steps, present, undeclared
 from audio_cls.ablation.declaration import Ablation
-from audio_cls.ablation.predictions import pooled_by_seed, read_cell_scores
+from audio_cls.ablation.predictions import pooled_by_seed
+from audio_cls.ablation.ranking import Candidate, former_note, judged_by, rank, ranking_lines, ranking_table
 from audio_cls.ablation.results import bootstrap_arms, summarise
 from audio_cls.ablation.suite import open_suite, reopen_suite, results
 from audio_cls.components.models.cnn4 import Cnn4
@@ -25,11 +28,11 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
-from audio_cls.metrics.classification import evaluate
 from audio_cls.queue.cells import CellState, read_cells
 from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.record import TrialRecord
 from audio_cls.queue.storage import load_study, open_storage
+from audio_cls.runs.scores import read_predictions
 from audio_cls.tracking import Tracker
 from audio_cls.training.predictions import read_scores, scores_csv
 from tests.cells import run_suite_here
@@ -441,9 +444,9 @@ def test_stored_predictions_give_the_recorded_figures(ran: Workspace) -> None:
     suite = reopen_suite("suite", Tracker(ran))
     for recorded in record.read_records(suite.ablation, suite.plan, suite.study, suite.storage)[:3]:
         for select, figures in (("last", recorded.last), ("best", recorded.metrics)):
-            found = read_cell_scores(suite.tracker, str(recorded.run_id), suite.corpus, select)
+            found = read_predictions(suite.tracker, str(recorded.run_id), suite.corpus, select)
             assert found is not None
-            overall = evaluate(found.values, suite.corpus.targets[found.clips], "multiclass").overall
+            overall = found.evaluation.overall
             assert overall["macro_f1"] == pytest.approx(figures["macro_f1"])
             assert overall["auc"] == pytest.approx(figures["auc"], abs=1e-3)
 
@@ -455,10 +458,10 @@ def test_pooled_predictions_hold_each_clip_once(ran: Workspace) -> None:
     suite = reopen_suite("suite", Tracker(ran))
     result = results(suite)[0]
     scores = result.scores
-    pooled = pooled_by_seed(scores["plain"], (1, 2))
+    pooled = pooled_by_seed(scores["plain"], (1, 2), suite.corpus)
     assert list(pooled) == [0]  # fold 2 of seed 1 has not been run
-    assert sorted(set(pooled[0].clips.tolist())) == pooled[0].clips.tolist()
-    assert set(suite.corpus.folds[pooled[0].clips]) == {2, 3}  # the folds that validate where 1 and 2 test
+    assert sorted(set(pooled[0].rows.tolist())) == pooled[0].rows.tolist()
+    assert set(suite.corpus.folds[pooled[0].rows]) == {2, 3}  # the folds that validate where 1 and 2 test
     intervals = bootstrap_arms(result, scores, suite.corpus, 100)
     assert intervals["mixup"].n_units == 12
     page = suite_report(build_report(result, suite.tracker, suite.corpus, scores, intervals))
@@ -469,29 +472,69 @@ def test_pooled_predictions_hold_each_clip_once(ran: Workspace) -> None:
 # -- confirmation ------------------------------------------------------------------------------------------------------
 
 
+def _ended(cell: Any, word: str, last: float, best: float | None = None) -> CellState:
+    """The state of a cell whose run ended with these figures."""
+    found = last if best is None else best
+    record = TrialRecord(metrics={"macro_f1": found}, last={} if math.isnan(last) else {"macro_f1": last})
+    return CellState(cell.params, cell.key, 0, word, found, 1, record)
+
+
+def _candidates() -> list[Candidate]:
+    return [
+        Candidate(t, v, BASE.override({"optimizer.lr": lr}), {}, v - 0.05)
+        for t, v, lr in ((7, 0.9, 0.1), (3, 0.8, 0.2))
+    ]
+
+
 def test_configurations_are_ranked_again_by_their_fresh_runs(corpus: Corpus) -> None:
-    from audio_cls.ablation.confirmation import Candidate, confirmation_cells, rank
-
-    def state(cell: Any, word: str, value: float) -> CellState:
-        return CellState(cell.params, cell.key, 0, word, value, 1, TrialRecord(metrics={"macro_f1": value}))
-
-    chosen = [Candidate(t, v, BASE.override({"optimizer.lr": lr}), {}) for t, v, lr in ((7, 0.9, 0.1), (3, 0.8, 0.2))]
+    chosen = _candidates()
     cells = confirmation_cells("s", chosen, corpus, 2, "all")
     assert len(cells) == 2 * 5 * 2
     assert len({cell.key for cell in cells}) == len({cell.id for cell in cells}) == len(cells)
     worth = {"trial 7": 0.6, "trial 3": 0.7}
-    states = [state(c, "COMPLETE", worth[str(c.params["arm"])] + 0.01 * (int(c.params["seed"]) % 7)) for c in cells]
+    states = [_ended(c, "COMPLETE", worth[str(c.params["arm"])] + 0.01 * (int(c.params["seed"]) % 7)) for c in cells]
     ranked = rank(chosen, states, corpus, "val/macro_f1")
     assert [(c.candidate.trial, c.rank) for c in ranked] == [(3, 1), (7, 2)]
     assert ranked[1].mean.mean < 0.9
-    half = [s if s.params["arm"] == "trial 7" else state(s, "WAITING", 0.0) for s in states]
+    half = [s if s.params["arm"] == "trial 7" else _ended(s, "WAITING", 0.0) for s in states]
     assert [c.candidate.trial for c in rank(chosen, half, corpus, "val/macro_f1")] == [7, 3]
     cells = confirmation_cells("s", chosen[:1], corpus, 3, None)
     [alone] = rank(
-        chosen[:1], [state(c, "COMPLETE", 0.6 + 0.1 * i) for i, c in enumerate(cells)], corpus, "val/macro_f1"
+        chosen[:1], [_ended(c, "COMPLETE", 0.6 + 0.1 * i) for i, c in enumerate(cells)], corpus, "val/macro_f1"
     )
     assert (alone.rank, alone.mean.n, alone.comparison) == (1, 3, None)
     assert alone.mean.mean == pytest.approx(0.7)
+
+
+def test_a_confirmation_is_judged_by_the_last_epoch(corpus: Corpus) -> None:
+    chosen = _candidates()
+    cells = confirmation_cells("s", chosen, corpus, 1, "all")
+    best = {"trial 7": 0.95, "trial 3": 0.9}  # the search's winner leads by its best epoch alone
+    last = {"trial 7": 0.6, "trial 3": 0.7}
+    arms = [str(c.params["arm"]) for c in cells]
+    states = [_ended(c, "COMPLETE", last[a], best[a]) for c, a in zip(cells, arms, strict=True)]
+    assert judged_by(states, "val/macro_f1") == "last"
+    ranked = rank(chosen, states, corpus, "val/macro_f1")
+    assert [(c.candidate.trial, round(c.mean.mean, 6)) for c in ranked] == [(3, 0.7), (7, 0.6)]
+    columns, rows = ranking_table(chosen, ranked, "val/macro_f1", "last")
+    row = dict(zip(columns, rows[0], strict=True))
+    assert (row["found"], row["at last"], row["anew"], row["change"]) == ("80.0", "75.0", "70.0", "-5.0")
+    said = ranking_lines(chosen[0], ranked, "val/macro_f1", "last", math.nan)
+    assert said[0].startswith("figures: anew of the last epoch, which nobody chose; found of the best epoch")
+    assert "found at 85.0 (best epoch; 80.0 at the last), confirmed at 65.0" in said[-1]
+    assert "(-15.0, mean of 2 configurations)" in said[-1]
+
+    old = [_ended(c, "COMPLETE", math.nan, best[a]) for c, a in zip(cells, arms, strict=True)]  # no last epoch recorded
+    assert judged_by(old, "val/macro_f1") == "best"
+    ranked = rank(chosen, old, corpus, "val/macro_f1", "best")
+    assert [c.candidate.trial for c in ranked] == [7, 3]
+    assert "of the best epoch" in ranking_lines(chosen[0], ranked, "val/macro_f1", "best", math.nan)[0]
+
+
+def test_an_older_confirmation_says_what_its_figures_are() -> None:
+    assert "by the best epoch of each run" in former_note({})
+    assert "which ranked it by the best epoch" in former_note({"select": ["best", "last"]})
+    assert former_note({"select": ["last"]}) == ""
 
 
 @pytest.mark.parametrize("words", [("ablate", "run"), ("study", "confirm"), ("study", "run"), ("train",)], ids=" ".join)

@@ -27,6 +27,7 @@ from audio_cls.data.splits import (
     stratify,
 )
 from audio_cls.experiment import Experiment
+from audio_cls.runs.split_overlap import Overlap, overlap_of
 
 RECORDED = """{"data": {"corpus": "demo", "sample_rate": 16000, "clip_seconds": 5.0, "crop": "random", "pad": "zero",
 "split": {"kind": "folds", "test_fold": 1, "validation_fold": null}}, "features": {"kind": "log_mel", "normalise": "band",
@@ -152,6 +153,46 @@ def test_a_generated_fold_can_be_kept_for_the_test(scheme: KFold | LeaveOneGroup
     assert not {data.groups[i] for i in split.test} & {data.groups[i] for i in (*split.train, *split.validation)}
     if isinstance(scheme, KFold):
         assert np.array_equal(split.validation, KFold(fold=1).assign(data).validation), "the next one, cyclically"
+
+
+@pytest.mark.parametrize(
+    "scheme", [CrossValidation(test_fold=5), KFold(test_fold=5), LeaveOneGroupOut(test_fold="g3")], ids=str
+)
+def test_a_fold_kept_for_the_test_validates_in_no_run(scheme: Any) -> None:
+    data = corpus(n_groups=12)
+    plain = type(scheme)()
+    kept = set(plain.folds(data)) - set(scheme.folds(data))
+    assert len(kept) == 1
+    splits = [scheme.override({"fold": fold}).assign(data) for fold in scheme.folds(data)]
+    held_out = plain.override({"fold": kept.pop()}).assign(data).validation
+    assert all(split.test.tolist() == held_out.tolist() for split in splits)
+    rest = sorted(set(range(len(data))) - set(held_out.tolist()))
+    assert sorted(i for split in splits for i in split.validation.tolist()) == rest
+    overlap = overlap_of(splits, splits)
+    assert (overlap.kind, overlap.n_test) == ("test", len(held_out))
+    # Every fold in turn, which is what the kinds with a test fold do, has each clip validate and test.
+    turns = [Folds(test_fold=fold).assign(data) for fold in range(1, 6)]
+    assert overlap_of(turns, turns) == Overlap(len(data), len(data))
+    # A scheme that keeps no fold is stored as it was before there was one to keep.
+    assert "test_fold" not in plain.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        (CrossValidation(fold=2, test_fold=2), "fold=2 validates and data.split.test_fold=2 tests"),
+        (CrossValidation(test_fold=9), "no fold 9"),
+        (KFold(k=5, test_fold=6), "test_fold=6: there is no such fold. Folds: 1, 2, 3, 4, 5"),
+        (KFold(k=2, fold=1, test_fold=2), "nothing is left to train on"),
+        (KFold(k=5, test_fold=2, held_out="test"), "set one of them"),
+        (LeaveOneGroupOut(test_fold="g33"), "Did you mean"),
+        (LeaveOneGroupOut(fold="g3", test_fold="g3"), "they must differ"),
+    ],
+    ids=str,
+)
+def test_a_fold_that_cannot_be_kept_for_the_test(scheme: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        scheme.assign(corpus(n_groups=12))
 
 
 def test_a_group_is_left_out_by_number_or_by_name() -> None:

@@ -13,7 +13,6 @@ from sklearn.metrics import accuracy_score, average_precision_score, balanced_ac
 from audio_cls.ablation.answers import Answers, amend, judge_cells
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation
-from audio_cls.ablation.predictions import CellScores
 from audio_cls.ablation.record import Recorded
 from audio_cls.ablation.results import SuiteResult, summarise
 from audio_cls.experiment import Experiment
@@ -28,6 +27,7 @@ from audio_cls.metrics.baselines import (
     single_answer,
 )
 from audio_cls.metrics.classification import evaluate
+from audio_cls.training.predictions import corpus_predictions
 from tests.predictions import made
 
 CLASSES = ("hungry", "tired", "burping")
@@ -145,10 +145,20 @@ def test_a_diverged_model_is_not_judged() -> None:
     assert found.baseline["accuracy"] == 0.84
 
 
-@pytest.mark.parametrize("metric", ["val/loss", "val/d_prime", "val/map", "val/lwlrap", "val/accuracy"])
+@pytest.mark.parametrize("metric", ["val/loss", "val/d_prime", "val/map", "val/lwlrap", "val/accuracy", "val/nll"])
 def test_every_metric_can_be_at_chance(metric: str) -> None:
     found = judge(REFERENCE, VALIDATION, REFERENCE, "multiclass", CLASSES, metric)
     assert any(line.startswith("At chance") for line in found.findings)
+
+
+def test_less_is_better_where_a_metric_is_minimised() -> None:
+    sure = 0.9 * VALIDATION + 0.1 / 3
+    assert judge(sure, VALIDATION, REFERENCE, "multiclass", CLASSES, "val/nll").findings == ()
+    too_sure = np.where(VALIDATION > 0.5, 0.3, 1e-9)  # right order, wrong probabilities
+    too_sure[::20] = np.roll(VALIDATION, 1, axis=1)[::20]
+    (said,) = judge(too_sure, VALIDATION, REFERENCE, "multiclass", CLASSES, "val/nll").findings
+    assert said.startswith("Below chance: nll ")
+    assert said.endswith("it is the probabilities that are too sure.")
 
 
 def test_labels_that_are_never_called() -> None:
@@ -230,11 +240,13 @@ def suite(arms: dict[str, list[np.ndarray]], metric: Any = ("val/macro_f1", "val
     """A suite of one split and several seeds, whose arms gave these probabilities."""
     changes: dict[str, dict[str, Any]] = {name: {"seed": 1000 * k} for k, name in enumerate(arms)}
     ablation = Ablation("fake", Experiment(), "plain", changes, metric=metric, seeds=range(3), folds=None)
-    scores = {a: {(s, 0): CellScores(ROWS, v) for s, v in enumerate(values)} for a, values in arms.items()}
+    scores = {
+        a: {(s, 0): corpus_predictions(CORPUS, ROWS, v) for s, v in enumerate(values)} for a, values in arms.items()
+    }
     records = []
     for arm, cells in scores.items():
         for (seed, fold), cell in cells.items():
-            figures = evaluate(cell.values, VALIDATION, "multiclass").overall
+            figures = cell.evaluation.overall
             records.append(Recorded(arm, seed, fold, "COMPLETE", "", None, {}, {}, figures, figures, {}))
     plan = Plan((), (0,), 0.25, ())
     answers = Answers(scores, {0: np.arange(200)}, {0: ROWS})
@@ -291,7 +303,7 @@ def test_figures_of_a_ranking_are_compared_whatever_the_decisions_are() -> None:
 
 
 def test_some_runs_that_collapse_are_counted() -> None:
-    cells = {(0, 0): CellScores(ROWS, constant(0)), (1, 0): CellScores(ROWS, good(1))}
+    cells = {(0, 0): corpus_predictions(CORPUS, ROWS, constant(0)), (1, 0): corpus_predictions(CORPUS, ROWS, good(1))}
     found = judge_cells(cells, {0: np.arange(200)}, CORPUS, "macro_f1", SETTINGS)
     assert found.findings[0] == "Calls everything one class in 1 of 2 runs ('hungry' in 1)."
     assert "burping (5)" in found.about_data[-1]  # different clips are counted, not predictions
@@ -309,10 +321,15 @@ def test_a_studys_best_stands_beside_the_baseline() -> None:
     study = optuna.create_study(direction="maximize")
     study.set_user_attr(IDENTITY, {"metric": "val/macro_f1"})
     attrs = {"config": 0, "outcome": "complete", "epochs": 1}
-    judged = {"baseline": {"macro_f1": 0.229}, "findings": ["Calls everything 'hungry': never predicts tired."]}
+    judged = {
+        "last": {"macro_f1": 0.2},
+        "baseline": {"macro_f1": 0.229},
+        "findings": ["Calls everything 'hungry': never predicts tired."],
+    }
     study.add_trial(optuna.trial.create_trial(value=0.22, user_attrs=attrs))  # of a version that recorded neither
     assert (baseline_of(study_status(study)), findings_of(study_status(study))) == (None, [])
     study.add_trial(optuna.trial.create_trial(value=0.23, user_attrs={**attrs, "config": 1, **judged}))
     lines = summary(study_status(study))
-    assert "best: trial 1, val/macro_f1 0.23 (a model that learned nothing: 0.229)" in lines
+    said = "best epoch, chosen on these clips (last epoch: 0.2; a model that learned nothing: 0.229)"
+    assert f"best: trial 1, val/macro_f1 0.23, {said}" in lines
     assert "  Calls everything 'hungry': never predicts tired." in lines

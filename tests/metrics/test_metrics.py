@@ -30,7 +30,9 @@ from audio_cls.metrics.classification import (
 )
 from tests.predictions import made
 
-KEYS = {"accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", "lwlrap"}
+KEYS = {"accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", "lwlrap", "nll", "brier"}
+EPSILON = np.finfo(np.float64).eps
+MINIMISED = {"nll", "brier", "loss"}
 PER_CLASS = {"support", "precision", "recall", "f1", "ap", "auc", "d_prime", "lwlrap"}
 
 
@@ -82,6 +84,13 @@ def reference(scores: np.ndarray, targets: np.ndarray, task: str) -> tuple[dict[
         if labels.any()
         else np.nan,
     }
+    p = np.clip(scores, EPSILON, 1 - EPSILON)
+    if task == "multiclass":
+        overall["nll"] = -np.log(p[targets > 0.5]).mean()
+        overall["brier"] = ((scores - targets) ** 2).sum(axis=1).mean()
+    else:
+        overall["nll"] = np.mean([sk.log_loss(targets[:, k], scores[:, k], labels=[0, 1]) for k in range(n_classes)])
+        overall["brier"] = np.mean([sk.brier_score_loss(targets[:, k], scores[:, k], pos_label=1) for k in range(n_classes)])  # fmt: skip
     if n_classes == 1 and labels.any():  # scikit-learn refuses a single column; with one label the rank is always 1
         overall["lwlrap"] = 1.0
     if task == "multiclass" and n_classes > 1:
@@ -354,7 +363,7 @@ def test_family_means() -> None:
 
 @pytest.mark.parametrize("name", [*Metric.members(), "val/macro_f1", "train/loss", "test/map"])
 def test_metric_names(name: str) -> None:
-    assert check_metric(name) == ("minimize" if name.endswith("loss") else "maximize")
+    assert check_metric(name) == ("minimize" if name.rpartition("/")[2] in MINIMISED else "maximize")
 
 
 @pytest.mark.parametrize(
@@ -386,8 +395,48 @@ def test_members_score_what_is_computed_in_one_pass(task: str) -> None:
     overall = evaluate(scores, targets, task).overall
     for kind in KEYS:
         metric = metric_of(f"val/{kind}")
-        assert metric.score(scores, targets > 0.5, predict(scores, task)) == pytest.approx(overall[kind], rel=1e-12)
+        computed = metric.compute(scores, targets > 0.5, predict(scores, task), task)
+        assert computed == pytest.approx(overall[kind], rel=1e-12)
         assert metric.low <= overall[kind] <= metric.high
+
+
+def test_proper_scores_of_one_label_a_clip_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(7)
+    logits = rng.normal(scale=60.0, size=(80, 4))  # some probabilities round to 0
+    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores /= scores.sum(axis=1, keepdims=True)
+    scores[0] = [1.0, 0.0, 0.0, 0.0]
+    labels = rng.integers(0, 4, 80)
+    labels[0] = 1
+    found = evaluate(scores, np.eye(4)[labels], "multiclass").overall
+    assert found["nll"] == pytest.approx(sk.log_loss(labels, scores, labels=range(4)), rel=1e-12)
+    assert found["brier"] == pytest.approx(np.mean(((scores - np.eye(4)[labels]) ** 2).sum(axis=1)), rel=1e-12)
+    assert metric_of("nll").high == pytest.approx(36.04, abs=0.01)  # what the first clip costs
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("kind", ["nll", "brier"])
+def test_a_proper_score_is_best_for_the_true_probabilities(task: str, kind: str) -> None:
+    """Of clips that have each label with its share, no constant answer scores better than the shares."""
+    share = np.array([0.6, 0.3, 0.1])
+    targets = np.repeat(np.eye(3), [60, 30, 10], axis=0)
+
+    def figure(p: np.ndarray) -> float:
+        return evaluate(np.tile(p, (100, 1)), targets, task).overall[kind]
+
+    others = [share + np.array([d, -d, 0]) for d in (-0.05, -0.01, 0.01, 0.05)] + [np.full(3, 1 / 3)]
+    assert all(figure(share) < figure(other) for other in others)
+
+
+def test_proper_scores_need_probabilities_and_a_task() -> None:
+    targets = np.eye(3)[[0, 1, 2, 0]]
+    scores = np.array([[2.0, -1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    overall = evaluate(scores, targets, "multiclass").overall
+    assert overall["accuracy"] == 1.0
+    assert math.isnan(overall["nll"])
+    assert math.isnan(overall["brier"])
+    with pytest.raises(UserError, match="depends on the task"):
+        metric_of("nll").score(scores, targets > 0, targets > 0)
 
 
 def test_other_thresholds_leave_the_ranking_as_it_is() -> None:
@@ -421,6 +470,8 @@ def test_numbers_are_pinned_to_the_version() -> None:
                 "auc": 0.6361464056776557,
                 "d_prime": 0.4923967694217728,
                 "lwlrap": 0.8378378378378378,
+                "nll": 1.5656830303551221,
+                "brier": 0.2539736293904271,
             },
             "multiclass": {
                 "accuracy": 0.375,
@@ -431,6 +482,8 @@ def test_numbers_are_pinned_to_the_version() -> None:
                 "auc": 0.5100393433726768,
                 "d_prime": 0.0355923026823365,
                 "lwlrap": 0.6125,
+                "nll": 4.3915937840936135,
+                "brier": 0.9559048453905327,
             },
         }
     }[metrics.VERSION]

@@ -1,8 +1,10 @@
-"""The test split: opened by one command, recorded before it is shown, counted, with an interval on every figure."""
+"""The test split: opened by one command, recorded before it is shown, counted, with an interval on every figure, and called
+cross-validation where its clips chose."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import sqlite3
@@ -17,10 +19,11 @@ import torch
 from audio_cls.ablation.cross_validation import plan_cross_validation
 from audio_cls.ablation.page import suite_report
 from audio_cls.ablation.page_data import build_report
+from audio_cls.ablation.publishing import report_suite
 from audio_cls.ablation.running import log_result
 from audio_cls.ablation.suite import open_suite, reopen_suite, results
 from audio_cls.ablation.test_groups import of_parent, of_suite
-from audio_cls.ablation.test_split import open_group, read_result
+from audio_cls.ablation.test_split import TestResult, open_group, read_result
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data import sources
@@ -42,7 +45,8 @@ from tests.commands import call
 
 @pytest.fixture(scope="module")
 def finished(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace with a complete suite (2 arms, 2 seeds, 2 folds) and a cross-validation of two folds."""
+    """A workspace with a complete suite (2 arms, 2 seeds, 2 folds), a cross-validation of two folds, and one that keeps a third
+    fold for the test."""
     torch.set_num_threads(1)
     workspace = Workspace(tmp_path_factory.mktemp("suite"))
     shutil.copytree(tones_corpus, workspace.corpora / "tones")
@@ -56,10 +60,12 @@ def finished(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Wo
     for run in (*arms.values(), parent):
         run.finish("COMPLETE")
     base = ablation().base.override({"optimizer.lr": 0.02})
-    plan = plan_cross_validation(base, suite.corpus, "1,2", 1, "cv")
-    whole = tracker.start("tones/multiclass", "cv", kind="cross-validation", params=base.flatten())
-    run_here(plan.work, [replace(cell, parent=whole.id) for cell in plan.cells], tracker)
-    whole.finish("COMPLETE")
+    kept = {"data.split": "cross_validation", "data.split.test_fold": 3, "training.epochs": 1}
+    for name, folds, changes in (("cv", "1,2", {}), ("kept", "all", kept)):
+        plan = plan_cross_validation(base.override(changes), suite.corpus, folds, 1, name)
+        whole = tracker.start("tones/multiclass", name, kind="cross-validation", params=base.flatten())
+        run_here(plan.work, [replace(cell, parent=whole.id) for cell in plan.cells], tracker)
+        whole.finish("COMPLETE")
     return workspace
 
 
@@ -93,8 +99,9 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
             mine = [corpus.ids.index(c) for c in stored.clips]
             assert set(corpus.folds[mine]) == {fold}
             own = evaluate(stored.values, corpus.targets[mine], "multiclass").overall
-            assert run.metrics["test/macro_f1"] == pytest.approx(own["macro_f1"])
-            assert run.metrics["test/macro_f1_low"] <= own["macro_f1"] <= run.metrics["test/macro_f1_high"]
+            kept = {k.removeprefix("cross_validation/"): v for k, v in run.metrics.items()}
+            assert kept["macro_f1"] == pytest.approx(own["macro_f1"])
+            assert kept["macro_f1_low"] <= own["macro_f1"] <= kept["macro_f1_high"]
             rows += mine
             values.append(stored.values)
         figures.append(evaluate(np.concatenate(values), corpus.targets[rows], "multiclass").overall)
@@ -105,7 +112,7 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
 
     # The difference is paired by seed and fold, as the verdicts on validation clips are.
     def of(arm: str, seed: int, fold: int) -> float:
-        return cells[f"{arm} seed {seed} fold {fold}"].metrics["test/macro_f1"]
+        return cells[f"{arm} seed {seed} fold {fold}"].metrics["cross_validation/macro_f1"]
 
     pairs = [of("mixup", s, f) - of("plain", s, f) for s in (0, 1) for f in (1, 2)]
     assert found.differences["mixup"]["val/macro_f1"]["value"] == pytest.approx(np.mean(pairs))
@@ -113,18 +120,23 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
     # Who chose what is recorded with every run, and shown by later reports.
     for run in (*cells.values(), tracker.resolve(str(suite.state.run_id))):
         again = tracker.resolve(run.run_id)
-        if run.name.startswith("cv"):
+        if run.name.startswith(("cv", "kept")):
             continue
         assert again.tags["test.openings"] == "1"
+        assert again.tags["test.kind"] == "cross-validation"
+        assert not [key for key in again.metrics if key.startswith("test/")]
         assert again.tags["test.opened_by"]
         assert "judged by val/macro_f1 of the last epoch" in again.tags["test.chosen_by"]
     arm = next(r for r in tracker.runs(filter="tags.kind = 'arm'") if r.name == "mixup")
-    assert arm.metrics["test/macro_f1"] == pytest.approx(found.arms["mixup"]["val/macro_f1"]["value"])
+    assert arm.metrics["cross_validation/macro_f1"] == pytest.approx(found.arms["mixup"]["val/macro_f1"]["value"])
     result = results(suite)[0]
     kept = read_result(tracker, suite.state.run_id)
     assert kept == found
     page = suite_report(build_report(result, tracker, corpus, result.scores, {}, kept))
-    assert "Test split" in page
+    assert "Cross-validation on held-out clips" in page
+    assert "Test split" not in page
+    assert "6 of 12 test clips are validation clips of other runs that made the choice" in page
+    assert "evaluate --test suite --nested" in page
     assert "opened 1 time(s)" in page
     assert "has not been opened" not in page
     assert len(result.openings) == 1
@@ -133,10 +145,60 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
     # A second time only when asked, and counted; and the suite does not grow any more.
     with pytest.raises(UserError, match=r"opened before \(1 time\(s\).*--again"):
         open_group(runtime, of_suite(reopen_suite("suite", tracker)), again=False)
-    twice = open_group(runtime, of_suite(reopen_suite("suite", tracker)), again=True)
+    twice = open_group(runtime, of_suite(reopen_suite("suite", tracker)), again=True, nested=True)
     assert (twice.openings, twice.first, twice.arms) == (2, found.first, found.arms)
+    assert read_result(tracker, suite.state.run_id) == twice
+
+    # Nested: each fold's arm is the one with the best mean of the fold's own validation figures.
+    nested = twice.nested
+    assert nested is not None
+    for one in nested.folds:
+        means = {
+            arm: np.mean([cells[f"{arm} seed {s} fold {one['fold']}"].metrics["last/macro_f1"] for s in (0, 1)])
+            for arm in ("plain", "mixup")
+        }
+        assert (one["arm"], one["validation"]) == (max(means, key=lambda arm: means[arm]), max(means.values()))
+        assert one["test"]["val/macro_f1"] == pytest.approx(
+            np.mean([of(one["arm"], seed, int(one["fold"])) for seed in (0, 1)])
+        )
+    again = tracker.resolve(str(suite.state.run_id))
+    assert again.metrics["nested/macro_f1"] == pytest.approx(nested.figures["val/macro_f1"]["value"])
+    page = suite_report(build_report(result, tracker, corpus, result.scores, {}, twice))
+    assert "Nested choice" in page
+    assert "it estimates the procedure: choose among these 2 arms" in page
     with pytest.raises(UserError, match="cannot grow"):
         open_suite(ablation(seeds=range(3), metric=("val/macro_f1", "val/map", "val/loss")), tracker, CPU)
+
+
+def test_an_opening_that_an_earlier_version_called_a_test_is_called_what_it_is(workspace: Workspace) -> None:
+    tracker = Tracker(workspace)
+    suite = reopen_suite("suite", tracker)
+    run = tracker.reopen(str(suite.state.run_id))
+    figures = {"plain": {"val/map": {"value": 0.5, "low": None, "high": None}}}
+    old = TestResult("suite suite", 1, "2026-01-01", "2026-01-01", "ann", "by hand", 12, None, ["val/map"], figures, {})
+    stored = {k: v for k, v in vars(old).items() if k not in ("kind", "overlap", "nested")}
+    run.tags({"test.openings": "1"})
+    run.artifact_text("test.json", json.dumps(stored))
+    run.close()
+    published = report_suite("suite", tracker)
+    assert published.test is not None
+    assert (published.test.kind, published.test.overlap[:17]) == ("cross-validation", "6 of 12 test clip")
+
+
+def test_a_fold_that_no_run_validates_on_is_a_test(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str, code: int = 0) -> str:
+        return " ".join(call(capsys, workspace.root, *words, code=code).split())
+
+    refused = said("evaluate", "kept", "--test", "--nested", code=2)
+    assert "kept: no run validates on its 6 test clips, so that its figures on them are a test already" in refused
+    shown = said("evaluate", "kept", "--test")
+    assert "6 test clips" in shown
+    assert "cross-validation" not in shown
+    tracker = Tracker(workspace)
+    runs = [tracker.resolve(f"kept fold {fold}") for fold in (1, 2)]
+    assert {run.tags["test.kind"] for run in runs} == {"test"}
+    stored = [read_scores(tracker.download(run.run_id, TEST_SCORES)).clips for run in runs]
+    assert stored[0] == stored[1]  # the same clips, whichever fold validated
 
 
 def opened_run(
@@ -253,8 +315,11 @@ def test_a_cross_validation_is_opened_as_a_whole(workspace: Workspace, capsys: p
         return " ".join(call(capsys, workspace.root, *words, code=code).split())
 
     assert "name one of the runs below it" in said("evaluate", "cv", code=2)
+    assert "add --test" in said("evaluate", "cv", "--nested", code=2)
+    assert "chooses among arms, and there is only cv" in said("evaluate", "cv", "--test", "--nested", code=2)
     shown = said("evaluate", "cv", "--test")
-    assert "12 test clips" in shown
+    assert "12 clips held out in some fold" in shown
+    assert "these figures are cross-validation, not a test" in shown
     assert "has been opened 1 time(s)" in shown
     assert "one configuration, given by its user; the epoch of each run by val/macro_f1" in shown
     assert "opened before" in said("evaluate", "cv", "--test", code=2)
@@ -266,6 +331,7 @@ def test_a_cross_validation_is_opened_as_a_whole(workspace: Workspace, capsys: p
     assert "add --again" in refused
     shown = said("evaluate", "plain seed 0 fold 1", "--test", "--again")
     assert "chosen: plain, seed 0, fold 1 of suite; epoch" in shown
+    assert "6 test clips are validation clips" not in shown  # fold 1 tests only: no other run validates on its clips
     assert "has been opened 1 time(s)" in shown
     assert re.search(r"these 6 test clips have been opened 2 times: cv \(\w{8}\) on .*; plain seed 0 fold 1 \(", shown)
     assert "[0." in shown
