@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from audio_cls.core.errors import UserError
 from audio_cls.data.audio import to_float
 from audio_cls.data.index import content_digest, payload_of, read_index
+from audio_cls.data.index_views import view_index
 from audio_cls.data.manifest import Clip
 
 __all__ = ["Corpus", "DamagedCorpus"]
@@ -123,6 +124,29 @@ class Corpus:
         """(total, *row) as stored, read-only, all clips back to back: (total,) int16 for waveforms."""
         shape = (int(self.lengths.sum()), *self.payload.row)
         return np.memmap(self.samples_path, dtype=self.payload.storage, mode="r", shape=shape)
+
+    def view(
+        self,
+        clips: NDArray[np.int64],
+        *,
+        classes: Sequence[str],
+        labels: Sequence[Sequence[int]],
+        task: str,
+        key: str,
+    ) -> Corpus:
+        """Return some of the clips with other labels, over the same file of rows. Its digest is of this corpus's and of `key`.
+
+        Args:
+            clips: (n,) which, ascending.
+            classes: the view's, in order.
+            labels: (n,) the indices of each clip's classes in the view.
+            key: tells one way of relabelling from another.
+        """
+        made = Corpus(self.directory, view_index(self.index, clips.tolist(), tuple(classes), labels, task, key))
+        made.offsets = self.offsets[clips]
+        made._checked = self._checked[clips]
+        made.__dict__["samples"] = self.samples
+        return made
 
     @cached_property
     def label_lists(self) -> list[list[int]]:

@@ -111,8 +111,8 @@ def recorded_split(runtime: Runtime, info: RunInfo) -> tuple[Corpus, Split]:
         data = Data.parse(json.loads(text)["data"], f"run {info.name}")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"run {info.name} ({info.run_id[:8]}): experiment.json cannot be read: {error}") from None
-    corpus = runtime.corpus(data.corpus)
-    return corpus, data.split.assign(corpus)
+    corpus = runtime.corpus(data)
+    return corpus, data.assign(corpus)
 
 
 def clips_to_test(runtime: Runtime, info: RunInfo) -> list[str]:
