@@ -84,7 +84,7 @@ class AsPublished(LabelView, kind="as_published"):
 class OneAgainstRest(LabelView, kind="one_against_rest"):
     """One class against all others: does the clip hold it?"""
 
-    target: str
+    target: str = ""
     """The class."""
     task: Literal["multiclass", "multilabel"] = "multiclass"
     """multiclass: two classes, `other` and the target; multilabel: the target alone, which a clip has or not."""
@@ -92,6 +92,8 @@ class OneAgainstRest(LabelView, kind="one_against_rest"):
     """The name of the rest."""
 
     def relabel(self, corpus: Corpus) -> Relabelled:
+        if not self.target:
+            raise UserError("data.labels=one_against_rest needs a class: data.labels.target=NAME")
         _known(self.target, corpus.classes, "data.labels.target", corpus)
         if self.other == self.target:
             raise UserError(f"data.labels.other={self.other!r} is the target's name too")
@@ -157,7 +159,7 @@ class _Renamed(LabelView):
 class Select(_Renamed, kind="select"):
     """Some of the classes."""
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     """Those that are used, in order."""
 
     def _pairs(self, corpus: Corpus) -> dict[str, str]:
@@ -169,7 +171,7 @@ class Select(_Renamed, kind="select"):
 class Mapped(_Renamed, kind="mapped"):
     """Classes put together or renamed."""
 
-    pairs: tuple[str, ...]
+    pairs: tuple[str, ...] = ()
     """OLD=NEW for each class that is used, for example dog=animal,cat=animal; a bare name keeps its name."""
 
     def _pairs(self, corpus: Corpus) -> dict[str, str]:

@@ -89,7 +89,7 @@ def fsd50k(root: Path, dev: tuple[str, ...] = FSD_DEV, evaluation: tuple[str, ..
         names = [row.split(",")[0] for row in (FSD_DEV if part == "dev" else FSD_EVAL)]
         for name in names:
             wav(root / f"FSD50K.{part}_audio" / f"{name}.wav")
-        info = {n: {"title": f"{n}.wav", "description": "", "tags": ["a"], "license": "CC0", "uploader": f"{part}_user{i % 3}"} for i, n in enumerate(names)}  # fmt: skip
+        info = {n: {"title": f"{n}.wav", "description": "", "tags": ["a"], "license": "CC0", "uploader": f"{part}_user{i}"} for i, n in enumerate(names)}  # fmt: skip
         text(root / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json", json.dumps(info))
     text(root / "FSD50K.ground_truth" / "vocabulary.csv", *FSD_VOCABULARY)
     text(root / "FSD50K.doc" / "README.md", "# FSD50K")
