@@ -25,6 +25,7 @@ from audio_cls.runs.preparation import Prepared, Runtime, prepare_run
 from audio_cls.runs.resolve import resolve
 from audio_cls.runs.scores import read_predictions
 from audio_cls.training.checkpoint import CheckpointStore, read
+from audio_cls.training.divergence import Diverged
 from audio_cls.training.predictions import corpus_predictions, predict_clips
 
 if TYPE_CHECKING:
@@ -203,11 +204,18 @@ class _Weights:
         return found[0].part("ema") or found[0].part("model")
 
     def predict(self, corpus: Corpus, rows: NDArray[np.int64]) -> Predictions:
-        """Return the predictions of some clips of the run's corpus."""
+        """Return the predictions of some clips of the run's corpus.
+
+        Raises:
+            UserError: where the weights give logits that are not finite.
+        """
         if self.prepared is None:
             self.prepared = prepare_run(self.experiment, self.runtime)
             self.prepared.chain.classifier.load_state_dict(self.check())
-        return predict_clips(self.prepared.chain, self.prepared.batches, corpus_predictions(corpus, rows))[0]
+        try:
+            return predict_clips(self.prepared.chain, self.prepared.batches, corpus_predictions(corpus, rows))[0]
+        except Diverged as error:
+            raise UserError(f"run {self.info.name} ({self.info.run_id[:8]}) has no figures: {error}") from None
 
 
 def score_with_progress(runtime: Runtime, info: RunInfo, part: Literal["validation", "test"]) -> Scored:
