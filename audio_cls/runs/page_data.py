@@ -10,6 +10,7 @@ from typing import Any
 from audio_cls.core.device import choose_device, tune_process
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace, atomic_write
+from audio_cls.data.remarks import REMARKS
 from audio_cls.metrics.baselines import finite_figures
 from audio_cls.report.audit import audit_sections
 from audio_cls.report.calibration import calibration_section
@@ -145,7 +146,7 @@ def _facts(info: RunInfo, corpus: str) -> dict[str, Any]:
         "test.chosen_by",
         "test.kind",
         "split.fold_name",
-        "split.shared_groups",
+        *REMARKS,
     ):
         if info.tags.get(key):
             facts[key] = info.tags[key]

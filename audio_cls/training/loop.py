@@ -99,7 +99,7 @@ def fit(
 
     optimizer = experiment.optimizer.build(chain.classifier.parameters())
     ema = _Average(chain.classifier, training.ema_decay) if training.ema_decay else None
-    _resume(experiment, chain, optimizer, ema, store, result)
+    _resume(experiment, chain, optimizer, ema, batches.split.digest, store, result)
     budget = min(training.epochs, epochs or training.epochs)
     if observe and result.history:  # the process that trained them may have died before it reported
         for epoch, row in enumerate(result.history):
@@ -248,10 +248,11 @@ def _resume(
     chain: Chain,
     optimizer: torch.optim.Optimizer,
     ema: _Average | None,
+    split_digest: str,
     store: CheckpointStore,
     result: Fit,
 ) -> None:
-    checkpoint = _take_up(experiment, chain, store, result)
+    checkpoint = _take_up(experiment, chain, split_digest, store, result)
     if checkpoint is None:
         return
     load_optimizer_state(optimizer, checkpoint.part("optimizer"), checkpoint.state["optimizer"])
@@ -259,7 +260,9 @@ def _resume(
         ema.load(checkpoint.part("ema"))
 
 
-def _take_up(experiment: Experiment, chain: Chain, store: CheckpointStore, result: Fit) -> Checkpoint | None:
+def _take_up(
+    experiment: Experiment, chain: Chain, split_digest: str, store: CheckpointStore, result: Fit
+) -> Checkpoint | None:
     """Put the weights and the history of the store's checkpoint in place; the checkpoint, None if there is none."""
     found = store.load()
     if found is None:
@@ -269,6 +272,11 @@ def _take_up(experiment: Experiment, chain: Chain, store: CheckpointStore, resul
     if state["experiment"] != experiment.digest():
         raise ConfigError(
             f"{folder}: this checkpoint belongs to another experiment ({state['experiment'][:12]}, asked {experiment.digest()[:12]})"
+        )
+    if state.get("split", split_digest) != split_digest:
+        raise ConfigError(
+            f"{folder}: this checkpoint was trained on another split of the clips ({state['split'][:12]}, now {split_digest[:12]}): "
+            "identical clips are kept on one side now. Train it anew (--again), or with data.split.allow_duplicates=true"
         )
     chain.classifier.load_state_dict(checkpoint.part("model"))
     result.history = state["history"]
@@ -311,7 +319,7 @@ def _fit_closed_form(
     experiment: Experiment, chain: Chain, batches: Batches, store: CheckpointStore, result: Fit, check: StateCheck
 ) -> None:
     """A model that is fitted at once: one epoch, one checkpoint. One that has been fitted is not fitted again."""
-    if _take_up(experiment, chain, store, result) is not None:
+    if _take_up(experiment, chain, batches.split.digest, store, result) is not None:
         return
     began = time.perf_counter()
     train = batches.split.train
