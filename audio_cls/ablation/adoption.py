@@ -177,6 +177,7 @@ def _record_of(state: RunState, workspace: Workspace, key: str) -> TrialRecord:
         cost=state.cost,
         baseline=state.baseline,
         findings=tuple(state.findings),
+        collapsed=state.collapsed,
         failure=state.failure,
         epochs=state.epoch + 1,
         value=state.value,

@@ -107,6 +107,8 @@ def _trial_row(row: Row) -> TrialRow:
         reason=row.reason,
         run=row.record.mlflow_run_id or "",
         extended=row.revived and bool(row.record.changes),
+        collapsed=row.collapsed,
+        state_text=row.state_text,
     )
 
 
