@@ -23,7 +23,7 @@ FIRST_LOSS = "train/loss_first_step"
 """Key of the first epoch's row: the loss of the first step, before any weight has changed."""
 
 MEDIAN_LOSS = "train/loss_median"
-"""Key of each epoch's row: the median loss over its steps, which single spikes do not move."""
+"""Key of each epoch's row: the median loss over its steps (of an even number the upper one), which single spikes do not move."""
 
 RISE = 100.0  # times the first step's loss
 LEAST = 0.1  # a loss that starts below is taken to start here: 0.001 that became 0.2 is no collapse

@@ -215,7 +215,7 @@ def _train_epoch(
         raise Diverged(f"the training loss of epoch {epoch + 1} is {mean_loss}")
     seconds = time.perf_counter() - began
     row = {"train/loss": mean_loss, "lr": lr, "time/train_seconds": seconds, "time/samples_per_second": seen / seconds}
-    row[MEDIAN_LOSS] = float(torch.stack(losses).double().median())
+    row[MEDIAN_LOSS] = float(torch.stack(losses).double().sort().values[len(losses) // 2])
     if epoch == 0:
         row[FIRST_LOSS] = float(losses[0])
     if batches.corpus.task == "multiclass":

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import optuna
 import pytest
-import torch
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from audio_cls.cli.leaderboard import leaderboard
-from audio_cls.core.workspace import Workspace
-from audio_cls.experiment import Experiment
 from audio_cls.metrics.collapse import constant_scores
 from audio_cls.queue.record import attributes
 from audio_cls.queue.status import findings_of, study_status, summary
-from audio_cls.runs.collapse import COLLAPSED, find_collapse, tell_collapse
-from audio_cls.runs.objective import Record, run_experiment
-from audio_cls.runs.page_data import run_page
-from audio_cls.runs.preparation import Runtime
-from audio_cls.tracking import Tracker
-from audio_cls.training.checkpoint import CheckpointStore
+from audio_cls.runs.collapse import find_collapse, tell_collapse
 from audio_cls.training.divergence import FIRST_LOSS, MEDIAN_LOSS
 from audio_cls.training.loop import Fit
 from tests.predictions import made
@@ -53,32 +43,6 @@ def test_best_and_last_epoch_are_judged_each_by_itself() -> None:
     assert tell_collapse(both) == f"Collapsed: {both['best']}."
     assert find_collapse(Fit(history, 0, 0.8, predictions=good, last_predictions=good)).keys() == {"last"}
     assert tell_collapse({}) == ""
-
-
-def test_a_run_that_collapses_says_so(tones_corpus: Path, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    (tmp_path / "corpora").symlink_to(tones_corpus.parent)
-    runtime = Runtime(
-        Workspace(tmp_path), Tracker(Workspace(tmp_path), retry_seconds=0.0), torch.device("cpu")
-    )  # without a server
-    wild = Experiment().override(
-        {
-            "data.corpus": "tones",
-            "model": "small_cnn",
-            "optimizer": {"kind": "sgd", "lr": 1000.0},
-            "training.epochs": 1,
-            "training.batch_size": 6,
-        }
-    )
-    outcome = run_experiment(wild, runtime, Record("wild"), CheckpointStore(tmp_path / "wild"))
-    assert outcome.state == "COMPLETE"
-    assert outcome.value is not None
-    assert outcome.attrs["findings"][0] == tell_collapse(outcome.attrs["collapsed"])
-    (run,) = runtime.tracker.runs(filter="attributes.run_name = 'wild'")
-    assert run.tags[COLLAPSED].startswith("Collapsed: ")
-    assert "the training loss rose from" in run.tags[COLLAPSED]
-    assert run.tags["findings"].startswith(run.tags[COLLAPSED])
-    assert "Collapsed: " in run_page(runtime.workspace, runtime.tracker, run, "cpu")
 
 
 # -- in a search ------------------------------------------------------------------------------------------------------
