@@ -12,8 +12,9 @@ from audio_cls.core.errors import UserError
 from audio_cls.data import sources
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.default_split import choose_split
+from audio_cls.data.list_split import Lists
 from audio_cls.data.packing import prepare
-from audio_cls.data.splits import Lists, Official
+from audio_cls.data.splits import Official
 from tests.data import published_layouts as layouts
 
 

@@ -61,6 +61,7 @@ def corpus(
         "lists": {},
         "splits": tuple("test" if g % 5 == 0 else "train" for g in group),
         "ids": tuple(f"clip{i}" for i in range(n)),
+        "identical": (),
     }
     return cast(Corpus, _Sized(**{**fields, **changes}))
 

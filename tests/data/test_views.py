@@ -11,8 +11,9 @@ import pytest
 from audio_cls.core.errors import UserError
 from audio_cls.data import sources
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.list_split import Lists
 from audio_cls.data.packing import prepare
-from audio_cls.data.splits import Lists, Official
+from audio_cls.data.splits import Official
 from audio_cls.data.subsets import Subset
 from audio_cls.data.views import LabelView
 from audio_cls.experiment import Experiment
