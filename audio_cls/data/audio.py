@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,11 @@ __all__ = [
     "SILENCE_PEAK",
     "Audio",
     "BadAudio",
+    "audio_facts",
+    "decode",
     "file_size",
+    "header_rate",
     "load",
-    "pack_job",
     "source_rate",
     "to_float",
     "to_int16",
@@ -100,7 +102,35 @@ def load(
         BadAudio: missing, empty, undecodable, cut short, of an implausible sample rate, not finite, silent, too long to be
             decoded at once, or shorter than `min_seconds`.
     """
-    x, rate = _read(path, sample_rate, start, end, max_seconds)
+    size = file_size(path)
+    with _opened(path) as raw:
+        return decode(
+            raw,
+            size,
+            sample_rate=sample_rate,
+            start=start,
+            end=end,
+            max_seconds=max_seconds,
+            min_seconds=min_seconds,
+        )
+
+
+def decode(
+    raw: BinaryIO,
+    size: int,
+    *,
+    sample_rate: int,
+    start: float | None = None,
+    end: float | None = None,
+    max_seconds: float | None = None,
+    min_seconds: float = MIN_SECONDS,
+) -> Audio:
+    """Read a clip as `load` does, from an open file of `size` bytes: a real one, or `io.BytesIO`.
+
+    Raises:
+        BadAudio: as `load` does.
+    """
+    x, rate = _read(raw, size, sample_rate, start, end, max_seconds)
     if len(x) == 0:
         raise BadAudio("empty: it holds no samples")
     if len(x) < min_seconds * rate:
@@ -116,21 +146,9 @@ def load(
     return Audio(samples, sample_rate, rate, x.shape[1], gain)
 
 
-def pack_job(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Decode one clip in a packing worker: takes the arguments of `load`, returns facts and little-endian int16 bytes."""
-    try:
-        audio = load(Path(job.pop("path")), **job)
-    except BadAudio as error:
-        return {"bad": str(error)}, b""
-    payload = audio.samples.tobytes()
-    facts = {
-        "length": len(audio.samples),
-        "crc": zlib.crc32(payload),
-        "rate": audio.source_rate,
-        "channels": audio.source_channels,
-        "gain": round(audio.gain, 6),
-    }
-    return facts, payload
+def audio_facts(audio: Audio) -> dict[str, Any]:
+    """Return what an index keeps of a decoded clip: rate and channels of its file, and its gain."""
+    return {"rate": audio.source_rate, "channels": audio.source_channels, "gain": round(audio.gain, 6)}
 
 
 def source_rate(path: Path) -> int:
@@ -139,11 +157,21 @@ def source_rate(path: Path) -> int:
     Raises:
         BadAudio: when there is none, or one that `load` refuses.
     """
+    file_size(path)
+    with _opened(path) as raw:
+        return header_rate(raw)
+
+
+def header_rate(raw: BinaryIO) -> int:
+    """Return the sample rate that the header of an open audio file names, hertz.
+
+    Raises:
+        BadAudio: when there is none, or one that `load` refuses.
+    """
     import soundfile
 
-    file_size(path)
     try:
-        with open(path, "rb", buffering=0) as raw, soundfile.SoundFile(raw.fileno(), closefd=False) as file:
+        with soundfile.SoundFile(_handle(raw), closefd=False) as file:
             return _plausible(int(file.samplerate))
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise BadAudio(f"cannot be decoded: {_reason(error)}") from None
@@ -172,33 +200,45 @@ def file_size(path: Path) -> int:
     return found.st_size
 
 
-def _read(
-    path: Path, sample_rate: int, start: float | None, end: float | None, max_seconds: float | None
-) -> tuple[NDArray[np.float32], int]:
-    """Return the asked part of a file, (frames, channels), and its rate. Opened by its descriptor, never by its name:
-    libsndfile takes whatever is named `.au`, `.vox` or `.gsm` for audio without a header, and Python's names that are
-    not UTF-8 for none.
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise BadAudio(f"cannot be decoded: {_reason(error)}") from None
+
+
+def _handle(raw: BinaryIO) -> Any:
+    """Return what libsndfile reads: a file's descriptor, never its name (it takes whatever is named `.au`, `.vox` or `.gsm` for
+    audio without a header, and Python's names that are not UTF-8 for none), or an object that has none.
     """
+    try:
+        return raw.fileno()
+    except io.UnsupportedOperation:
+        return raw
+
+
+def _read(
+    raw: BinaryIO, size: int, sample_rate: int, start: float | None, end: float | None, max_seconds: float | None
+) -> tuple[NDArray[np.float32], int]:
+    """Return the asked part of a file, (frames, channels), and its rate."""
     import soundfile
 
-    size = file_size(path)
     try:
-        with open(path, "rb", buffering=0) as raw:
-            promise = read_promise(raw, size)
-            if promise is not None and promise.what != "audio":
-                raise BadAudio(_cut_short(promise, None))
-            raw.seek(0)
-            with soundfile.SoundFile(raw.fileno(), closefd=False) as file:
-                rate, channels, frames = _plausible(int(file.samplerate)), int(file.channels), int(file.frames)
-                if promise is not None:
-                    raise BadAudio(_cut_short(promise, frames / rate))
-                first, last = _span(frames, rate, start, end)
-                if max_seconds is not None:
-                    last = min(last, first + math.ceil(max_seconds * rate))
-                if first:
-                    file.seek(first)
-                wanted = _bounded(last - first, channels, rate, sample_rate)
-                x = _read_frames(file, wanted, channels)
+        promise = read_promise(raw, size)
+        if promise is not None and promise.what != "audio":
+            raise BadAudio(_cut_short(promise, None))
+        raw.seek(0)
+        with soundfile.SoundFile(_handle(raw), closefd=False) as file:
+            rate, channels, frames = _plausible(int(file.samplerate)), int(file.channels), int(file.frames)
+            if promise is not None:
+                raise BadAudio(_cut_short(promise, frames / rate))
+            first, last = _span(frames, rate, start, end)
+            if max_seconds is not None:
+                last = min(last, first + math.ceil(max_seconds * rate))
+            if first:
+                file.seek(first)
+            wanted = _bounded(last - first, channels, rate, sample_rate)
+            x = _read_frames(file, wanted, channels)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise BadAudio(f"cannot be decoded: {_reason(error)}") from None
     if len(x) < last - first - rate // 10:

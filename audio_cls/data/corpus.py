@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from audio_cls.core.errors import UserError
 from audio_cls.data.audio import to_float
-from audio_cls.data.index import content_digest, read_index
+from audio_cls.data.index import content_digest, payload_of, read_index
 from audio_cls.data.manifest import Clip
 
 __all__ = ["Corpus", "DamagedCorpus"]
@@ -35,26 +35,32 @@ class Corpus:
 
     Attributes:
         directory: where it lies (nothing in it depends on where that is).
-        name, task, classes, sample_rate: as prepared; `task` is "multiclass" or "multilabel".
-        digest: SHA-256 over audio, labels, folds, splits, groups and sample rate; equal digests, equal data.
+        name, task, classes: as prepared; `task` is "multiclass" or "multilabel".
+        payload: what its rows are: samples, vectors, columns of pixels.
+        rate: rows a second.
+        sample_rate: of waveforms in Hz; 0 where rows are no waveforms.
+        digest: SHA-256 over rows, labels, folds, splits, groups and sample rate; equal digests, equal data.
         source, note: which layout it was read from, and what its reader remarked.
-        offsets, lengths: (n,) int64, each clip's place in `samples`.
+        offsets, lengths: (n,) int64, each clip's rows in `samples`.
         folds: (n,) int64, -1 where the data set names none.
         splits, groups: (n,) tuples of names or None.
-        source_rates, source_channels: (n,) int64, what the original files held.
+        source_rates, source_channels: (n,) int64, what the original files held; 0 where rows are no waveforms.
         gains: (n,) float64, below 1 where a clip was turned down to keep it from clipping.
-        crcs: (n,) int64, CRC-32 of each clip's samples.
+        crcs: (n,) int64, CRC-32 of each clip's rows.
+        extra: more columns of the data set by name, one value a clip.
         bad: the clips that were left out: (id, path, row, reason).
         index, samples_path: what lies on disk, see `store`.
     """
 
     def __init__(self, directory: Path, index: dict[str, Any]) -> None:
-        columns = index["columns"]
+        columns, n = index["columns"], index["n"]
         self.directory = directory
         self.name: str = index["name"]
         self.task: str = index["task"]
         self.classes: tuple[str, ...] = tuple(index["classes"])
-        self.sample_rate: int = index["sample_rate"]
+        self.payload = payload_of(index)
+        self.rate = self.payload.rate
+        self.sample_rate: int = index.get("sample_rate", 0)
         self.digest: str = index["digest"]
         self.fingerprint: str = index["fingerprint"]
         self.source: str = index["source"]
@@ -66,11 +72,12 @@ class Corpus:
         self.folds = np.asarray([-1 if f is None else f for f in columns["fold"]], dtype=np.int64)
         self.splits: tuple[str | None, ...] = tuple(columns["split"])
         self.groups: tuple[str | None, ...] = tuple(columns["group"])
-        self.source_rates = np.asarray(columns["rate"], dtype=np.int64)
-        self.source_channels = np.asarray(columns["channels"], dtype=np.int64)
-        self.gains = np.asarray(columns["gain"], dtype=np.float64)
+        self.source_rates = np.asarray(columns.get("rate", [0] * n), dtype=np.int64)
+        self.source_channels = np.asarray(columns.get("channels", [0] * n), dtype=np.int64)
+        self.gains = np.asarray(columns.get("gain", [1] * n), dtype=np.float64)
         self.crcs = np.asarray(columns["crc"], dtype=np.int64)
         self.bad: tuple[tuple[str, str, int | None, str], ...] = tuple(tuple(b) for b in index["bad"])
+        self.extra: dict[str, list[Any]] = index.get("extra", {})
         self.samples_path = directory / index["samples"]
         self._checked = np.zeros(len(self.lengths), dtype=bool)
         self._root = index["root"]
@@ -90,7 +97,7 @@ class Corpus:
             corpus = cls(directory, index)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{directory / 'index.json'}: damaged ({error}); prepare the corpus again") from None
-        expected = 2 * int(corpus.lengths.sum())
+        expected = corpus.payload.row_bytes * int(corpus.lengths.sum())
         try:
             found = corpus.samples_path.stat().st_size
         except OSError:
@@ -112,15 +119,22 @@ class Corpus:
         return f"Corpus({self.name!r}, {len(self)} clips, {len(self.classes)} classes, {self.task}, {self.digest[:12]})"
 
     @cached_property
-    def samples(self) -> np.memmap[Any, np.dtype[np.int16]]:
-        """(total,) int16, read-only, all clips back to back."""
-        return np.memmap(self.samples_path, dtype="<i2", mode="r")
+    def samples(self) -> np.memmap[Any, np.dtype[Any]]:
+        """(total, *row) as stored, read-only, all clips back to back: (total,) int16 for waveforms."""
+        shape = (int(self.lengths.sum()), *self.payload.row)
+        return np.memmap(self.samples_path, dtype=self.payload.storage, mode="r", shape=shape)
 
     @cached_property
     def label_lists(self) -> list[list[int]]:
         """The indices of each clip's classes."""
         lists: list[list[int]] = self.index["columns"]["labels"]
         return lists
+
+    @cached_property
+    def lists(self) -> dict[int, dict[str, NDArray[np.int64]]]:
+        """Fold -> side -> clips (int64, ascending), where folds are published as lists and no partition; else empty."""
+        found = self.index.get("lists", {})
+        return {int(k): {s: np.asarray(rows, np.int64) for s, rows in sides.items()} for k, sides in found.items()}
 
     @cached_property
     def targets(self) -> NDArray[np.float32]:
@@ -146,6 +160,7 @@ class Corpus:
             c["start"],
             c["end"],
             c["row"],
+            c.get("position") or [None] * len(self),
             strict=True,
         )
         return tuple(Clip(i, root / p, tuple(self.classes[k] for k in labels), *rest) for i, p, labels, *rest in rows)
@@ -157,10 +172,10 @@ class Corpus:
     @property
     def seconds(self) -> NDArray[np.float64]:
         """(n,) durations."""
-        return self.lengths / self.sample_rate
+        return self.lengths / self.rate
 
-    def samples_of(self, i: int) -> NDArray[np.int16]:
-        """Return the samples of one clip, (length,) int16, compared with its checksum when this process reads it first.
+    def samples_of(self, i: int) -> NDArray[Any]:
+        """Return the rows of one clip as stored, (length, *row), compared with its checksum when this process reads it first.
 
         Raises:
             DamagedCorpus: naming all clips that are damaged.
@@ -170,8 +185,12 @@ class Corpus:
         return self._packed(i)
 
     def waveform(self, i: int) -> NDArray[np.float32]:
-        """Return one clip, (length,) float32 in [-1, 1); checked as by `samples_of`."""
+        """Return one clip of a corpus of waveforms, (length,) float32 in [-1, 1); checked as by `samples_of`."""
         return to_float(self.samples_of(i))
+
+    def values(self, i: int) -> NDArray[np.float32]:
+        """Return the rows of one clip as numbers, (length, *row) float32; checked as by `samples_of`."""
+        return self.payload.to_float(self.samples_of(i))
 
     def class_counts(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
         """(n_classes,) clips of each class, of all clips or of the given ones."""
@@ -219,7 +238,7 @@ class Corpus:
         if content_digest(self.index) != self.digest:
             raise UserError(f"{self.directory / 'index.json'}: its digest is of other content; {self._repair()}")
 
-    def _packed(self, i: int) -> NDArray[np.int16]:
+    def _packed(self, i: int) -> NDArray[Any]:
         offset = int(self.offsets[i])
         return self.samples[offset : offset + int(self.lengths[i])]
 
@@ -231,7 +250,8 @@ class Corpus:
         megabytes at most.
         """
         order = np.random.default_rng(int(self.digest[:15], 16)).permutation(len(self))
-        return order[np.cumsum(2 * self.lengths[order]) <= _SAMPLE_BYTES].tolist()
+        sizes = self.payload.row_bytes * self.lengths[order]
+        return order[np.cumsum(sizes) <= _SAMPLE_BYTES].tolist()
 
     def _damage(self, wrong: list[int]) -> DamagedCorpus:
         named = ", ".join(self.ids[i] for i in wrong[:_STATED])
@@ -243,7 +263,9 @@ class Corpus:
     def _repair(self) -> str:
         """Return the command that packs the damaged clips again, from what the index tells of the one that made them."""
         layout, _, rest = self.source.partition(":")
-        options = ["--name", self.directory.name, "--sample-rate", str(self.sample_rate)]
+        options = ["--name", self.directory.name]
+        if self.payload.is_waveform:
+            options += ["--sample-rate", str(self.sample_rate)]
         if self.index.get("max_seconds") is not None:
             options += ["--max-seconds", f"{self.index['max_seconds']:g}"]
         if layout == "esc50" and rest != "all":

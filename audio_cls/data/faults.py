@@ -18,6 +18,7 @@ def clip_faults(manifest: Manifest) -> dict[int, str]:
     faults: dict[int, str] = {}
     seen: dict[str, Clip] = {}
     classes = set(manifest.classes)
+    files: dict[Path, str | None] = {}
     for i, clip in enumerate(manifest.clips):
         unknown = [label for label in clip.labels if label not in classes]
         if clip.id in seen:
@@ -28,12 +29,21 @@ def clip_faults(manifest: Manifest) -> dict[int, str]:
         elif manifest.task == "multiclass" and len(clip.labels) != 1:
             faults[i] = f"{len(clip.labels)} labels, a multiclass set needs exactly one"
         else:
-            try:
-                file_size(clip.path)
-            except BadAudio as error:
-                faults[i] = str(error)
+            if clip.path not in files:
+                files[clip.path] = _file_fault(clip.path)
+            reason = files[clip.path]
+            if reason is not None:
+                faults[i] = reason
         seen.setdefault(clip.id, clip)
     return {**faults, **_contradictions(manifest, faults)}
+
+
+def _file_fault(path: Path) -> str | None:
+    try:
+        file_size(path)
+    except BadAudio as error:
+        return str(error)
+    return None
 
 
 def _contradictions(manifest: Manifest, faults: dict[int, str]) -> dict[int, str]:
@@ -41,9 +51,12 @@ def _contradictions(manifest: Manifest, faults: dict[int, str]) -> dict[int, str
     them is right for sure, so all of them are bad.
     """
     same: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    files: dict[Path, object] = {}
     for i, clip in enumerate(manifest.clips):
         if i not in faults:
-            same[_identity(clip.path), clip.start, clip.end].append(i)
+            if clip.path not in files:
+                files[clip.path] = _identity(clip.path)
+            same[files[clip.path], clip.start, clip.end, clip.position].append(i)
     found = {}
     for places in same.values():
         for i in places:

@@ -18,18 +18,31 @@ from typing import Any
 import numpy as np
 
 from audio_cls.core.errors import UserError
+from audio_cls.core.payload import Payload, waveform_payload
 from audio_cls.data.audio import MAX_RATE
-from audio_cls.data.manifest import TASKS
+from audio_cls.data.manifest import SPLITS, TASKS
 
-__all__ = ["CLIP_COLUMNS", "FORMAT_VERSION", "content_digest", "read_index", "recorded_rate", "write_index"]
+__all__ = [
+    "CLIP_COLUMNS",
+    "FORMAT_VERSION",
+    "ROWS_VERSION",
+    "content_digest",
+    "payload_of",
+    "read_index",
+    "recorded_rate",
+    "write_index",
+]
 
 FORMAT_VERSION = 1
+"""Of the index of a corpus of waveforms."""
+ROWS_VERSION = 2
+"""Of an index that holds a `payload` (of rows that are no waveforms) or `lists` (of folds that are no partition)."""
 CLIP_COLUMNS = ("id", "path", "labels", "fold", "split", "group", "start", "end", "row")
 _TEXT, _WHOLE, _LIST = frozenset({str}), frozenset({int}), frozenset({list})
 _NUMBER, _OR_NOTHING = frozenset({int, float}), frozenset({type(None)})
 _TYPES: dict[str, frozenset[type]] = {
     **dict.fromkeys(("name", "source", "note", "fingerprint", "samples", "digest", "task"), _TEXT),
-    **dict.fromkeys(("n", "sample_rate"), _WHOLE),
+    "n": _WHOLE,
     **dict.fromkeys(("classes", "bad"), _LIST),
     "root": _TEXT | _OR_NOTHING,
 }
@@ -41,8 +54,24 @@ _COLUMN_TYPES: dict[str, frozenset[type]] = {
     **dict.fromkeys(("length", "crc", "rate", "channels"), _WHOLE),
     "gain": _NUMBER,
     "labels": _LIST,
+    "position": _WHOLE | _OR_NOTHING,
 }
-FACT_COLUMNS = ("length", "crc", "rate", "channels", "gain", "key")
+_FACTS = ("length", "crc", "key")  # of every clip; those of a waveform:
+_WAVEFORM_FACTS = ("rate", "channels", "gain")
+_EXTRA = frozenset({str, int, float, type(None)})
+
+
+def payload_of(index: dict[str, Any]) -> Payload:
+    """Return what an index says of its rows: `payload`, or else int16 samples at its sample rate.
+
+    Raises:
+        KeyError, TypeError, ValueError: for what no index says.
+    """
+    if "payload" in index:
+        return Payload.parse(index["payload"])
+    if type(index["sample_rate"]) is not int or not 1 <= index["sample_rate"] <= MAX_RATE:
+        raise ValueError(f"sample_rate is {index['sample_rate']!r}")
+    return waveform_payload(index["sample_rate"])
 
 
 def read_index(directory: Path) -> dict[str, Any]:
@@ -65,13 +94,14 @@ def read_index(directory: Path) -> dict[str, Any]:
         raise UserError(f"{directory}: no corpus here (index.json is missing).{busy}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the index of a corpus ({error}); prepare the corpus again") from None
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, ROWS_VERSION):
         raise UserError(
-            f"{path}: format version {version}, this version reads {FORMAT_VERSION}; prepare the corpus again"
+            f"{path}: format version {version}, this version reads {FORMAT_VERSION} and {ROWS_VERSION}; "
+            "prepare the corpus again"
         )
     try:
         n, columns = index["n"], index["columns"]
-        for name in (*CLIP_COLUMNS, *FACT_COLUMNS):
+        for name in _columns_of(index):
             if columns[name] is None:
                 columns[name] = [None] * n
             if len(columns[name]) != n:
@@ -89,6 +119,11 @@ def read_index(directory: Path) -> dict[str, Any]:
     return dict(index)
 
 
+def _columns_of(index: dict[str, Any]) -> tuple[str, ...]:
+    more = ("position",) if "position" in index["columns"] else ()
+    return (*CLIP_COLUMNS, *more, *_FACTS, *(() if "payload" in index else _WAVEFORM_FACTS))
+
+
 def _nonsense(index: dict[str, Any]) -> str | None:
     """Return what in an index cannot be, whoever wrote it: an archive may bring one whose checksum is right."""
     try:
@@ -97,18 +132,20 @@ def _nonsense(index: dict[str, Any]) -> str | None:
             values = index[name]
             if type(values) not in types:
                 return f"{name} is {values!r}"
-        for name, types in _COLUMN_TYPES.items():
+        for name in _columns_of(index):
+            types = _COLUMN_TYPES[name]
             wrong = set(map(type, columns[name])) - types
             if wrong:
                 return f"the column {name!r} holds {sorted(t.__name__ for t in wrong)[0]} values"
             if types & _NUMBER and not _are_plain_numbers(columns[name]):
                 return f"the column {name!r} holds numbers that cannot be"
-        if not re.fullmatch(r"samples-[0-9a-f]{16}\.i16", index["samples"]):
+        payload = payload_of(index)
+        if not re.fullmatch(rf"samples-[0-9a-f]{{16}}\.{payload.suffix}", index["samples"]):
             return f"its samples are named {index['samples']!r}"
         if not re.fullmatch(r"[0-9a-f]{64}", index["digest"]):
             return f"its digest is {index['digest']!r}"
-        if index["task"] not in TASKS or not 1 <= index["sample_rate"] <= MAX_RATE or index["n"] < 1:
-            return f"{index['task']!r}, {index['n']} clips, {index['sample_rate']} Hz"
+        if index["task"] not in TASKS or index["n"] < 1:
+            return f"{index['task']!r}, {index['n']} clips"
         if not classes or set(map(type, classes)) != {str} or len(set(classes)) != len(classes):
             return "its classes are not different names"
         if not set(chain.from_iterable(columns["labels"])) <= set(range(len(classes))):
@@ -118,7 +155,14 @@ def _nonsense(index: dict[str, Any]) -> str | None:
             for a, b, row, c in index["bad"]
         ):
             return "its list of bad clips is none"
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        for name, values in index.get("extra", {}).items():
+            if len(values) != index["n"] or not set(map(type, values)) <= _EXTRA:
+                return f"the column {name!r} does not hold a value for each clip"
+        for fold, sides in index.get("lists", {}).items():
+            rows = [row for side in sides.values() for row in side]
+            if not set(sides) <= set(SPLITS) or not all(type(r) is int and 0 <= r < index["n"] for r in rows):
+                return f"the lists of fold {int(fold)} do not name its clips"
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -157,7 +201,7 @@ def _digest_holds(index: dict[str, Any]) -> bool:
 
 def content_digest(index: dict[str, Any]) -> str:
     """Return SHA-256 (hex) over what an experiment depends on: audio, labels, folds, splits, groups, classes, task,
-    sample rate.
+    sample rate or payload, lists of folds.
 
     Neither paths nor names nor the place of the corpus go in.
     """
@@ -167,8 +211,9 @@ def content_digest(index: dict[str, Any]) -> str:
         index["version"],
         index["task"],
         index["classes"],
-        index["sample_rate"],
+        index["payload"] if "payload" in index else index["sample_rate"],
         *([columns[name] for name in names]),
+        *([index["lists"]] if "lists" in index else []),
     ]
     text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()

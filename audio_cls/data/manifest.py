@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from audio_cls.core.errors import UserError, choices
+from audio_cls.core.errors import UserError, choices, did_you_mean
+
+if TYPE_CHECKING:
+    from audio_cls.data.codecs.base import Codec
 
 __all__ = [
     "LARGEST_NUMBER",
@@ -45,6 +50,7 @@ class Clip:
         group: what must not be torn apart (a recording, a speaker), or None.
         start, end: the part of the file, in seconds; None is the file's begin or end.
         row: the line of the metadata file that told of it (its header is line 1), or None.
+        position: where it is in a file of many clips: the byte at which its record begins, or its row; else None.
     """
 
     id: str
@@ -56,6 +62,7 @@ class Clip:
     start: float | None = None
     end: float | None = None
     row: int | None = None
+    position: int | None = None
 
     def __str__(self) -> str:
         return self.id if self.row is None else f"{self.id} (row {self.row})"
@@ -69,8 +76,14 @@ class Manifest:
     set is still recognised. Labels are not checked against `classes` here: a clip with an unknown label is a bad clip,
     which `prepare` leaves out or refuses, as asked.
 
+    Attributes:
+        codec: decodes the clips' files; None decodes audio files.
+        extra: more columns of the data set by name, one value a clip (text, a number or None); kept, and not in the digest.
+        lists: fold -> "train", "validation" or "test" -> ids of clips, for folds that are no partition of the clips.
+
     Raises:
-        UserError: no clips, no classes, a class twice, or an unknown task.
+        UserError: no clips, no classes, a class twice, an unknown task, a column of another length, or a list that names a
+            clip that is not there.
     """
 
     name: str
@@ -80,6 +93,9 @@ class Manifest:
     source: str
     note: str = ""
     root: Path | None = None
+    codec: Codec | None = None
+    extra: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    lists: Mapping[int, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -89,6 +105,18 @@ class Manifest:
         twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
         if twice or not self.classes:
             raise UserError(f"{self.source}: classes must be one or more different names, found {twice or 'none'}")
+        for name, values in self.extra.items():
+            if len(values) != len(self.clips):
+                raise UserError(f"{self.source}: column {name!r} has {len(values)} values for {len(self.clips)} clips")
+        ids = {clip.id for clip in self.clips} if self.lists else set()
+        for fold, sides in self.lists.items():
+            for side, listed in sides.items():
+                if side not in SPLITS:
+                    raise UserError(f"{self.source}: fold {fold}: {side!r} is no side. {choices(side, SPLITS)}")
+                absent = next((name for name in listed if name not in ids), None)
+                if absent is not None:
+                    near = did_you_mean(absent, ids)
+                    raise UserError(f"{self.source}: fold {fold} lists {absent!r} for {side}, which is no clip.{near}")
 
     def __len__(self) -> int:
         return len(self.clips)

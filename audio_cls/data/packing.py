@@ -8,20 +8,24 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby, tee
 from pathlib import Path
 from typing import Any
 
 from audio_cls.core.errors import UserError, choices
+from audio_cls.core.payload import Payload, waveform_payload
 from audio_cls.data.audio import MIN_SECONDS
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.decoding import close_reader
 from audio_cls.data.faults import clip_faults
-from audio_cls.data.index import FORMAT_VERSION, content_digest
+from audio_cls.data.index import FORMAT_VERSION
+from audio_cls.data.index_making import make_index
 from audio_cls.data.manifest import Clip, Manifest, display_name
 from audio_cls.data.rates import SampleRate, advice, check_rate, choose_rate
 from audio_cls.data.store import Entry, PartialStore, lock, publish
-from audio_cls.data.workers import WorkerDied, ordered_map, usable_cores
+from audio_cls.data.workers import Reply, WorkerDied, ordered_map, usable_cores
 
 __all__ = ["BadClip", "PrepareReport", "Progress", "prepare"]
 
@@ -108,10 +112,10 @@ def prepare(
     check_rate(sample_rate)
     with lock(directory, lambda: tell(0, len(manifest), "waiting for another process that prepares this corpus")):
         publish(directory, None, None)
-        choice = choose_rate(manifest, sample_rate, directory, workers or usable_cores(), tell)
+        payload, rate, rate_reason = _choose_payload(manifest, sample_rate, directory, workers or usable_cores(), tell)
         previous = _previous(manifest, directory)
-        request = {"sample_rate": choice.sample_rate, "max_seconds": max_seconds, "min_seconds": min_seconds}
-        keys = [_key(manifest, clip, request) for clip in manifest.clips]
+        request = {"sample_rate": rate, "max_seconds": max_seconds, "min_seconds": min_seconds}
+        keys = _keys(manifest, request)
         fingerprint = _fingerprint(manifest, keys, request)
         decoded, damaged = 0, [] if previous is None else previous.damaged(lambda done, n, what: tell(0, n, what))
         if previous is None or previous.fingerprint != fingerprint or damaged:
@@ -119,30 +123,32 @@ def prepare(
             jobs = {
                 key: clip for i, (key, clip) in enumerate(zip(keys, manifest.clips, strict=True)) if i not in faults
             }
-            store = PartialStore(directory)
-            store.note_rate(choice.sample_rate)
+            store = PartialStore(directory, payload)
+            if rate is not None:
+                store.note_rate(rate)
             try:
                 known = {} if previous is None else _entries(previous, set(damaged))
                 todo = {key: clip for key, clip in jobs.items() if key not in store.entries and key not in known}
                 decoded = len(todo)
-                died = _decode(todo, store, request, workers, len(manifest), tell)
+                died = _decode(todo, manifest, store, request, workers, tell)
                 store.sync()
             finally:
                 store.close()
-            bad, good = [], []
-            for i, (key, clip) in enumerate(zip(keys, manifest.clips, strict=True)):
+            bad, good, places = list[tuple[int, str]](), list[tuple[int, Entry]](), list[tuple[Path, Entry]]()
+            for i, key in enumerate(keys):
                 entry = store.entries.get(key) or known.get(key) or {}
                 reason = faults.get(i) or died.get(key) or entry.get("bad")
                 if reason:
-                    bad.append(BadClip(clip.id, clip.path, clip.row, reason))
+                    bad.append((i, reason))
                 else:
                     path = store.path if key in store.entries else known[key]["path"]
-                    good.append((clip, path, entry))
+                    good.append((i, entry))
+                    places.append((path, entry))
             if not good and previous is None:
                 _leave_nothing(directory)
-            _refuse(manifest, bad, on_bad, len(good))
-            samples = store.in_order([(path, entry) for _, path, entry in good])
-            publish(directory, _index(manifest, good, bad, request, "" if died else fingerprint), samples)
+            _refuse(manifest, [_bad_clip(manifest.clips[i], reason) for i, reason in bad], on_bad, len(good))
+            samples = store.in_order(places)
+            publish(directory, make_index(manifest, good, bad, request, payload, "" if died else fingerprint), samples)
         elif (directory / "partial").exists():  # left by a call with other settings, given up since
             shutil.rmtree(directory / "partial", ignore_errors=True)
         corpus = Corpus.open(directory)
@@ -151,32 +157,91 @@ def prepare(
     _refuse(manifest, left_out, on_bad, len(corpus))
     tell(len(manifest), len(manifest), "done")
     seconds, turned_down = time.perf_counter() - started, int((corpus.gains < 1.0).sum())
-    notes = tuple(note for note in (advice(corpus), manifest.note) if note)
-    return PrepareReport(corpus, left_out, len(corpus), seconds, decoded, turned_down, choice.reason, notes)
+    notes = tuple(note for note in (advice(corpus) if payload.is_waveform else "", manifest.note) if note)
+    return PrepareReport(corpus, left_out, len(corpus), seconds, decoded, turned_down, rate_reason, notes)
+
+
+def _choose_payload(
+    manifest: Manifest, asked: SampleRate, directory: Path, workers: int, tell: Progress
+) -> tuple[Payload, int | None, str]:
+    """Return what the rows of the corpus are, the rate that audio is resampled to, and where the rate comes from."""
+    codec = manifest.codec
+    if codec is None or codec.reads_audio:
+        choice = choose_rate(manifest, asked, directory, workers, tell)
+        return waveform_payload(choice.sample_rate), choice.sample_rate, choice.reason
+    payload = codec.payload(None)
+    if asked != "auto":
+        raise UserError(
+            f"sample_rate={asked} (--sample-rate): {manifest.source} holds no waveforms but {payload.describe()}; leave it out"
+        )
+    return payload, None, "as the data have it"
 
 
 def _decode(
     todo: dict[str, Clip],
+    manifest: Manifest,
     store: PartialStore,
     request: dict[str, Any],
     workers: int | None,
-    total: int,
     tell: Progress,
 ) -> dict[str, str]:
-    """Decode into the store; returns what killed its worker, by key. That is not kept: the next call tries it again."""
+    """Decode into the store; returns what killed its worker, by key. That is not kept: the next call tries it again.
+
+    A worker is given some clips of one file at a time. Where it dies of them, they are tried one by one.
+    """
     died: dict[str, str] = {}
+    codec, total = manifest.codec, len(manifest)
     n_workers = min(workers or usable_cores(), 1 + len(todo) // _MIN_CLIPS_PER_WORKER)
-    ready = total - len(todo)
-    tell(ready, total, "decoding")
-    requests = ({"path": str(c.path), "start": c.start, "end": c.end, **request} for c in todo.values())
-    replies = ordered_map("audio_cls.data.audio:pack_job", requests, n_workers)
-    for done, (key, clip, reply) in enumerate(zip(todo, todo.values(), replies, strict=True), start=ready + 1):
-        if isinstance(reply, WorkerDied):
-            died[key] = f"could not be decoded: {reply}"
-        else:
-            store.add({"key": key, **reply[0]}, reply[1])
-        tell(done, total, clip.id)
+    done = total - len(todo)
+    tell(done, total, "decoding")
+    head = {"codec": None if codec is None else codec.to_dict(), "request": request}
+
+    def run(chunks: Iterable[list[str]], n_workers: int) -> Iterator[tuple[list[str], Reply | WorkerDied]]:
+        given, jobs = tee(chunks)
+        replies = ordered_map(
+            "audio_cls.data.decoding:decode_job", (_job(head, todo, chunk) for chunk in jobs), n_workers
+        )
+        return zip(given, replies, strict=True)
+
+    try:
+        for chunk, reply in run(_chunks(todo, 1 if codec is None else codec.clips_per_job), n_workers):
+            parts = [(chunk, reply)]
+            if isinstance(reply, WorkerDied) and len(chunk) > 1:
+                parts = list(run([[key] for key in chunk], 2))  # in workers of their own
+            for keys, answer in parts:
+                if isinstance(answer, WorkerDied):
+                    died[keys[0]] = f"could not be decoded: {answer}"
+                else:
+                    _keep(store, keys, answer)
+            done += len(chunk)
+            tell(done, total, todo[chunk[-1]].id)
+    finally:
+        close_reader()
     return died
+
+
+def _chunks(todo: dict[str, Clip], most: int) -> Iterator[list[str]]:
+    """Yield keys of clips that follow each other and lie in one file, up to `most` at a time."""
+    for _, clips in groupby(todo.items(), key=lambda item: item[1].path):
+        keys = [key for key, _ in clips]
+        yield from (keys[k : k + most] for k in range(0, len(keys), most))
+
+
+def _job(head: dict[str, Any], todo: dict[str, Clip], keys: list[str]) -> dict[str, Any]:
+    parts: list[dict[str, Any]] = []
+    for key in keys:
+        clip = todo[key]
+        parts.append({"start": clip.start, "end": clip.end, "position": clip.position})
+    return {**head, "path": str(todo[keys[0]].path), "parts": parts}
+
+
+def _keep(store: PartialStore, keys: list[str], reply: Reply) -> None:
+    facts, payload = reply
+    start = 0
+    for key, clip in zip(keys, facts["clips"], strict=True):
+        size = store.row_bytes * clip.get("length", 0)
+        store.add({"key": key, **clip}, payload[start : start + size])
+        start += size
 
 
 def _previous(manifest: Manifest, directory: Path) -> Corpus | None:
@@ -205,7 +270,8 @@ def _leave_nothing(directory: Path) -> None:
 def _entries(corpus: Corpus, damaged: set[int]) -> dict[str, Entry]:
     """Return the clips of an older corpus that are still what was packed, by key."""
     c = corpus.index["columns"]
-    names = ("key", "offset", "length", "crc", "rate", "channels", "gain")
+    facts = ("rate", "channels", "gain") if corpus.payload.is_waveform else ()
+    names = ("key", "offset", "length", "crc", *facts)
     columns = {**c, "offset": corpus.offsets.tolist()}
     rows = enumerate(zip(*(columns[name] for name in names), strict=True))
     return {
@@ -215,23 +281,43 @@ def _entries(corpus: Corpus, damaged: set[int]) -> dict[str, Entry]:
     }
 
 
-def _key(manifest: Manifest, clip: Clip, request: dict[str, Any]) -> str:
-    """Return what decoding a clip depends on: the file (by path, size and time), the part of it, and the settings."""
+def _keys(manifest: Manifest, request: dict[str, Any]) -> list[str]:
+    """Return what decoding each clip depends on: the file (by path, size and time), the part of it, and the settings."""
+    codec = None if manifest.codec is None else manifest.codec.to_dict()
+    states: dict[Path, tuple[str, tuple[int, int] | None]] = {}
+    keys = []
+    for clip in manifest.clips:
+        if clip.path not in states:
+            states[clip.path] = manifest.relative(clip), _state(clip.path)
+        parts = [*states[clip.path], clip.start, clip.end, *request.values(), FORMAT_VERSION]
+        text = json.dumps(parts if codec is None else [*parts, codec, clip.position])
+        keys.append(hashlib.blake2b(text.encode(), digest_size=12).hexdigest())
+    return keys
+
+
+def _state(path: Path) -> tuple[int, int] | None:
     try:
-        stat = clip.path.stat()
-        state: tuple[int, int] | None = (stat.st_size, stat.st_mtime_ns)
+        stat = path.stat()
+        return stat.st_size, stat.st_mtime_ns
     except (OSError, ValueError):
-        state = None
-    text = json.dumps([manifest.relative(clip), state, clip.start, clip.end, *request.values(), FORMAT_VERSION])
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        return None
 
 
 def _fingerprint(manifest: Manifest, keys: list[str], request: dict[str, Any]) -> str:
-    head = [manifest.name, manifest.task, manifest.classes, manifest.source, manifest.note, request, FORMAT_VERSION]
+    head: list[Any] = [manifest.name, manifest.task, manifest.classes, manifest.source, manifest.note, request]
+    head += [FORMAT_VERSION, *([dict(manifest.extra), _lists(manifest)] if manifest.extra or manifest.lists else [])]
     digest = hashlib.sha256(json.dumps(head).encode())
     for key, c in zip(keys, manifest.clips, strict=True):
         digest.update(json.dumps([key, c.id, c.labels, c.fold, c.split, c.group, c.row]).encode())
     return digest.hexdigest()
+
+
+def _lists(manifest: Manifest) -> dict[str, dict[str, list[str]]]:
+    return {str(fold): {side: list(ids) for side, ids in sides.items()} for fold, sides in manifest.lists.items()}
+
+
+def _bad_clip(clip: Clip, reason: str) -> BadClip:
+    return BadClip(clip.id, clip.path, clip.row, reason)
 
 
 def _refuse(manifest: Manifest, bad: list[BadClip] | tuple[BadClip, ...], on_bad: str, n_good: int) -> None:
@@ -247,40 +333,3 @@ def _refuse(manifest: Manifest, bad: list[BadClip] | tuple[BadClip, ...], on_bad
 
 def _short(path: str) -> str:
     return path if len(path) <= _LONGEST_PATH else f"{path[:60]}...{path[-20:]} ({len(path):,} characters)"
-
-
-def _index(
-    manifest: Manifest,
-    good: list[tuple[Clip, Path, Entry]],
-    bad: list[BadClip],
-    request: dict[str, Any],
-    fingerprint: str,
-) -> dict[str, Any]:
-    number = {name: k for k, name in enumerate(manifest.classes)}
-    columns: dict[str, list[Any]] = {
-        "id": [c.id for c, _, _ in good],
-        "path": [manifest.relative(c) for c, _, _ in good],
-        "labels": [sorted({number[label] for label in c.labels}) for c, _, _ in good],
-        **{name: [getattr(c, name) for c, _, _ in good] for name in ("fold", "split", "group", "start", "end", "row")},
-        **{
-            name: [entry[name] for _, _, entry in good] for name in ("length", "crc", "rate", "channels", "gain", "key")
-        },
-    }
-    root = manifest.root
-    index: dict[str, Any] = {
-        "version": FORMAT_VERSION,
-        "name": manifest.name,
-        "task": manifest.task,
-        "classes": list(manifest.classes),
-        "sample_rate": request["sample_rate"],
-        "max_seconds": request["max_seconds"],
-        "n": len(good),
-        "source": manifest.source,
-        "note": manifest.note,
-        "root": None if root is None else root.as_posix(),
-        "fingerprint": fingerprint,
-        "bad": [[b.id, manifest.relative(Clip(b.id, b.path, ())), b.row, b.reason] for b in bad],
-        "columns": columns,
-    }
-    digest = content_digest(index)
-    return {**index, "digest": digest, "samples": f"samples-{digest[:16]}.i16"}

@@ -56,7 +56,7 @@ def choose_rate(
     kept = recorded_rate(directory)
     if kept is not None and MIN_RATE <= kept <= MAX_RATE:
         return RateChoice(kept, "as it was packed before")
-    counts = _count_rates(manifest, workers, tell)
+    counts = (_count_rates if manifest.codec is None else _count_decoded_rates)(manifest, workers, tell)
     if not counts:
         return RateChoice(HIGHEST_RATE, "no file says its own")
     rate = commonest(counts)
@@ -117,4 +117,20 @@ def _count_rates(manifest: Manifest, workers: int, tell: Callable[[int, int, str
         for path, rate in zip(part, reply[0]["rates"], strict=True):
             if rate is not None:
                 counts[rate] += clips[path]
+    return counts
+
+
+def _count_decoded_rates(manifest: Manifest, workers: int, tell: Callable[[int, int, str], None]) -> Counter[int]:
+    """Return the number of clips of each rate, of those that the codec looks at in each file."""
+    assert manifest.codec is not None
+    positions: dict[str, list[int | None]] = {}
+    for clip in manifest.clips:
+        positions.setdefault(str(clip.path), []).append(clip.position)
+    codec, counts = manifest.codec.to_dict(), Counter[int]()
+    jobs = ({"codec": codec, "path": path, "positions": found} for path, found in positions.items())
+    replies = ordered_map("audio_cls.data.decoding:rates_job", jobs, min(workers, len(positions) // 4))
+    for k, reply in enumerate(replies):
+        tell(0, len(manifest), f"reading headers of file {k + 1:,}/{len(positions):,}")
+        if not isinstance(reply, WorkerDied):
+            counts.update(rate for rate in reply[0]["rates"] if rate is not None)
     return counts

@@ -2,6 +2,7 @@
 
     <corpus>/index.json             columns by clip, classes, digest; names the samples file
     <corpus>/samples-<digest>.i16   mono int16, little endian, clips back to back in the order of the manifest
+                                    (rows of other types likewise: .u8, .u16, .f32)
     <corpus>/partial/               while `prepare` runs: decoded clips in any order, a journal of them, and their rate
 
 The index is replaced last, by a rename: at any moment it names a complete samples file.
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from audio_cls.core.locks import file_lock
-from audio_cls.data.index import write_index
+from audio_cls.core.payload import Payload
+from audio_cls.data.index import payload_of, write_index
 
 __all__ = ["Entry", "PartialStore", "lock", "publish"]
 
@@ -46,10 +48,10 @@ class PartialStore:
 
     FSYNC_SECONDS = 5.0
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory / "partial"
+    def __init__(self, directory: Path, payload: Payload) -> None:
+        self.directory, self.row_bytes = directory / "partial", payload.row_bytes
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.path, self.journal_path = self.directory / "samples.i16", self.directory / "journal.jsonl"
+        self.path, self.journal_path = self.directory / f"samples.{payload.suffix}", self.directory / "journal.jsonl"
         self.entries: dict[str, Entry] = {}
         self.size = 0  # bytes of samples that the journal knows
         journal_size = self._recover()
@@ -68,24 +70,23 @@ class PartialStore:
                 try:
                     entry = json.loads(line) if line.endswith(b"\n") else None
                     if entry is None or (
-                        "bad" not in entry and not self._holds(samples.read(2 * entry["length"]), entry)
+                        "bad" not in entry and not self._holds(samples.read(self.row_bytes * entry["length"]), entry)
                     ):
                         break
                     self.entries[entry["key"]] = entry
                 except (ValueError, KeyError, TypeError):
                     break
-                self.size += 2 * entry.get("length", 0)
+                self.size += self.row_bytes * entry.get("length", 0)
                 good += len(line)
         return good
 
-    @staticmethod
-    def _holds(payload: bytes, entry: Entry) -> bool:
-        return len(payload) == 2 * entry["length"] and zlib.crc32(payload) == entry["crc"]
+    def _holds(self, payload: bytes, entry: Entry) -> bool:
+        return len(payload) == self.row_bytes * entry["length"] and zlib.crc32(payload) == entry["crc"]
 
     def add(self, entry: Entry, payload: bytes) -> None:
         """Append one clip (or, with "bad", what is wrong with it) durably against the end of this process."""
         if payload:
-            entry["offset"] = self.size // 2
+            entry["offset"] = self.size // self.row_bytes
             _write_all(self._samples, payload)
         _write_all(self._journal, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
         self.entries[entry["key"]] = entry
@@ -110,14 +111,14 @@ class PartialStore:
         """Return a file that holds the wanted clips back to back: the store itself where it does, else a copy beside it."""
         starts = np.cumsum([0] + [entry["length"] for _, entry in wanted])
         ours = all(path == self.path and entry["offset"] == s for (path, entry), s in zip(wanted, starts, strict=False))
-        if ours and 2 * int(starts[-1]) == self.size:
+        if ours and self.row_bytes * int(starts[-1]) == self.size:
             return self.path
-        target = self.directory / "ordered.i16"
+        target = self.path.with_stem("ordered")
         with open(target, "wb") as out, contextlib.ExitStack() as stack:
             files = {path: stack.enter_context(open(path, "rb")) for path in {path for path, _ in wanted}}
             for path, entry in wanted:
-                files[path].seek(2 * entry["offset"])
-                out.write(files[path].read(2 * entry["length"]))
+                files[path].seek(self.row_bytes * entry["offset"])
+                out.write(files[path].read(self.row_bytes * entry["length"]))
             out.flush()
             os.fsync(out.fileno())
         return target
@@ -133,7 +134,8 @@ def publish(directory: Path, index: dict[str, Any] | None, samples: Path | None)
     if index is None or samples is None:
         try:
             index = json.loads(pending.read_text(encoding="utf-8"))
-            whole = (directory / index["samples"]).stat().st_size == 2 * sum(index["columns"]["length"])
+            expected = payload_of(index).row_bytes * sum(index["columns"]["length"])
+            whole = (directory / index["samples"]).stat().st_size == expected
         except (OSError, ValueError, KeyError, TypeError):
             return False
         if not whole:
@@ -145,7 +147,7 @@ def publish(directory: Path, index: dict[str, Any] | None, samples: Path | None)
     os.replace(pending, directory / "index.json")
     _sync_directory(directory)
     shutil.rmtree(partial, ignore_errors=True)
-    for old in directory.glob("samples-*.i16"):
+    for old in directory.glob("samples-*"):
         if old.name != index["samples"]:
             with contextlib.suppress(OSError):  # a reader on a system that does not let go of open files
                 old.unlink()

@@ -128,7 +128,7 @@ def _former(experiment: Experiment) -> list[Choice]:
 def _data_choices(experiment: Experiment, corpus: Corpus) -> list[Choice]:
     left, choices = _left(experiment.data, "data."), []
     if "data.sample_rate" in left:
-        choices.append(Choice("data.sample_rate", corpus.sample_rate, "the corpus's"))
+        choices.append(Choice("data.sample_rate", corpus.sample_rate or corpus.rate, "the corpus's"))
     if "data.clip_seconds" in left:
         choices.append(Choice("data.clip_seconds", *choose_window(corpus)))
     if "data.split" in left:

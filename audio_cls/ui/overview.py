@@ -269,7 +269,7 @@ class Collector:
         key = (folder, (folder / "index.json").stat().st_mtime_ns)
         if key not in self._corpora:
             corpus = Corpus.open(folder)
-            seconds = float(corpus.lengths.sum()) / corpus.sample_rate
+            seconds = float(corpus.seconds.sum())
             self._corpora[key] = CorpusRow(
                 folder.name, len(corpus), len(corpus.classes), seconds, corpus.sample_rate, corpus.task, corpus.digest
             )
