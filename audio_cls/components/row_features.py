@@ -66,7 +66,9 @@ class RowFeatures(Features):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"features.kind={self.kind} takes a corpus of {self.input_domain}s, no waveforms or audio files")
+        raise ConfigError(
+            f"features.kind={self.kind} takes a corpus of {self.input_domain}s, no waveforms or audio files"
+        )
 
     def build_for(self, payload: Payload) -> RowExtractor:
         """Return an extractor for rows of a corpus.
