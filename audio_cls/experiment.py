@@ -208,7 +208,7 @@ def check_corpus(experiment: Experiment, corpus: Corpus) -> None:
     if features.input_domain != payload.domain:
         kinds = [kind for kind, member in Features.members().items() if member.input_domain == payload.domain]
         raise ConfigError(
-            f"features.kind={features.kind} takes a {features.input_domain}, but the corpus {corpus.name!r} holds {payload.describe()}: "
+            f"features.kind={features.kind} takes a corpus of {features.input_domain}s, but {corpus.name!r} holds {payload.describe()}: "
             f"set features.kind to one of {', '.join(sorted(kinds))}"
         )
     for op in experiment.augment.ops:
