@@ -132,9 +132,16 @@ class Experiment(Component):
     """Of initial weights, clip order and augmentation."""
 
     def override(self, changes: Mapping[str, Any]) -> Self:
-        """As `Component.override`; a key below `data.split` also chooses the kind of split, where that is "auto"."""
+        """As `Component.override`; a key below `data.split` also chooses the kind of split, where that is "auto" and has no
+        such key itself.
+        """
+        has = type(self.data.split).model_fields
         below = [key for key in changes if key.startswith("data.split.")]
-        if below and self.data.split.kind == AUTO and not changes.keys() & {"data.split", "data.split.kind"}:
+        if (
+            any(key.split(".")[2] not in has for key in below)
+            and self.data.split.kind == AUTO
+            and not changes.keys() & {"data.split", "data.split.kind"}
+        ):
             changes = {"data.split.kind": _split_kind_with(below), **changes}
         return super().override(changes)
 

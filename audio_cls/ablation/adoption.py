@@ -24,6 +24,7 @@ from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import VERSION
 from audio_cls.queue.cells import Cell, Cells, finished_cells, read_cells
 from audio_cls.queue.record import TrialRecord
+from audio_cls.runs.preparation import open_corpus
 from audio_cls.runs.single import RunState, read_state, run_folder
 from audio_cls.tracking.copy import discard, make_run, purge, run_artifacts, run_record, settle
 
@@ -86,7 +87,9 @@ def known_results(
         found = [elsewhere[cell.key]] if cell.key in elsewhere else []
         found += [_record_of(single, tracker.workspace, cell.key)] if single is not None and single.done else []
         for record in found:
-            if _fits(record, cell, device) and (run_id := _copy(tracker, record, cell, work.kind, marker)):
+            if _fits(record, cell, device, tracker.workspace) and (
+                run_id := _copy(tracker, record, cell, work.kind, marker)
+            ):
                 copies[cell.id] = run_id
                 source: dict[str, Any] = {"study": "a single run", **record.adopted_from, "run": record.mlflow_run_id}
                 records[cell.id] = replace(record, mlflow_run_id=run_id, adopted_from=source, findings=record.findings)
@@ -103,8 +106,8 @@ def settle_copies(known: Known, study: Any, tracker: Tracker) -> None:
     discard(tracker, [run_id for run_id in known.copies.values() if run_id not in taken])
 
 
-def _fits(record: TrialRecord, cell: Cell, device: torch.device) -> bool:
-    """Whether a result was computed as the cell would be: same experiment, kind of device, precision and metrics."""
+def _fits(record: TrialRecord, cell: Cell, device: torch.device, workspace: Workspace) -> bool:
+    """Whether a result was computed as the cell would be: same experiment, split, kind of device, precision and metrics."""
     experiment = cell.experiment
     assert isinstance(experiment, Experiment)
     wanted = {
@@ -113,7 +116,10 @@ def _fits(record: TrialRecord, cell: Cell, device: torch.device) -> bool:
         "device.kind": device.type,
         "precision": choose_precision(experiment.training.precision, device),
     }
-    return record.outcome == "complete" and all(record.facts.get(key) == value for key, value in wanted.items())
+    if record.outcome != "complete" or any(record.facts.get(key) != value for key, value in wanted.items()):
+        return False
+    corpus = open_corpus(workspace, experiment.data.corpus)  # identical clips may have been on two sides of its split
+    return not corpus.identical or experiment.data.split.assign(corpus).digest == record.facts.get("split.digest")
 
 
 def _belongs(tracker: Tracker, run_id: str, cell: Cell) -> bool:
@@ -171,6 +177,7 @@ def _record_of(state: RunState, workspace: Workspace, key: str) -> TrialRecord:
         cost=state.cost,
         baseline=state.baseline,
         findings=tuple(state.findings),
+        collapsed=state.collapsed,
         failure=state.failure,
         epochs=state.epoch + 1,
         value=state.value,

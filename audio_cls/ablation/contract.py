@@ -22,6 +22,7 @@ from audio_cls.core.device import choose_precision
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import shared_groups, shared_groups_text
+from audio_cls.data.identical import identical_on_two_sides, identical_text
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import VERSION
@@ -123,7 +124,9 @@ def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device | None =
             cells += row
     names = {fold: have.get(fold, str(fold)) for fold in folds if ablation.fold_key}
     shared = max(len(shared_groups(corpus, split)) for split in splits.values())
-    terms = _terms(ablation, corpus, cells, names) + ((("groups", shared_groups_text(shared)),) if shared else ())
+    identical = max(len(identical_on_two_sides(corpus, split)) for split in splits.values())
+    remarks = (("groups", shared_groups_text(shared)), ("duplicates", identical_text(identical)))
+    terms = _terms(ablation, corpus, cells, names) + tuple((what, text) for what, text in remarks if text)
     return Plan(tuple(cells), folds, float(np.mean(ratios)), terms, names)
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from audio_cls.ablation.answers import judge_cells
 from audio_cls.ablation.filling import Filled, cell_name, fill_cells, unfinished, why_failed
 from audio_cls.ablation.predictions import log_out_of_fold
+from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.remarks import REMARKS, recorded_remarks
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.baselines import BASELINE
 from audio_cls.metrics.classification import check_metric
@@ -153,6 +155,8 @@ def cross_validate(
     with storage.lock(work.name):
         parent = _open_parent(plan, tracker, opened.user_attrs.get(PARENT))
         opened.set_user_attr(PARENT, parent.id)
+    if not again:
+        _check_splits(plan, read_cells(opened))
     cells = [replace(cell, parent=parent.id) for cell in plan.cells]
     filled = fill_cells(
         work, cells, tracker, storage, options, again=[c.id for c in cells] if again else [], files=files
@@ -171,6 +175,23 @@ def cross_validate(
     )
     tracker.flush()
     return outcome
+
+
+def _check_splits(plan: CrossValidation, states: Sequence[CellState]) -> None:
+    """Refuse to join runs whose folds were others: identical clips may have been on two sides of theirs.
+
+    Raises:
+        UserError: naming the first such run.
+    """
+    if not plan.corpus.identical:
+        return
+    for state in states:
+        recorded = state.record.facts.get("split.digest")
+        if recorded and _experiment(state).data.split.assign(plan.corpus).digest != recorded:
+            raise UserError(
+                f"{plan.name}: {cell_name(state)} was trained when identical clips were not kept on one side of the split: its folds "
+                "are others than those now. Train all of them anew: --again"
+            )
 
 
 def _open_parent(plan: CrossValidation, tracker: Tracker, run_id: str | None) -> Run:
@@ -196,11 +217,10 @@ def _sum_up(
     parent.final({f"{BASELINE}{k}": v for k, v in baseline.items()})
     findings = _judge(plan, complete, tracker)
     parent.tags({"findings": " ".join(findings) or "none"})
-    remarks = tuple(
-        dict.fromkeys(remark for s in complete if (remark := s.record.facts.get("split.shared_groups", "")))
-    )
-    if remarks:
-        parent.tags({"split.shared_groups": "; ".join(sorted(remarks))})
+    remarks = tuple(dict.fromkeys(remark for s in complete for remark in recorded_remarks(s.record.facts)))
+    for key in REMARKS:
+        if said := {str(s.record.facts[key]) for s in complete if s.record.facts.get(key)}:
+            parent.tags({key: "; ".join(sorted(said))})
     by_fold: list[FoldFigures] = []
     pooled: dict[str, float] = {}
     if plan.folds:

@@ -100,7 +100,6 @@ def _next_commands(name: str, task: str, domain: str) -> str:
 def data_prepare(ctx: click.Context, source: Path, name: str, assignments: tuple[str, ...], **settings: Any) -> None:
     """Decode, mix to mono, resample and pack SOURCE once. Interrupted, it continues."""
     from audio_cls.core.config import parse_assignment
-    from audio_cls.data.groups import shared_groups_notes
     from audio_cls.data.making import prepare
     from audio_cls.runs.own_parts import recorded
 
@@ -117,8 +116,6 @@ def data_prepare(ctx: click.Context, source: Path, name: str, assignments: tuple
         table("left out", ["clip", "row", "reason"], [[b.id, b.row or "", b.reason] for b in report.bad[:20]])
         if len(report.bad) > 20:
             say(f"... and {len(report.bad) - 20} more")
-    for note in shared_groups_notes(made):
-        say(f"note: {note}")
     rate = f"{made.sample_rate} Hz" if made.payload.is_waveform else made.payload.describe()
     say(
         f"{name}: {len(made)} clips, {len(made.classes)} classes, {made.task}, {rate} ({report.rate_reason}), "
@@ -135,14 +132,14 @@ def data_prepare(ctx: click.Context, source: Path, name: str, assignments: tuple
 @click.pass_context
 def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
     """Class and fold counts, durations, sample rates, baselines."""
-    from audio_cls.data.groups import shared_groups_notes
+    from audio_cls.data.remarks import corpus_notes
     from audio_cls.report.description import describe
     from audio_cls.runs.preparation import open_corpus
 
     corpus = open_corpus(workspace_of(ctx), name)
     for part in describe(corpus).tables():
         table(part.title, part.columns, part.rows)
-    for note in shared_groups_notes(corpus):
+    for note in corpus_notes(corpus):
         say(f"note: {note}")
     if html:
         from audio_cls.report.data import data_report

@@ -31,7 +31,7 @@ def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
     cells = [
         [
             str(r.number),
-            r.state.lower() + (" (revived)" if r.revived else ""),
+            r.state_text,
             number_text(r.value),
             str(r.epochs),
             duration(r.seconds),

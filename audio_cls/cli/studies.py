@@ -194,7 +194,7 @@ def study_remove(ctx: click.Context, name: str, yes: bool, with_runs: bool, stor
 @click.pass_context
 def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage: str | None) -> None:
     """Progress, best so far, running, pruned and failed trials with reasons, and what is left. Without a name: all studies."""
-    from audio_cls.data.groups import shared_groups_declared
+    from audio_cls.data.remarks import declared_remarks
     from audio_cls.queue.status import stored_status
     from audio_cls.queue.storage import IDENTITY, load_study, open_storage
     from audio_cls.study.opening import stored_name
@@ -205,8 +205,8 @@ def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage
         return
     name = stored_name(name_or_file, where)
     _show_status(stored_status(name, where), top)
-    if shared := shared_groups_declared(load_study(name, where).user_attrs.get(IDENTITY, {}).get("base", {})):
-        say(f"note: {shared}")
+    for remark in declared_remarks(load_study(name, where).user_attrs.get(IDENTITY, {}).get("base", {})):
+        say(f"note: {remark}")
 
 
 def _table_of_all(where: StudyStorage) -> None:

@@ -35,11 +35,16 @@ if TYPE_CHECKING:
     help="Runs for each fold, seeds counted up from the experiment's.",
 )
 @queue_options
+@click.option(
+    "--allow-duplicates",
+    is_flag=True,
+    help="Let identical clips stand on two sides of the split (data.split.allow_duplicates=true); recorded.",
+)
 @click.option("--again", is_flag=True, help="Train anew although the same run is there.")
 @TRACKING
 @WITH_FOR_WORKERS
 @click.pass_context
-def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], again: bool, parts: tuple[Path, ...], options: QueueOptions, **grid: Any) -> None:  # fmt: skip
+def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], again: bool, allow_duplicates: bool, parts: tuple[Path, ...], options: QueueOptions, **grid: Any) -> None:  # fmt: skip
     """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it continues.
 
     With --folds or --seeds several runs are trained by --workers processes, and more folds or seeds join those that are there."""
@@ -51,6 +56,8 @@ def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], a
     from audio_cls.tracking import Tracker
 
     workspace = workspace_of(ctx)
+    if allow_duplicates:
+        assignments = (*assignments, "data.split.allow_duplicates=true")
     experiment = load_experiment(workspace, file, assignments).check()
     plan = plan_cross_validation(experiment, open_corpus(workspace, experiment.data.corpus), **grid)
     announce(plan.resolved, plan.corpus)
@@ -111,6 +118,8 @@ def _train_one(workspace: Workspace, run: SingleRun, again: bool, options: Queue
 
 
 def _say_outcome(name: str, state: RunState, again: bool = False) -> None:
+    from audio_cls.data.remarks import recorded_remarks
+
     if state.state == "COMPLETE":
         for line in state.findings:
             say(line)
@@ -118,7 +127,7 @@ def _say_outcome(name: str, state: RunState, again: bool = False) -> None:
         row = [[k, *(round(v[k], 4) if k in v else None for v in figures)] for k in state.metrics]
         columns = ["metric", "best epoch", "last epoch", "baseline"][: len(figures) + 1]
         table(f"{name}: validation", columns, row, right=range(1, len(columns)))
-        _say_remarks([state.facts.get("split.shared_groups", "")])
+        _say_remarks(recorded_remarks(state.facts))
         tail = " It was trained before; --again trains it anew." if again else ""
         say(f"run {state.run_id}.{tail} Next: audio-cls evaluate {str(state.run_id)[:8]}")
     elif state.state == "INTERRUPTED" and state.reason.startswith("disk full"):

@@ -24,6 +24,7 @@ from audio_cls.data.index import FORMAT_VERSION
 from audio_cls.data.index_making import make_index
 from audio_cls.data.manifest import Clip, Manifest, display_name
 from audio_cls.data.rates import SampleRate, advice, check_rate, choose_rate
+from audio_cls.data.remarks import corpus_notes
 from audio_cls.data.store import Entry, PartialStore, lock, publish
 from audio_cls.data.workers import Reply, WorkerDied, ordered_map, usable_cores
 
@@ -61,7 +62,7 @@ class PrepareReport:
         decoded: clips decoded by this call; 0 when there was nothing to do.
         turned_down: clips whose level was lowered to keep them from clipping.
         rate_reason: why the corpus has its sample rate.
-        notes: what else should be known: of the rate, of the layout.
+        notes: what else should be known: of the rate, of the layout, of groups and identical clips.
     """
 
     corpus: Corpus
@@ -152,12 +153,13 @@ def prepare(
         elif (directory / "partial").exists():  # left by a call with other settings, given up since
             shutil.rmtree(directory / "partial", ignore_errors=True)
         corpus = Corpus.open(directory)
+    rate_note = advice(corpus) if payload.is_waveform else ""
+    notes = tuple(note for note in (rate_note, manifest.note, *corpus_notes(corpus)) if note)
     root = manifest.root or Path()
     left_out = tuple(BadClip(i, root / p, row, reason) for i, p, row, reason in corpus.bad)
     _refuse(manifest, left_out, on_bad, len(corpus))
     tell(len(manifest), len(manifest), "done")
     seconds, turned_down = time.perf_counter() - started, int((corpus.gains < 1.0).sum())
-    notes = tuple(note for note in (advice(corpus) if payload.is_waveform else "", manifest.note) if note)
     return PrepareReport(corpus, left_out, len(corpus), seconds, decoded, turned_down, rate_reason, notes)
 
 

@@ -7,9 +7,10 @@ none. A scheme with folds stands at one of them: `fold_key` is the field that sa
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from audio_cls.core.config import Component
 from audio_cls.core.errors import UserError, did_you_mean
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.groups import check_leak, group_names
+from audio_cls.data.identical import check_identical, undivided_groups
 from audio_cls.data.stratification import stratify
 
 __all__ = [
@@ -68,13 +70,18 @@ class SplitScheme(Component, family=True):
     """The field that says at which fold the scheme stands; empty for a scheme without folds."""
     any_fold: ClassVar[bool] = False
     """Whether any number is a fold, so that they cannot be listed."""
+    added_fields = frozenset({"allow_duplicates"})
+
+    allow_duplicates: bool = False
+    """Whether identical clips may stand on more than one side; recorded and shown with every figure. Otherwise a generated split
+    keeps them on one side, and a published one that does not is refused."""
 
     def assign(self, corpus: Corpus) -> Split:
         """Split a corpus.
 
         Raises:
             UserError: an empty training or validation side, a fold or split that is not there (listing what is), or a
-                group on two sides (naming it) that the scheme does not allow.
+                group or identical clips on two sides (naming them) that the scheme does not allow.
         """
         sides = self.sides(corpus)
         train, validation, test = (np.flatnonzero(sides == s).astype(np.int64) for s in (TRAIN, VALIDATION, TEST))
@@ -84,7 +91,25 @@ class SplitScheme(Component, family=True):
                 found = ", ".join(f"{k} {len(v)}" for k, v in split.sides().items())
                 raise UserError(f"split {self.kind!r} of {corpus.name!r}: the {name} side is empty ({found} clips)")
         check_leak(corpus, split, getattr(self, "allow_shared_groups", None))
+        if not self.allow_duplicates:
+            check_identical(corpus, split)
         return split
+
+    def as_recorded(self, corpus: Corpus, split_digest: str | None) -> Self:
+        """Return the scheme that makes a recorded split. Runs of the time before identical clips were looked for may have them on
+        two sides: for those the scheme that allows it.
+
+        Args:
+            split_digest: as the run recorded it.
+        """
+        if self.allow_duplicates or not corpus.identical:
+            return self
+        former = self.model_copy(update={"allow_duplicates": True})
+        return former if former.assign(corpus).digest == split_digest else self
+
+    def undivided(self, corpus: Corpus) -> Sequence[str | None]:
+        """Return what a generated split keeps whole, (n,): the groups and, unless duplicates are allowed, identical clips."""
+        return corpus.groups if self.allow_duplicates else undivided_groups(corpus)
 
     def sides(self, corpus: Corpus) -> Index:
         """Return (n,): the side of each clip: 0 train, 1 validation, 2 test, -1 unused."""
@@ -111,7 +136,7 @@ class SplitScheme(Component, family=True):
 class Published(SplitScheme):
     """A scheme that takes folds or sides as the data set names them, so that groups may stand on two sides."""
 
-    added_fields = frozenset({"allow_shared_groups"})
+    added_fields = SplitScheme.added_fields | {"allow_shared_groups"}
 
     allow_shared_groups: bool = False
     """Whether groups (speakers, recordings) may stand on more than one side; recorded and shown with every figure."""
@@ -189,7 +214,7 @@ class Official(Published, kind="official"):
             has = "it has folds: use 'folds' or 'cross_validation'" if (corpus.folds >= 0).any() else "use 'grouped'"
             raise UserError(f"{corpus.name!r} names no official split; {has}")
         if not (sides == VALIDATION).any():
-            _hold_out(corpus, sides, self.val_fraction, self.seed)
+            _hold_out(corpus, sides, self.undivided(corpus), self.val_fraction, self.seed)
         return sides
 
 
@@ -212,7 +237,9 @@ class Grouped(SplitScheme, kind="grouped"):
             raise UserError(
                 f"val_fraction {self.val_fraction:g} and test_fraction {self.test_fraction:g} leave nothing to train on"
             )
-        return stratify(corpus.targets, corpus.groups, (train, self.val_fraction, self.test_fraction), self.seed)
+        return stratify(
+            corpus.targets, self.undivided(corpus), (train, self.val_fraction, self.test_fraction), self.seed
+        )
 
 
 class KFold(SplitScheme, kind="k_fold"):
@@ -223,7 +250,7 @@ class KFold(SplitScheme, kind="k_fold"):
     """
 
     fold_key = "fold"
-    added_fields = frozenset({"test_fold"})
+    added_fields = SplitScheme.added_fields | {"test_fold"}
 
     k: int = Field(default=5, ge=2, le=1000)
     """Number of folds."""
@@ -242,13 +269,14 @@ class KFold(SplitScheme, kind="k_fold"):
             raise UserError(f"data.split.fold={self.fold}: data.split.k={self.k} folds are numbered 1 to {self.k}")
         if self.held_out == "test" and self.k < 3:
             raise UserError(f"data.split.k={self.k}: held_out=test takes 3 folds or more, one tests and one validates")
-        n_units = len(set(corpus.groups) - {None}) + sum(g is None for g in corpus.groups)
+        groups = self.undivided(corpus)
+        n_units = len(set(groups) - {None}) + sum(g is None for g in groups)
         if n_units < self.k:
             raise UserError(
                 f"{corpus.name!r} has {n_units} groups, which cannot be divided into data.split.k={self.k} folds: groups are "
                 "kept whole"
             )
-        number = 1 + stratify(corpus.targets, corpus.groups, (1 / self.k,) * self.k, self.seed)
+        number = 1 + stratify(corpus.targets, groups, (1 / self.k,) * self.k, self.seed)
         if self.test_fold is not None:
             _check_test_fold(self.fold, self.test_fold, list(range(1, self.k + 1)))
         if self.held_out == "validation":
@@ -270,7 +298,7 @@ class LeaveOneGroupOut(SplitScheme, kind="leave_one_group_out"):
     """
 
     fold_key = "fold"
-    added_fields = frozenset({"test_fold"})
+    added_fields = SplitScheme.added_fields | {"test_fold"}
 
     fold: Annotated[int, Field(ge=1)] | str = 1
     """The group that is held out: its name, or its number from 1 on in the order of names."""
@@ -296,7 +324,7 @@ class LeaveOneGroupOut(SplitScheme, kind="leave_one_group_out"):
                 sides = np.where(groups == names[test - 1], TEST, sides)
             return sides.astype(np.int64)
         sides = np.where(mine, TEST, TRAIN).astype(np.int64)
-        _hold_out(corpus, sides, self.val_fraction, self.seed)
+        _hold_out(corpus, sides, self.undivided(corpus), self.val_fraction, self.seed)
         return sides
 
     def folds(self, corpus: Corpus) -> dict[int, str]:
@@ -370,12 +398,12 @@ def _check_test_fold(fold: int, test_fold: int, existing: list[int]) -> None:
         )
 
 
-def _hold_out(corpus: Corpus, sides: Index, fraction: float, seed: int) -> None:
-    """Move a stratified part of the training clips to validation, groups kept whole; changes `sides` (n,) in place."""
+def _hold_out(corpus: Corpus, sides: Index, groups: Sequence[str | None], fraction: float, seed: int) -> None:
+    """Move a stratified part of the training clips to validation, `groups` (n,) kept whole; changes `sides` (n,) in place."""
     train = np.flatnonzero(sides == TRAIN)
     if len(train):
-        groups = [corpus.groups[i] for i in train]
-        sides[train] = stratify(corpus.targets[train], groups, (1 - fraction, fraction), seed)
+        among = [groups[i] for i in train.tolist()]
+        sides[train] = stratify(corpus.targets[train], among, (1 - fraction, fraction), seed)
 
 
 def _published(corpus: Corpus) -> list[int]:

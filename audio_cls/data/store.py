@@ -25,6 +25,7 @@ import numpy as np
 from audio_cls.core.locks import file_lock
 from audio_cls.core.payload import Payload
 from audio_cls.data.index import payload_of, write_index
+from audio_cls.data.beside import remove_outdated
 
 __all__ = ["Entry", "PartialStore", "lock", "publish"]
 
@@ -151,6 +152,7 @@ def publish(directory: Path, index: dict[str, Any] | None, samples: Path | None)
         if old.name != index["samples"]:
             with contextlib.suppress(OSError):  # a reader on a system that does not let go of open files
                 old.unlink()
+    remove_outdated(directory, index["digest"])
     return True
 
 

@@ -56,7 +56,7 @@ class TrialRecord:
         folder: where its checkpoint lies, relative to the workspace.
 
     The result of it: metrics of the best epoch, of the last one, facts (what a comparison rests on), cost, the figures of a model that
-        learned nothing, findings about its predictions; traceback and failure (the file with all of it) where it failed.
+        learned nothing, findings about its predictions, why its best and last epoch have collapsed; traceback and failure (the file with all of it) where it failed.
 
     Revival: no_prune exempts it from pruning; revived, pruned_epochs and pruned_reason say what was revived; begun_as are the digests
         of the experiments that it started as, own_epochs the budget then.
@@ -90,6 +90,7 @@ class TrialRecord:
     cost: Mapping[str, float] = field(default_factory=dict)
     baseline: Mapping[str, float] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    collapsed: Mapping[str, str] = field(default_factory=dict)
     best_epoch: int | None = None
     epochs: int | None = None
     accumulate: int | None = None

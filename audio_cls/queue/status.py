@@ -57,6 +57,17 @@ class Row:
     revived: bool
     seconds: float | None
 
+    @property
+    def collapsed(self) -> str:
+        """Why the weights that its value is of have collapsed (see `audio_cls.runs.collapse`); empty if they have not."""
+        return str(self.record.collapsed.get("best", "")) if self.state == "COMPLETE" else ""
+
+    @property
+    def state_text(self) -> str:
+        """Its state as tables show it."""
+        marks = [mark for mark, there in (("revived", self.revived), ("collapsed", self.collapsed)) if there]
+        return self.state.lower() + (f" ({', '.join(marks)})" if marks else "")
+
 
 @dataclass(frozen=True)
 class StudyStatus:
@@ -76,7 +87,9 @@ class StudyStatus:
     others: int  # trials without an index: somebody else's
     attempts: int
     best: Row | None
-    rows: tuple[Row, ...] = field(repr=False)  # leaderboard: complete ones from the best on, then pruned, failed, live
+    rows: tuple[Row, ...] = field(
+        repr=False
+    )  # leaderboard: complete ones from the best on, collapsed last; then pruned, failed, live
     seconds_per_configuration: float | None = None
     seconds_left: float | None = None
     revived_complete: int = 0
@@ -84,6 +97,7 @@ class StudyStatus:
     never_pruned_best: Row | None = None
     kind: str = "search"
     extended: int = 0  # revived to a larger budget than the others had: not compared
+    collapsed: int = 0  # complete ones whose value is of collapsed weights: they are the best only if all are
 
     @property
     def finished(self) -> int:
@@ -115,9 +129,9 @@ def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
     rows = [_row(t, by_root[root_of(t)]) for t in (*tally.latest.values(), *finished_others)]
     rank = {"COMPLETE": 0, "PRUNED": 1, "FAILED": 2, "RUNNING": 3, "WAITING": 4}
 
-    def order(row: Row) -> tuple[int, float, int]:
+    def order(row: Row) -> tuple[int, bool, float, int]:
         value = row.value if row.value is not None else (float("-inf") if maximize else float("inf"))
-        return rank[row.state], -value if maximize else value, row.number
+        return rank[row.state], bool(row.collapsed), -value if maximize else value, row.number
 
     rows.sort(key=order)
     mine = [r for r in rows if r.config is not None]
@@ -151,9 +165,10 @@ def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
         interruptions=sum(record_of(t).outcome == INTERRUPTED and t.state == TrialState.FAIL for t in trials),
         others=len(tally.others),
         revived_complete=len(revived),
-        overtook=sum(kept is None or order(r)[:2] < order(kept)[:2] for r in revived),
+        overtook=sum(kept is None or order(r)[:3] < order(kept)[:3] for r in revived),
         never_pruned_best=kept,
         extended=sum(r.revived and bool(r.record.changes) for r in complete),
+        collapsed=sum(bool(r.collapsed) for r in complete),
         attempts=len(trials),
         best=best,
         rows=tuple(rows),
@@ -190,7 +205,12 @@ def _row(trial: FrozenTrial, attempts: Sequence[FrozenTrial]) -> Row:
 def summary(status: StudyStatus) -> list[str]:
     """Return the status in a few lines of text."""
     total = f" of {status.total}" if status.total is not None else ""
-    parts = [f"{status.complete} complete", f"{status.pruned} pruned", f"{sum(status.failed.values())} failed"]
+    collapsed = f", {status.collapsed} of them collapsed" if status.collapsed else ""
+    parts = [
+        f"{status.complete} complete{collapsed}",
+        f"{status.pruned} pruned",
+        f"{sum(status.failed.values())} failed",
+    ]
     lines = [
         f"{status.name}: {status.finished}{total} configurations finished ({', '.join(parts)}), {status.running} running, {status.waiting} waiting"
     ]

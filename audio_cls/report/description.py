@@ -47,7 +47,7 @@ class Description:
         warnings: sentences on what figures on these data cannot say: classes with few clips to be measured on, one class that
             makes accuracy meaningless.
         turned_down: clips whose level was lowered to keep them from clipping.
-        duplicates: pairs of ids whose samples are the same.
+        duplicates: sets of ids whose audio is the same (`data.identical`).
         bad: clips left out when the corpus was prepared: id, row, reason.
     """
 
@@ -74,7 +74,7 @@ class Description:
     baselines: dict[str, dict[str, float]]
     warnings: tuple[str, ...]
     turned_down: int
-    duplicates: tuple[tuple[str, str], ...]
+    duplicates: tuple[tuple[str, ...], ...]
     bad: tuple[tuple[str, int | None, str], ...]
 
     def _origin(self) -> list[tuple[str, Any]]:
@@ -109,7 +109,7 @@ class Description:
         ]
         optional: list[tuple[str, Any]] = [
             ("turned down to avoid clipping", self.turned_down),
-            ("identical clips", ", ".join(f"{a} = {b}" for a, b in self.duplicates[:5])),
+            ("identical clips", _listed(self.duplicates)),
             ("left out as bad", len(self.bad)),
             ("note", self.note),
             *(("beware", line) for line in self.warnings),
@@ -170,7 +170,7 @@ def describe(corpus: Corpus, split: Split | None = None) -> Description:
         baselines=_baselines(corpus, sides),
         warnings=_warnings(corpus, sides, list(folds.values())),
         turned_down=int((corpus.gains < 1).sum()),
-        duplicates=_duplicates(corpus),
+        duplicates=tuple(tuple(corpus.ids[i] for i in clips) for clips in corpus.identical),
         bad=tuple((id_, row, reason) for id_, _, row, reason in corpus.bad),
     )
 
@@ -217,16 +217,9 @@ def _warnings(corpus: Corpus, sides: dict[str, NDArray[np.int64]], folds: list[N
     return tuple(line for line in (caveat, few) if line)
 
 
-def _duplicates(corpus: Corpus) -> tuple[tuple[str, str], ...]:
-    first: dict[tuple[int, int], int] = {}
-    pairs = []
-    for i, key in enumerate(zip(corpus.crcs.tolist(), corpus.lengths.tolist(), strict=True)):
-        j = first.setdefault(key, i)
-        if j != i and np.array_equal(
-            corpus.samples_of(i), corpus.samples_of(j)
-        ):  # a checksum alone could meet by chance
-            pairs.append((corpus.ids[j], corpus.ids[i]))
-    return tuple(pairs)
+def _listed(sets: tuple[tuple[str, ...], ...]) -> str:
+    more = f", and {len(sets) - 5} more sets" if len(sets) > 5 else ""
+    return ", ".join(" = ".join((*ids[:3], *(["..."] if len(ids) > 3 else []))) for ids in sets[:5]) + more
 
 
 def _counts(corpus: Corpus, indices: NDArray[np.int64] | None) -> tuple[int, ...]:

@@ -14,17 +14,18 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.notices import progress
 from audio_cls.core.stopping import Watch
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.groups import shared_groups, shared_groups_text
+from audio_cls.data.remarks import split_remarks
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.baselines import Judgement, baseline_predictions, judge
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.runs.opened_clips import ClipHistory, clip_history
 from audio_cls.runs.own_parts import recorded_experiment
-from audio_cls.runs.preparation import Prepared, Runtime, prepare_run
+from audio_cls.runs.preparation import Prepared, Runtime, as_recorded, prepare_run
 from audio_cls.runs.resolve import resolve
 from audio_cls.runs.scores import read_predictions
 from audio_cls.training.checkpoint import CheckpointStore, read
+from audio_cls.training.divergence import Diverged
 from audio_cls.training.predictions import corpus_predictions, predict_clips
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def score_run(
     recorded = recorded_experiment(runtime.tracker, info)
     corpus = runtime.corpus(recorded.data.corpus)
     check_same_data(corpus, info)
-    experiment = resolve(recorded, corpus).experiment
+    experiment = as_recorded(resolve(recorded, corpus).experiment, corpus, info.tags.get("split.digest"))
     split = experiment.data.split.assign(corpus)
     clips = split.test if part == "test" else split.validation
     if not len(clips):
@@ -146,8 +147,7 @@ def score_run(
         predictions = model.predict(corpus, clips).with_thresholds(thresholds)
         baseline = baseline_predictions(predictions, training).with_thresholds(baseline.thresholds)
     assert predictions is not None
-    shared = shared_groups_text(len(shared_groups(corpus, split)))
-    remarks = (shared,) if shared else ()
+    remarks = tuple(split_remarks(corpus, split).values())
     return Scored(info, experiment, corpus, predictions, baseline, chosen, split, part, remarks)
 
 
@@ -203,11 +203,18 @@ class _Weights:
         return found[0].part("ema") or found[0].part("model")
 
     def predict(self, corpus: Corpus, rows: NDArray[np.int64]) -> Predictions:
-        """Return the predictions of some clips of the run's corpus."""
+        """Return the predictions of some clips of the run's corpus.
+
+        Raises:
+            UserError: where the weights give logits that are not finite.
+        """
         if self.prepared is None:
             self.prepared = prepare_run(self.experiment, self.runtime)
             self.prepared.chain.classifier.load_state_dict(self.check())
-        return predict_clips(self.prepared.chain, self.prepared.batches, corpus_predictions(corpus, rows))[0]
+        try:
+            return predict_clips(self.prepared.chain, self.prepared.batches, corpus_predictions(corpus, rows))[0]
+        except Diverged as error:
+            raise UserError(f"run {self.info.name} ({self.info.run_id[:8]}) has no figures: {error}") from None
 
 
 def score_with_progress(runtime: Runtime, info: RunInfo, part: Literal["validation", "test"]) -> Scored:

@@ -21,6 +21,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.stopping import Abandoned
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.baselines import BASELINE, finite_figures
+from audio_cls.runs.collapse import COLLAPSED, find_collapse, tell_collapse
 from audio_cls.runs.failures import FAILURE, describe, write_traceback
 from audio_cls.runs.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
 from audio_cls.runs.outcome import Outcome, State
@@ -189,7 +190,12 @@ def _train(
         outcome.attrs["baseline"] = {k.removeprefix(BASELINE): v for k, v in figures.items() if k.startswith(BASELINE)}
         run.final(figures, result.history[-1].get(FINISHED_AT))
     if outcome.state == "COMPLETE":
-        outcome.attrs["findings"] = list(log_results(run, name, prepared, result, store, baseline).lines)
+        collapsed = find_collapse(result)
+        if collapsed:
+            outcome.attrs["collapsed"] = collapsed
+            run.tags({COLLAPSED: tell_collapse(collapsed)})
+        lines = log_results(run, name, prepared, result, store, baseline, tell_collapse(collapsed))
+        outcome.attrs["findings"] = list(lines)
     return outcome
 
 

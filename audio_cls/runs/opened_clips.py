@@ -112,7 +112,8 @@ def recorded_split(runtime: Runtime, info: RunInfo) -> tuple[Corpus, Split]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"run {info.name} ({info.run_id[:8]}): experiment.json cannot be read: {error}") from None
     corpus = runtime.corpus(data.corpus)
-    return corpus, data.split.assign(corpus)
+    split = data.split.as_recorded(corpus, info.tags.get("split.digest"))
+    return corpus, split.assign(corpus)
 
 
 def clips_to_test(runtime: Runtime, info: RunInfo) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audio_cls.data.remarks import recorded_remarks
 from audio_cls.metrics.baselines import baseline_name
 from audio_cls.metrics.classification import Evaluation, most_confused
 from audio_cls.metrics.predictions import Predictions
@@ -114,9 +115,8 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
 
 
 def _remarks(report: RunReport) -> list[str]:
-    """Return what a reader must know before the figures: that groups stand on more than one side of the split."""
-    shared = str(report.facts.get("split.shared_groups", ""))
-    return [f"Note: {shared}."] if shared else []
+    """Return what a reader must know before the figures: what stands on more than one side of the split."""
+    return [f"Note: {remark}." for remark in recorded_remarks(report.facts)]
 
 
 def run_figures(report: RunReport) -> dict[str, go.Figure | Html]:

@@ -10,9 +10,11 @@ from typing import Any
 from audio_cls.core.device import choose_device, tune_process
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace, atomic_write
+from audio_cls.data.remarks import REMARKS
 from audio_cls.metrics.baselines import finite_figures
 from audio_cls.report.audit import audit_sections
 from audio_cls.report.calibration import calibration_section
+from audio_cls.runs.collapse import COLLAPSED
 from audio_cls.runs.evaluation import score_with_progress
 from audio_cls.runs.opened_clips import ClipHistory, history_of_runs, named
 from audio_cls.runs.page import RunReport, run_report
@@ -94,10 +96,15 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
             facts={**_facts(info, corpus.name), **({"test clips": history.sentence()} if history.openings else {})},
             metric=experiment.training.metric,
             baseline=finite_figures(scored.baseline),
-            findings=[*scored.judgement().lines, *_looked_at(info, history)],
+            findings=[*_collapsed(info), *scored.judgement().lines, *_looked_at(info, history)],
         ),
         more=[*audit, calibration_section({"validation": (predictions.scores, predictions.targets)}, corpus.task)],
     )
+
+
+def _collapsed(info: RunInfo) -> list[str]:
+    """Return the sentence that says that a run has collapsed, and why."""
+    return [info.tags[COLLAPSED]] if COLLAPSED in info.tags else []
 
 
 def _looked_at(info: RunInfo, history: ClipHistory) -> list[str]:
@@ -145,7 +152,7 @@ def _facts(info: RunInfo, corpus: str) -> dict[str, Any]:
         "test.chosen_by",
         "test.kind",
         "split.fold_name",
-        "split.shared_groups",
+        *REMARKS,
     ):
         if info.tags.get(key):
             facts[key] = info.tags[key]

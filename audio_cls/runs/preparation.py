@@ -20,7 +20,7 @@ from audio_cls.core.errors import UserError, choices
 from audio_cls.core.stopping import QUIET, Watch
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.groups import shared_groups, shared_groups_text
+from audio_cls.data.remarks import split_remarks
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Chain, Experiment, assemble, check_corpus, feature_shape
 from audio_cls.metrics.classification import VERSION
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Prepared",
     "Runtime",
+    "as_recorded",
     "check_fits",
     "dataset_info",
     "mlflow_experiment",
@@ -118,15 +119,22 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
     return Prepared(experiment, corpus, split, batches, chain)
 
 
-def split_facts(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, str]:
-    """Return what a reader of a run's figures must know of its split: the name of the fold, and that groups stand on
-    two sides.
+def as_recorded(experiment: Experiment, corpus: Corpus, split_digest: str | None) -> Experiment:
+    """Return the experiment of a run with the split that it was trained on (`SplitScheme.as_recorded`).
+
+    Args:
+        split_digest: as the run recorded it.
     """
-    facts = {
-        "split.fold_name": experiment.data.split.fold_name(corpus),
-        "split.shared_groups": shared_groups_text(len(shared_groups(corpus, split))),
-    }
-    return {key: text for key, text in facts.items() if text}
+    scheme = experiment.data.split.as_recorded(corpus, split_digest)
+    return experiment if scheme == experiment.data.split else experiment.override({"data.split": scheme})
+
+
+def split_facts(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, str]:
+    """Return what a reader of a run's figures must know of its split: the name of the fold, and that groups or identical
+    clips stand on two sides.
+    """
+    name = experiment.data.split.fold_name(corpus)
+    return {**({"split.fold_name": name} if name else {}), **split_remarks(corpus, split)}
 
 
 def check_fits(experiment: Experiment, corpus: Corpus) -> None:

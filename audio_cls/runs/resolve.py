@@ -20,9 +20,11 @@ import numpy as np
 
 from audio_cls.core.auto import AUTO, known
 from audio_cls.core.config import Component
+from audio_cls.core.errors import UserError
 from audio_cls.core.notices import say
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.default_split import choose_split
+from audio_cls.data.identical import identical_on_two_sides
 from audio_cls.data.splits import Folds
 from audio_cls.experiment import Experiment
 
@@ -38,8 +40,9 @@ __all__ = [
     "resolve",
 ]
 
-RULES = 1
-"""The version of the rules below. A study or suite records the one that it was started with; 0 stands for `FORMER`."""
+RULES = 2
+"""The version of the rules below. A study or suite records the one that it was started with; 0 stands for `FORMER`, 1 for the
+rules by which generated splits did not keep identical clips on one side."""
 
 FORMER: dict[str, Any] = {
     "data.sample_rate": 16000,
@@ -101,12 +104,29 @@ def resolve(experiment: Experiment, corpus: Corpus, *, rules: int = RULES) -> Re
         rules: 0 takes the fixed defaults of `FORMER` instead.
 
     Raises:
-        UserError: for a corpus that no split fits.
+        UserError: for a corpus that no split fits, and where the split is not the one that these rules made.
     """
     choices = _former(experiment, corpus) if rules == 0 else _data_choices(experiment, corpus)
     experiment = _with(experiment, choices)
     fitted = _fit_features(experiment, corpus) if rules > 0 else []
+    if rules < 2:
+        _check_same_split(experiment, corpus)
     return Resolved(_with(experiment, fitted), (*choices, *fitted))
+
+
+def _check_same_split(experiment: Experiment, corpus: Corpus) -> None:
+    """Refuse to go on with a study or suite whose generated split had identical clips on two sides, which are kept together now."""
+    scheme = experiment.data.split
+    if scheme.allow_duplicates or not corpus.identical:
+        return
+    former = scheme.model_copy(update={"allow_duplicates": True}).assign(corpus)
+    torn = len(identical_on_two_sides(corpus, former))
+    if torn and scheme.assign(corpus).digest != former.digest:
+        raise UserError(
+            f"{corpus.name!r}: this study or suite was begun when identical clips were not looked for, and {torn} sets of them stand "
+            f"on two sides of its split. data.split={scheme.kind} keeps them on one side now, which is another split: begin it "
+            "anew under another name (with data.split.allow_duplicates=true, on the split that it had)"
+        )
 
 
 def _with(experiment: Experiment, choices: Sequence[Choice]) -> Experiment:
@@ -141,7 +161,7 @@ def _data_choices(experiment: Experiment, corpus: Corpus) -> list[Choice]:
     if "data.clip_seconds" in left:
         choices.append(Choice("data.clip_seconds", *choose_window(corpus)))
     if "data.split" in left:
-        choices.append(Choice("data.split", *choose_split(corpus)))
+        choices.append(Choice("data.split", *choose_split(corpus, experiment.data.split.allow_duplicates)))
     return choices + _whole_clips(experiment, corpus)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audio_cls.core.device import describe_device
-from audio_cls.metrics.baselines import BASELINE, Judgement, baseline_predictions, finite_figures, judge
+from audio_cls.metrics.baselines import BASELINE, baseline_predictions, finite_figures, judge
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.runs.preparation import Prepared, split_facts
 from audio_cls.training.checkpoint import CheckpointStore
@@ -56,11 +56,18 @@ def run_baseline(prepared: Prepared) -> Predictions:
 
 
 def log_results(
-    run: Run, name: str, prepared: Prepared, result: Fit, store: CheckpointStore, baseline: Predictions
-) -> Judgement:
+    run: Run,
+    name: str,
+    prepared: Prepared,
+    result: Fit,
+    store: CheckpointStore,
+    baseline: Predictions,
+    collapse: str = "",
+) -> tuple[str, ...]:
     """Record the artifacts of a complete run: weights, predictions of the validation clips, tables and the report.
 
-    Returns what its predictions are worth beside the baseline's, which is recorded too (tag `findings`).
+    Returns what its predictions are worth beside the baseline's, in sentences, which are recorded too (tag `findings`); the first
+    one is `collapse`, unless that is empty.
 
     Raises:
         Abandoned: when the grace of whoever was asked to leave is over; all is written again when the run continues.
@@ -72,7 +79,8 @@ def log_results(
     assert result.last_predictions is not None, "the fit has ended"
     judgement = judge(result.predictions, baseline, experiment.training.metric, settings=experiment.flatten())
     predictions = result.predictions.tuned()
-    run.tags({"findings": " ".join(judgement.lines) or "none"})
+    lines = (*([collapse] if collapse else []), *judgement.lines)
+    run.tags({"findings": " ".join(lines) or "none"})
     if predictions.thresholds is not None:
         tuned = {
             f"best/{k}_tuned": v for k, v in predictions.evaluation.overall.items() if k in ("macro_f1", "micro_f1")
@@ -110,13 +118,13 @@ def log_results(
             facts=facts,
             metric=experiment.training.metric,
             baseline=finite_figures(baseline.tuned()),
-            findings=judgement.lines,
+            findings=lines,
         )
     )
     written(2)
     run.artifact_text("report.html", page)
     written(3)
-    return judgement
+    return lines
 
 
 def _log_tables(run: Run, predictions: Predictions, last: Predictions) -> None:

@@ -45,6 +45,7 @@ class RunState:
     failure: str = ""  # the file with the whole traceback of a run that failed
     baseline: dict[str, float] = field(default_factory=dict)  # figures of a model that learned nothing, see `judgement`
     findings: list[str] = field(default_factory=list)  # what is wrong with its predictions, in sentences
+    collapsed: dict[str, str] = field(default_factory=dict)  # why, by "best" and "last" epoch, see `collapse`
 
     @property
     def done(self) -> bool:
@@ -179,6 +180,7 @@ def continue_run(
         state.metrics, state.last, state.cost = outcome.metrics, outcome.last, outcome.attrs.get("cost", {})
         state.failure = outcome.attrs.get("failure", "")
         state.baseline, state.findings = outcome.attrs.get("baseline", {}), outcome.attrs.get("findings", [])
+        state.collapsed = outcome.attrs.get("collapsed", {})
         write_state(folder, state)
         return state
 

@@ -164,6 +164,7 @@ class StudyResult:
             {
                 "configuration": row.config,
                 "state": row.state,
+                **({"collapsed": row.collapsed} if self.status.collapsed else {}),
                 self.status.metric: row.value,
                 **row.params,
                 "epochs": row.epochs,

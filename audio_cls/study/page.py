@@ -22,7 +22,8 @@ __all__ = ["StudyReport", "TrialRow", "pruning_cost", "study_report"]
 @dataclass(frozen=True)
 class TrialRow:
     """One configuration by its latest attempt. `state` is COMPLETE, PRUNED, FAILED, RUNNING or WAITING; `run` its MLflow id;
-    `extended` when it was revived to a larger budget than the others had: its value is not compared with theirs."""
+    `state_text` the state as the table shows it; `extended` when it was revived to a larger budget than the others had: its value
+    is not compared with theirs; `collapsed` why the weights that its value is of have collapsed, "" if they have not."""
 
     number: int
     state: str
@@ -35,6 +36,8 @@ class TrialRow:
     reason: str = ""
     run: str = ""
     extended: bool = False
+    collapsed: str = ""
+    state_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,11 @@ def pruning_cost(rows: Sequence[TrialRow], maximize: bool = True) -> str:
     """
     sign = 1 if maximize else -1
     extended = sum(r.extended for r in rows)
-    known = [(sign * r.value, r) for r in rows if r.state == "COMPLETE" and r.value is not None and not r.extended]
+    known = [
+        (sign * r.value, r)
+        for r in rows
+        if r.state == "COMPLETE" and r.value is not None and not r.extended and not r.collapsed
+    ]
     revived = [pair for pair in known if pair[1].revived]
     kept = [pair for pair in known if not pair[1].revived]
     pruned = sum(r.state == "PRUNED" for r in rows)
@@ -149,6 +156,8 @@ def _result(report: StudyReport, best: TrialRow | None) -> list[Any]:
     revived = sum(row.revived for row in report.rows)
     if revived:
         cards["revived"] = revived
+    if collapsed := sum(bool(row.collapsed) for row in report.rows):
+        cards["collapsed"] = collapsed
     seconds = sum(row.seconds or 0.0 for row in report.rows)
     if seconds:
         cards["worker time"] = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.1f} min"
@@ -183,7 +192,7 @@ def _leaderboard(report: StudyReport) -> Table:
     rows = [
         [
             row.number,
-            row.state.lower() + (" (revived)" if row.revived else ""),
+            row.state_text or row.state.lower(),
             row.value,
             row.epochs,
             None if row.seconds is None else round(row.seconds),
@@ -220,6 +229,9 @@ def _pruning_and_failures(report: StudyReport, maximize: bool) -> list[Any]:
     if ended:
         rows = [(row.number, row.state.lower(), row.epochs, row.value, row.reason) for row in ended]
         content.append(Table(("trial", "state", "epochs", report.metric, "reason"), rows, "Ended early", 4))
+    if collapsed := [(row.number, row.epochs, row.value, row.collapsed) for row in report.rows if row.collapsed]:
+        caption = "Collapsed: their values are numbers that say nothing; the best is one of them only if all are"
+        content.append(Table(("trial", "epochs", report.metric, "why"), collapsed, caption, 4))
     return content
 
 

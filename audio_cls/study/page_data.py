@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
-from audio_cls.data.groups import shared_groups_declared
+from audio_cls.data.remarks import declared_remarks
 from audio_cls.queue.status import Row, StudyStatus, baseline_of, findings_of, last_epoch_of, study_status
 from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, open_storage, study_names
 from audio_cls.runs.opened_clips import history_of_runs, named
@@ -107,6 +107,8 @@ def _trial_row(row: Row) -> TrialRow:
         reason=row.reason,
         run=row.record.mlflow_run_id or "",
         extended=row.revived and bool(row.record.changes),
+        collapsed=row.collapsed,
+        state_text=row.state_text,
     )
 
 
@@ -118,7 +120,7 @@ def _facts(status: StudyStatus, identity: Mapping[str, Any], where: StudyStorage
         "pruner": _component(identity.get("pruner")),
         "data": f"{base.get('data', {}).get('corpus', '')} {str(identity.get('data', ''))[:12]}".strip(),
         "metric code": f"version {identity['metric_version']}" if "metric_version" in identity else "",
-        "groups": shared_groups_declared(base),
+        "split": "; ".join(declared_remarks(base)),
         "storage": where.shown.rpartition("/")[2],
         "interruptions taken up": status.interruptions,
         "test split": openings,

@@ -188,11 +188,14 @@ class _PlainObjective:
 
     def _record_end(self, parent: Run, trial: optuna.Trial, outcome: Outcome, declared: Study) -> None:
         complete = trial.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        values = [t.value for t in complete if t.value is not None]
-        values += [outcome.value] if outcome.state == "COMPLETE" and outcome.value is not None else []
+        ended = [(t.value, t.user_attrs.get("collapsed")) for t in complete]
+        ended += [(outcome.value, outcome.attrs.get("collapsed"))] if outcome.state == "COMPLETE" else []
+        known = [(value, collapsed) for value, collapsed in ended if value is not None]
+        sound = [value for value, collapsed in known if "best" not in (collapsed or {})]
+        values = sound or [value for value, _ in known]
         if values:
             best = max(values) if declared.direction == "maximize" else min(values)
-            parent.final({f"best/{declared.metric.removeprefix('val/')}": best, "final/complete": float(len(values))})
+            parent.final({f"best/{declared.metric.removeprefix('val/')}": best, "final/complete": float(len(known))})
         parent.finish("COMPLETE")
 
 
@@ -232,6 +235,8 @@ def _as_optuna_has_it(trial: optuna.Trial, outcome: Outcome) -> float:
     """The value of a complete trial; else what Optuna expects to be raised."""
     run_id = str(trial.user_attrs.get(RUN, ""))
     trial.set_user_attr("metrics", outcome.metrics)
+    if collapsed := outcome.attrs.get("collapsed"):
+        trial.set_user_attr("collapsed", collapsed)
     if outcome.state == "COMPLETE" and outcome.value is not None:
         return outcome.value
     if outcome.state == "PRUNED":

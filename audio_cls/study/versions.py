@@ -41,6 +41,7 @@ COUNTED = (
     "cost",
     "baseline",
     "findings",
+    "collapsed",
     "best_epoch",
     "epochs",
 )

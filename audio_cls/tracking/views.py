@@ -175,6 +175,7 @@ def save_views(
         *(f"params.`{p}`" for p in params),
         "metrics.`best/epoch`",
         "tags.`revived`",
+        "tags.`collapsed`",
         "tags.`reason`",
     ]
     common: View = {

@@ -24,6 +24,7 @@ from audio_cls.metrics.base import check_metric
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.training.batches import Batches
 from audio_cls.training.checkpoint import Checkpoint, CheckpointStore, load_optimizer_state, optimizer_state
+from audio_cls.training.divergence import FIRST_LOSS, MEDIAN_LOSS, Diverged, StateCheck
 from audio_cls.training.predictions import autocast, corpus_predictions, evaluate_clips, predict_clips
 
 __all__ = ["FINISHED_AT", "Diverged", "Fit", "Observer", "augment", "fit"]
@@ -31,10 +32,6 @@ __all__ = ["FINISHED_AT", "Diverged", "Fit", "Observer", "augment", "fit"]
 # Seconds since 1970, kept with each epoch: whoever continues from its checkpoint records it as measured at the same moment, so that
 # an epoch recorded by two processes (one of them thought dead) is the same record, which MLflow keeps once.
 FINISHED_AT = "time/finished_at"
-
-
-class Diverged(Exception):
-    """Training left the finite numbers; the message says where."""
 
 
 class Observer(Protocol):
@@ -87,13 +84,14 @@ def fit(
 
     Raises:
         Abandoned: when the watch of `batches` was asked to leave while a closed form was fitted.
-        Diverged: when loss or weights are no longer finite; the last finite checkpoint stays.
+        Diverged: when loss, weights, buffers, normalisation or logits are not finite; the last finite checkpoint stays.
     """
     training = experiment.training
     maximize = check_metric(training.metric) == "maximize"
     result = Fit()
+    state = StateCheck(chain, batches)
     if experiment.model.closed_form:
-        _fit_closed_form(experiment, chain, batches, store, result)
+        _fit_closed_form(experiment, chain, batches, store, result, state)
         if observe:
             observe.epoch(0, result.history[0])
         _complete_predictions(chain, batches, store, result)
@@ -101,7 +99,7 @@ def fit(
 
     optimizer = experiment.optimizer.build(chain.classifier.parameters())
     ema = _Average(chain.classifier, training.ema_decay) if training.ema_decay else None
-    _resume(experiment, chain, optimizer, ema, store, result)
+    _resume(experiment, chain, optimizer, ema, batches.split.digest, store, result)
     budget = min(training.epochs, epochs or training.epochs)
     if observe and result.history:  # the process that trained them may have died before it reported
         for epoch, row in enumerate(result.history):
@@ -115,8 +113,11 @@ def fit(
                 break
             try:
                 row = _train_epoch(chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step)
+                state.check(f"after epoch {epoch + 1}")
                 with _weights(chain.classifier, ema.values if ema else None):
-                    figures, predictions = evaluate_clips(chain, batches, validation, "val/")
+                    figures, predictions = evaluate_clips(
+                        chain, batches, validation, "val/", f"after epoch {epoch + 1}"
+                    )
                     row |= figures
                     value = row[training.metric]
                     better = math.isfinite(value) and (
@@ -174,12 +175,13 @@ def _train_epoch(
     accumulate: int,
     on_step: Callable[[int, int], None] | None,
 ) -> dict[str, float]:
-    """One pass over the training clips; returns train/loss, train/accuracy, lr and the time it took."""
+    """One pass over the training clips; returns train/loss, its median over steps, train/accuracy, lr and the time it took."""
     experiment, device = batches.experiment, batches.device
     training, seed = experiment.training, experiment.seed
     began = time.perf_counter()
     n_steps = max(1, math.ceil(len(batches.split.train) / training.batch_size))
     loss_sum = torch.zeros((), device=device, dtype=torch.float64)
+    losses: list[torch.Tensor] = []  # of each part of a batch, left on the device
     hits = torch.zeros((), device=device, dtype=torch.float64)
     seen, lr = 0, 0.0
     chain.classifier.train()
@@ -200,6 +202,7 @@ def _train_epoch(
             loss = chain.loss(logits, part_y)
             (loss * (len(part_x) / len(x))).backward()
             loss_sum += loss.detach().double() * len(part_x)
+            losses.append(loss.detach())
             hits += (logits.detach().argmax(1) == part_y.argmax(1)).sum()
         if training.clip_norm:
             nn.utils.clip_grad_norm_(chain.classifier.parameters(), training.clip_norm)
@@ -210,10 +213,11 @@ def _train_epoch(
     mean_loss = float(loss_sum) / max(seen, 1)
     if not math.isfinite(mean_loss):
         raise Diverged(f"the training loss of epoch {epoch + 1} is {mean_loss}")
-    if not all(bool(torch.isfinite(p).all()) for p in chain.classifier.parameters()):
-        raise Diverged(f"weights are not finite after epoch {epoch + 1}")
     seconds = time.perf_counter() - began
     row = {"train/loss": mean_loss, "lr": lr, "time/train_seconds": seconds, "time/samples_per_second": seen / seconds}
+    row[MEDIAN_LOSS] = float(torch.stack(losses).double().sort().values[len(losses) // 2])
+    if epoch == 0:
+        row[FIRST_LOSS] = float(losses[0])
     if batches.corpus.task == "multiclass":
         row["train/accuracy"] = float(hits) / max(seen, 1)
     return row
@@ -244,10 +248,11 @@ def _resume(
     chain: Chain,
     optimizer: torch.optim.Optimizer,
     ema: _Average | None,
+    split_digest: str,
     store: CheckpointStore,
     result: Fit,
 ) -> None:
-    checkpoint = _take_up(experiment, chain, store, result)
+    checkpoint = _take_up(experiment, chain, split_digest, store, result)
     if checkpoint is None:
         return
     load_optimizer_state(optimizer, checkpoint.part("optimizer"), checkpoint.state["optimizer"])
@@ -255,7 +260,9 @@ def _resume(
         ema.load(checkpoint.part("ema"))
 
 
-def _take_up(experiment: Experiment, chain: Chain, store: CheckpointStore, result: Fit) -> Checkpoint | None:
+def _take_up(
+    experiment: Experiment, chain: Chain, split_digest: str, store: CheckpointStore, result: Fit
+) -> Checkpoint | None:
     """Put the weights and the history of the store's checkpoint in place; the checkpoint, None if there is none."""
     found = store.load()
     if found is None:
@@ -265,6 +272,11 @@ def _take_up(experiment: Experiment, chain: Chain, store: CheckpointStore, resul
     if state["experiment"] != experiment.digest():
         raise ConfigError(
             f"{folder}: this checkpoint belongs to another experiment ({state['experiment'][:12]}, asked {experiment.digest()[:12]})"
+        )
+    if state.get("split", split_digest) != split_digest:
+        raise ConfigError(
+            f"{folder}: this checkpoint was trained on another split of the clips ({state['split'][:12]}, now {split_digest[:12]}): "
+            "identical clips are kept on one side now. Train it anew (--again), or with data.split.allow_duplicates=true"
         )
     chain.classifier.load_state_dict(checkpoint.part("model"))
     result.history = state["history"]
@@ -304,10 +316,10 @@ def _checkpoint(
 
 
 def _fit_closed_form(
-    experiment: Experiment, chain: Chain, batches: Batches, store: CheckpointStore, result: Fit
+    experiment: Experiment, chain: Chain, batches: Batches, store: CheckpointStore, result: Fit, check: StateCheck
 ) -> None:
     """A model that is fitted at once: one epoch, one checkpoint. One that has been fitted is not fitted again."""
-    if _take_up(experiment, chain, store, result) is not None:
+    if _take_up(experiment, chain, batches.split.digest, store, result) is not None:
         return
     began = time.perf_counter()
     train = batches.split.train
@@ -318,6 +330,7 @@ def _fit_closed_form(
     batches.watch.call(
         "fitting the model", lambda: solve(x.cpu(), y.cpu(), seed=experiment.seed, task=batches.corpus.task)
     )
+    check.check("after the fit")
     seconds = time.perf_counter() - began
     row, _ = evaluate_clips(chain, batches, corpus_predictions(batches.corpus, train), "train/")
     row = {k: row[k] for k in ("train/loss", "train/accuracy") if k in row}

@@ -20,6 +20,7 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Chain
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.training.batches import Batches
+from audio_cls.training.divergence import check_logits
 
 __all__ = [
     "LAST_SCORES",
@@ -94,24 +95,32 @@ def probabilities(logits: torch.Tensor, task: str) -> np.ndarray:
     return (torch.softmax(wide, 1) if task == "multiclass" else torch.sigmoid(wide)).numpy()
 
 
-def predict_clips(chain: Chain, batches: Batches, asked: Predictions) -> tuple[Predictions, torch.Tensor]:
-    """Predict the clips of `asked`, whose scores are replaced; returns the predictions and the logits behind them."""
+def predict_clips(
+    chain: Chain, batches: Batches, asked: Predictions, when: str = "in evaluation"
+) -> tuple[Predictions, torch.Tensor]:
+    """Predict the clips of `asked`, whose scores are replaced; returns the predictions and the logits behind them.
+
+    Raises:
+        Diverged: for logits that are not finite; `when` joins the message ("after epoch 3").
+    """
     logits = predict(chain, batches, asked.rows)
+    check_logits(logits, asked.clips, when)
     return replace(asked, scores=probabilities(logits, asked.task)), logits
 
 
 def evaluate_clips(
-    chain: Chain, batches: Batches, asked: Predictions, prefix: str
+    chain: Chain, batches: Batches, asked: Predictions, prefix: str, when: str = "in evaluation"
 ) -> tuple[dict[str, float], Predictions]:
-    """Predict and score the clips of `asked`; returns `<prefix>loss`, `<prefix>accuracy`, ..., and the predictions."""
+    """Predict and score the clips of `asked`; returns `<prefix>loss`, `<prefix>accuracy`, ..., and the predictions.
+
+    Raises:
+        Diverged: for logits that are not finite; `when` joins the message.
+    """
     began = time.perf_counter()
-    predictions, logits = predict_clips(chain, batches, asked)
+    predictions, logits = predict_clips(chain, batches, asked, when)
     y = batches.targets[torch.as_tensor(asked.rows, device=batches.device)]
     loss = float(chain.loss(logits.to(batches.device), y))
-    scored = predictions
-    if not torch.isfinite(logits).all():
-        scored = replace(asked, scores=probabilities(torch.nan_to_num(logits), asked.task))
-    row = {f"{prefix}loss": loss} | {f"{prefix}{k}": v for k, v in scored.evaluation.overall.items()}
+    row = {f"{prefix}loss": loss} | {f"{prefix}{k}": v for k, v in predictions.evaluation.overall.items()}
     row["time/evaluate_seconds"] = time.perf_counter() - began
     return row, predictions
 

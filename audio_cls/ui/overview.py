@@ -196,7 +196,7 @@ class Collector:
         status = stored_status(name, self._storage)
         alive = [r for r in status.rows if r.state == "RUNNING" and not is_dead(str(r.record.worker))]
         done = status.total is not None and status.finished >= status.total
-        counts = {"running": len(alive), "complete": status.complete, "pruned": status.pruned, "failed": sum(status.failed.values())}  # fmt: skip
+        counts = {"running": len(alive), "complete": status.complete, "collapsed": status.collapsed, "pruned": status.pruned, "failed": sum(status.failed.values())}  # fmt: skip
         return StudyRow(
             name=name,
             corpus=corpus,
@@ -245,7 +245,7 @@ class Collector:
             kind=run.tags.get("kind", ""),
             corpus=run.params.get("data.corpus", ""),
             state=_state(run),
-            reason=run.tags.get("reason", ""),
+            reason=run.tags.get("reason", "") or run.tags.get("collapsed", ""),
             metric=metric,
             best=best_of(run, metric),
             began=run.start_time,

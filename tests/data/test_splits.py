@@ -60,6 +60,7 @@ def corpus(
         "groups": tuple(None if n_groups is None else f"g{g}" for g in group),
         "splits": tuple("test" if g % 5 == 0 else "train" for g in group),
         "ids": tuple(f"clip{i}" for i in range(n)),
+        "identical": (),
     }
     return cast(Corpus, _Sized(**{**fields, **changes}))
 

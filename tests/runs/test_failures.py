@@ -29,7 +29,9 @@ from audio_cls.experiment import Experiment
 from audio_cls.queue.storage import load_study, open_storage
 from audio_cls.queue.tracked import settle_runs
 from audio_cls.queue.worker import RepeatedFailure
+from audio_cls.runs.collapse import tell_collapse
 from audio_cls.runs.objective import Outcome, Record, run_experiment
+from audio_cls.runs.page_data import run_page
 from audio_cls.runs.preparation import Runtime
 from audio_cls.study import TPE, Study
 from audio_cls.study.search import trial_objective
@@ -198,6 +200,20 @@ def test_divergence_ends_a_run_and_keeps_its_last_finite_epoch(runtime: Runtime,
     assert outcome.reason == "diverged: the training loss of epoch 3 is nan"
     assert steps(runtime, "nan") == [0, 1]
     assert read(tmp_path / "a" / "last.safetensors").state["epoch"] == 1
+
+
+def test_a_run_whose_loss_explodes_has_collapsed(runtime: Runtime, tmp_path: Path) -> None:
+    """Its figures are finite, so it is complete; it says what they are worth."""
+    wild = BASE.override({"optimizer": {"kind": "sgd", "lr": 1000.0}, "training.epochs": 1})
+    outcome = run_experiment(wild, runtime, Record("wild"), CheckpointStore(tmp_path / "wild"))
+    assert outcome.state == "COMPLETE"
+    run = the_run(runtime, "wild")
+    assert run.tags["collapsed"] == tell_collapse(outcome.attrs["collapsed"])
+    assert run.tags["collapsed"].startswith("Collapsed: ")
+    assert "the training loss rose from" in run.tags["collapsed"]
+    assert run.tags["findings"].startswith(run.tags["collapsed"])
+    assert outcome.attrs["findings"][0] == run.tags["collapsed"]
+    assert "Collapsed: " in run_page(runtime.workspace, runtime.tracker, run, "cpu")
 
 
 def study_of(runtime: Runtime, name: str, trials: int, space: Any = None, **settings: Any) -> Any:

@@ -1,0 +1,47 @@
+"""What a reader must know of a corpus, and of the split that figures rest on: groups and identical clips on two sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from audio_cls.data.groups import shared_groups, shared_groups_declared, shared_groups_notes, shared_groups_text
+from audio_cls.data.identical import (
+    identical_declared,
+    identical_notes,
+    identical_on_two_sides,
+    identical_text,
+)
+
+if TYPE_CHECKING:
+    from audio_cls.data.corpus import Corpus
+    from audio_cls.data.splits import Split
+
+__all__ = ["REMARKS", "corpus_notes", "declared_remarks", "recorded_remarks", "split_remarks"]
+
+REMARKS = ("split.shared_groups", "split.duplicates")
+"""Facts and tags of a run that hold remarks on its split; those without a remark are absent."""
+
+
+def corpus_notes(corpus: Corpus) -> list[str]:
+    """Return what to say of a corpus when it is prepared or described, a sentence or two each."""
+    return [*shared_groups_notes(corpus), *identical_notes(corpus)]
+
+
+def split_remarks(corpus: Corpus, split: Split) -> dict[str, str]:
+    """Return what to record of a split and to show with every figure: by the keys of `REMARKS`, without the empty ones."""
+    texts = (
+        shared_groups_text(len(shared_groups(corpus, split))),
+        identical_text(len(identical_on_two_sides(corpus, split))),
+    )
+    return {key: text for key, text in zip(REMARKS, texts, strict=True) if text}
+
+
+def recorded_remarks(facts: Mapping[str, Any]) -> list[str]:
+    """Return the remarks among the facts or tags of a run."""
+    return [str(facts[key]) for key in REMARKS if facts.get(key)]
+
+
+def declared_remarks(experiment: Mapping[str, Any]) -> list[str]:
+    """Return the remarks on an experiment (as `to_dict` gives it) where its corpus is not at hand."""
+    return [text for text in (shared_groups_declared(experiment), identical_declared(experiment)) if text]
