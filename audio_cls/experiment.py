@@ -23,6 +23,7 @@ from audio_cls.components.features import FeatureExtractor, Features, LogMel, No
 from audio_cls.components.losses import CrossEntropy, Loss
 from audio_cls.components.models import Model, SmallCnn, parameter_count
 from audio_cls.components.optim import AdamW, Cosine, Optimizer, Schedule
+from audio_cls.components.row_features import RowExtractor
 from audio_cls.components.sampling import Sampling, Uniform
 from audio_cls.components.shapes import check_augmentation, check_loss, check_model
 from audio_cls.core.auto import AUTO, OrAuto, known
@@ -36,12 +37,12 @@ from audio_cls.data.subsets import Subset
 from audio_cls.data.views import AsPublished, LabelView
 from audio_cls.metrics.base import check_metric
 
-__all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_domains", "check_sample_rate"]
+__all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_corpus", "check_domains"]
 
 
 class Data(Component):
-    """Which clips, and what part of each: `clip_seconds` of audio at `sample_rate` Hz, cut at random when training, from the
-    middle when evaluating; shorter clips are padded with silence or tiled.
+    """Which clips, and what part of each: `clip_seconds`, cut at random when training, from the middle when evaluating; shorter
+    clips are padded.
 
     What is "auto" is chosen by `audio_cls.runs.resolve`: the corpus's rate, a window that fits its durations, the split that it names.
     """
@@ -50,14 +51,14 @@ class Data(Component):
 
     corpus: str = "demo"
     """Name of a prepared corpus, or the path of its folder."""
-    sample_rate: OrAuto[Annotated[int, Field(ge=1000)]] = AUTO
-    """Of the audio in Hz; auto is what the corpus is packed at."""
-    clip_seconds: OrAuto[Annotated[float, Field(gt=0)]] = AUTO
-    """Length of what the model sees of a clip, in seconds; auto covers most clips."""
+    sample_rate: OrAuto[Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]] = AUTO
+    """A fact of the corpus: samples (or rows) a second; auto takes it from there, anything else must agree with it."""
+    clip_seconds: OrAuto[Annotated[float, Field(gt=0)] | None] = AUTO
+    """Length of what the model sees of a clip, in seconds; auto covers most clips, none is the longest clip."""
     crop: Literal["random", "centre"] = "random"
     """Where a longer clip is cut when training; evaluation cuts from the middle."""
-    pad: Literal["zero", "tile"] = "zero"
-    """How a shorter clip is filled: with silence, or repeated."""
+    pad: Literal["zero", "end", "tile"] = "zero"
+    """How a shorter clip is filled: with zeros on both sides, with zeros at its end, or repeated."""
     split: SplitScheme = AutoSplit()
     """Which clips train, validate and test; auto is published folds, the official split, or generated folds."""
     labels: LabelView = AsPublished()
@@ -73,14 +74,23 @@ class Data(Component):
         """
         return self.subset.apply(corpus, self.split.assign(corpus))
 
+    @field_validator("sample_rate")
+    @classmethod
+    def _whole_rate(cls, rate: Any) -> Any:
+        return int(rate) if isinstance(rate, float) and rate.is_integer() else rate
+
     @property
     def rate(self) -> int:
         """The sample rate in Hz, once it is resolved."""
-        return known(self.sample_rate, "data.sample_rate")
+        return known(self.sample_rate, "data.sample_rate")  # type: ignore[return-value] # rows may come at a broken rate
 
     @property
     def clip_samples(self) -> int:
-        return round(known(self.clip_seconds, "data.clip_seconds") * self.rate)
+        """Samples (or rows) of the window, at least one."""
+        seconds = known(self.clip_seconds, "data.clip_seconds")
+        if seconds is None:
+            raise ConfigError("data.clip_seconds=none: the experiment has not been resolved against its corpus")
+        return max(1, round(seconds * self.rate))
 
 
 class Training(Component):
@@ -181,17 +191,14 @@ def check_domains(experiment: Experiment) -> None:
         ConfigError: naming the operation, the domain it takes, and the one it would be given.
     """
     features, model = experiment.features, experiment.model
-    if features.input_domain != "waveform":
-        raise ConfigError(
-            f"features.kind={features.kind} takes {features.input_domain}, and the corpus holds waveforms"
-        )
-    flowing = {"waveform", "mix", features.output_domain}
     for op in experiment.augment.ops:
         if not op.domain:
             raise ConfigError(f"{type(op).__name__}.domain is missing: domain = 'waveform', 'spectrogram' or 'mix'")
-        if op.domain not in flowing:
+        if not (op.takes(features.output_domain) or op.domain == "waveform" == features.input_domain):
+            first = f"a {features.input_domain}, then " if features.input_domain != features.output_domain else "a "
+            taken = " or ".join(op.domains or (op.domain,))
             raise ConfigError(
-                f"augment.{op.kind} takes a {op.domain}, but with features.kind={features.kind} a batch is a waveform, then "
+                f"augment.{op.kind} takes a {taken}, but with features.kind={features.kind} a batch is {first}"
                 f"{features.output_domain}: take it out (augment.{op.kind}=none) or choose other features"
             )
         if op.domain == "waveform" and not features.framewise:
@@ -214,13 +221,32 @@ def check_domains(experiment: Experiment) -> None:
         )
 
 
-def check_sample_rate(data: Data, corpus: Corpus) -> None:
-    """Refuse an experiment at another rate than its corpus was packed at.
+def check_corpus(experiment: Experiment, corpus: Corpus) -> None:
+    """Refuse an experiment that does not fit the rows of its corpus: their domain, their rate, what their values are.
 
     Raises:
-        ConfigError: naming both rates and the ways out.
+        ConfigError: naming what it takes, what the corpus holds, and the ways out.
     """
-    if data.sample_rate != corpus.sample_rate:
+    data, features, payload = experiment.data, experiment.features, corpus.payload
+    if features.input_domain != payload.domain:
+        kinds = [kind for kind, member in Features.members().items() if member.input_domain == payload.domain]
+        raise ConfigError(
+            f"features.kind={features.kind} takes a corpus of {features.input_domain}s, but {corpus.name!r} holds {payload.describe()}: "
+            f"set features.kind to one of {', '.join(sorted(kinds))}"
+        )
+    for op in experiment.augment.ops:
+        reason = op.refusal(payload.values)
+        if reason:
+            raise ConfigError(
+                f"augment.{op.kind} has no meaning for the {payload.values} values of {corpus.name!r}: {reason}. Take it out "
+                f"(augment.{op.kind}=none), or insist: augment.{op.kind}.force=true"
+            )
+    if data.sample_rate != corpus.rate:
+        if not payload.is_waveform:
+            raise ConfigError(
+                f"data.sample_rate={data.sample_rate}, but {corpus.name!r} holds {corpus.rate:g} rows a second: leave it to the data "
+                "(data.sample_rate=auto)"
+            )
         raise ConfigError(
             f"data.sample_rate={data.sample_rate}, but the corpus {corpus.name!r} is packed at {corpus.sample_rate} Hz: leave it to "
             f"the data (data.sample_rate=auto), or prepare it again with --sample-rate {data.sample_rate}"
@@ -262,7 +288,7 @@ def assemble(
     """
     experiment.check()
     data = experiment.data
-    features = experiment.features.build(data.rate)
+    features = experiment.features.build_for(corpus.payload)
     n_classes = len(corpus.classes)
     targets = corpus.targets[split.train]
     counts = torch.from_numpy(np.asarray(targets.sum(0), dtype=np.float32))
@@ -276,7 +302,9 @@ def assemble(
         _set_output_bias(model, bias)
     loss = experiment.loss.build(counts, len(split.train), corpus.task)
     check_loss(experiment.loss, loss, n_classes)
-    hop = features.hop_length
+    hop: Any = features.hop_length
+    if isinstance(features, RowExtractor):  # a picture that is resized has other columns than were packed
+        hop = features.frames(data.clip_samples) / shape[-1]
     built = [(op.domain, op.build(data.rate, hop)) for op in experiment.augment.ops]
     for config, (_, op) in zip(experiment.augment.ops, built, strict=True):
         check_augmentation(config, op, data.clip_samples, shape, n_classes)
@@ -297,6 +325,8 @@ def assemble(
 def feature_shape(experiment: Experiment, features: FeatureExtractor) -> tuple[int, ...]:
     """Return the shape of one clip's features, without the batch axis."""
     domain, samples = experiment.features.output_domain, experiment.data.clip_samples
+    if isinstance(features, RowExtractor):
+        return features.shape(samples)
     if not experiment.features.framewise:
         return (features.n_bins,)
     if domain == "waveform":

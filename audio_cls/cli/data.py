@@ -81,12 +81,14 @@ class Rate(click.ParamType):
             self.fail(f"{value!r} is neither a whole number of hertz nor auto", param, ctx)
 
 
-def _next_commands(name: str, task: str) -> str:
+def _next_commands(name: str, task: str, domain: str) -> str:
     """What to do with a corpus that was prepared, one command a line."""
+    first = {"sequence": " --set features=frames --set model=mlp", "image": " --set features=pixels"}.get(domain, "")
+    first += " --set loss=bce" if task == "multilabel" else ""
     lines = [
         (f"data describe {name}", "what is in it"),
         (f"init {name}", "a study and an ablation that fit it"),
-        (f"train --set data.corpus={name}{' --set loss=bce' if task == 'multilabel' else ''}", "a first run"),
+        (f"train --set data.corpus={name}{first}", "a first run"),
     ]
     width = max(len(words) for words, _ in lines)
     return "Next:\n" + "\n".join(f"  audio-cls {words:{width}}   # {what}" for words, what in lines)
@@ -142,13 +144,14 @@ def data_prepare(ctx: click.Context, source: Path, name: str, assignments: tuple
         table("left out", ["clip", "row", "reason"], [[b.id, b.row or "", b.reason] for b in report.bad[:20]])
         if len(report.bad) > 20:
             say(f"... and {len(report.bad) - 20} more")
+    rate = f"{made.sample_rate} Hz" if made.payload.is_waveform else made.payload.describe()
     say(
-        f"{name}: {len(made)} clips, {len(made.classes)} classes, {made.task}, {made.sample_rate} Hz ({report.rate_reason}), "
+        f"{name}: {len(made)} clips, {len(made.classes)} classes, {made.task}, {rate} ({report.rate_reason}), "
         f"digest {made.digest[:12]} ({report.seconds:.1f} s, {report.decoded} decoded)"
     )
     for note in report.notes:
         say(f"note: {note}")
-    say(_next_commands(name, made.task))
+    say(_next_commands(name, made.task, made.payload.domain))
 
 
 @data.command("describe")

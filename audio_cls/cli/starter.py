@@ -31,6 +31,7 @@ CELLS_PER_SECOND = {
     "cnn4": 2.5e6,
 }  # values of a spectrogram, trained on by one core; measured on ESC-10
 TRIALS, WORKERS = 30, 2
+FEATURES = {"sequence": "frames", "image": "pixels"}  # of the domains that the default features do not take
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,10 @@ def init_command(workspace: Workspace, name: str, *, force: bool) -> None:
 def fit(corpus: Corpus, name: str) -> Fitted:
     """Choose a first experiment for a corpus."""
     multilabel = corpus.task == "multilabel"
-    resolved = resolve(Experiment().override({"data.corpus": name, **({"loss": "bce"} if multilabel else {})}), corpus)
+    features = FEATURES.get(corpus.payload.domain)
+    changes = {"data.corpus": name, **({"loss": "bce"} if multilabel else {})}
+    changes |= {"features": features} if features else {}
+    resolved = resolve(Experiment().override(changes), corpus)
     why = {choice.key: choice.why for choice in resolved.choices}
     data, split = resolved.experiment.data, resolved.experiment.data.split
     counts = corpus.class_counts()
@@ -92,17 +96,20 @@ def fit(corpus: Corpus, name: str) -> Fitted:
     n_train = len(split.assign(corpus).train)
     batch = 16 if n_train < 300 else 32
     epochs = int(np.clip(round(STEPS * batch / n_train), 10, 80))
-    model = "cnn4" if n_train >= LARGE else "small_cnn"
+    model = "mlp" if corpus.payload.domain == "sequence" else "cnn4" if n_train >= LARGE else "small_cnn"
     metric = "val/map" if multilabel else "val/macro_f1"
     base: dict[str, Any] = {
         "data": {"corpus": name, "clip_seconds": data.clip_seconds, "split": _short(split.to_dict())},
+        **({"features": {"kind": features}} if features else {}),
         "model": {"kind": model},
         **({"loss": {"kind": "bce"}} if multilabel else {}),
         "training": {"epochs": epochs, "batch_size": batch, "metric": metric},
     }
+    follows = f"The sample rate ({data.sample_rate} Hz) and the features' n_fft and hop_length follow the data"
+    follows = follows if corpus.payload.is_waveform else ""
     comments = {
-        "data": f"{why['data.clip_seconds']}. Split: {why['data.split']}. The sample rate ({data.sample_rate} Hz) and the "
-        "features' n_fft and hop_length follow the data",
+        "data": f"{why['data.clip_seconds']}. Split: {why['data.split']}. {follows}",
+        "features": f"for rows that are no waveforms: {corpus.payload.describe()}",
         "model": f"for {n_train} training clips; `cnn4` is larger, `audio-cls keys model` lists all",
         "loss": "a clip may have several labels",
         "training": f"about {epochs * -(-n_train // batch):,} steps. {_why_metric(corpus, imbalance)}",
@@ -110,10 +117,10 @@ def fit(corpus: Corpus, name: str) -> Fitted:
     experiment = Experiment.parse(base)
     whole = resolve(experiment, corpus).experiment
     check_fits(whole, corpus)
-    _, bins, frames = feature_shape(whole, whole.features.build(whole.data.rate))
-    seconds = epochs * n_train * bins * frames / CELLS_PER_SECOND[model] + 5
+    shape = feature_shape(whole, whole.features.build_for(corpus.payload))
+    seconds = epochs * n_train * float(np.prod(shape)) / CELLS_PER_SECOND.get(model, CELLS_PER_SECOND["small_cnn"]) + 5
     return Fitted(
-        _stem(name), corpus, whole, base, comments, imbalance, n_train, len(split.folds(corpus)), frames, seconds
+        _stem(name), corpus, whole, base, comments, imbalance, n_train, len(split.folds(corpus)), shape[-1], seconds
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from abc import abstractmethod
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from audio_cls.components.normaliser import Normalisation, Normaliser
 from audio_cls.core.auto import AUTO, OrAuto, known
 from audio_cls.core.config import Component, ConfigError
+
+if TYPE_CHECKING:
+    from audio_cls.core.payload import Payload
 
 __all__ = [
     "FeatureExtractor",
@@ -93,6 +96,14 @@ class Features(Component, family=True):
             ConfigError: for settings that cannot be met at this rate.
         """
         raise NotImplementedError
+
+    def build_for(self, payload: Payload) -> FeatureExtractor:
+        """Return an extractor for the rows of a corpus: by `build`, for waveforms.
+
+        Raises:
+            ConfigError: for settings that cannot be met with these rows.
+        """
+        return self.build(int(payload.rate))
 
 
 class _Mel(Features):

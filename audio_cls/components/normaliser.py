@@ -13,28 +13,35 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from audio_cls.components.features import Features
 
-__all__ = ["Normalisation", "Normaliser"]
+__all__ = ["IMAGENET", "Normalisation", "Normaliser"]
 
 Normalisation = Literal["band", "global", "none"]
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's pixels by channel, as torchvision's weights were trained with."""
+_BY_COLUMN = ("band", "channel")  # statistics of each of `n_bins` by itself
 
 
 class Normaliser(nn.Module):
     """(x - mean) / std, with the mean and standard deviation of the training features; the identity until it is fitted.
 
-    The buffers `mean` and `std` broadcast against a batch: (1, 1, n_bins, 1) for spectrograms, (1, n_features) for embeddings,
-    (1, 1) for waveforms, with ones instead of sizes when all values are taken together.
+    The buffers `mean` and `std` broadcast against a batch: (1, 1, n_bins, 1) for spectrograms and sequences, (1, n_features) for
+    embeddings, (1, 1) for waveforms, (1, channels, 1, 1) for pictures, with ones instead of sizes when all values are taken
+    together. In the mode "imagenet" they are known and not fitted.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mode: Normalisation, n_bins: int, domain: str = "spectrogram") -> None:
+    def __init__(self, mode: str, n_bins: int, domain: str = "spectrogram") -> None:
         super().__init__()
         self.mode, self.n_bins, self.domain = mode, n_bins, domain
-        size = n_bins if mode == "band" else 1
-        shape = (1, 1, size, 1) if domain in ("spectrogram", "image") else (1, size)
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("std", torch.ones(shape))
+        size = n_bins if mode in (*_BY_COLUMN, "imagenet") else 1
+        shape: tuple[int, ...] = (1, 1, size, 1) if domain in ("spectrogram", "sequence", "image") else (1, size)
+        if mode in ("channel", "imagenet"):
+            shape = (1, size, 1, 1)
+        known = [torch.tensor(values).view(shape) for values in IMAGENET] if mode == "imagenet" else None
+        self.register_buffer("mean", known[0] if known else torch.zeros(shape))
+        self.register_buffer("std", known[1] if known else torch.ones(shape))
 
     @classmethod
     def build(cls, features: Features, n_bins: int) -> Normaliser:
@@ -60,16 +67,16 @@ class Normaliser(nn.Module):
 
         `on_block` is called before each block with the number of blocks done; what it raises is raised.
         """
-        if self.mode == "none":
+        if self.mode in ("none", "imagenet"):
             return self
         count, mean, square = 0, torch.zeros(()), torch.zeros(())
         for done, block in enumerate(self._blocks(features)):
             if on_block:
                 on_block(done)
-            n = block.shape[0] if self.mode == "band" else block.numel()
+            n = block.shape[0] if self.mode in _BY_COLUMN else block.numel()
             if n == 0:
                 continue
-            over = (0,) if self.mode == "band" else (0, 1)
+            over = (0,) if self.mode in _BY_COLUMN else (0, 1)
             var, m = torch.var_mean(block, dim=over, correction=0)
             if count == 0:
                 count, mean, square = n, m, var * n

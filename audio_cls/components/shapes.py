@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from audio_cls.components.row_features import RowExtractor
 from audio_cls.core.config import Component, ConfigError
 
 if TYPE_CHECKING:
@@ -68,10 +69,13 @@ def check_features(config: Features, extractor: Any, n_samples: int, shape: tupl
     for name in ("n_bins", "hop_length", "frames"):
         if not isinstance(extractor, nn.Module) or not hasattr(extractor, name):
             raise ConfigError(f"{where}: build gives a {type(extractor).__name__}, expected a FeatureExtractor")
+    given: tuple[int, ...] = (BATCH, n_samples)
+    if isinstance(extractor, RowExtractor):
+        given = (BATCH, extractor.frames(n_samples), *extractor.row)
     with _untouched(extractor):
-        out = extractor(torch.zeros(BATCH, n_samples))
+        out = extractor(torch.zeros(given))
     words = "(batch, 1, n_bins, frames(n_samples))" if len(shape) == 3 else "(batch, n_bins)" if config.framewise is False else "(batch, samples)"  # fmt: skip
-    _expect(where, out, (BATCH, *shape), words, f"waveforms of {(BATCH, n_samples)}")
+    _expect(where, out, (BATCH, *shape), words, f"{config.input_domain}s of {given}")
 
 
 def check_augmentation(config: Augmentation, op: Any, n_samples: int, shape: tuple[int, ...], n_classes: int) -> None:

@@ -62,7 +62,8 @@ class Corpus:
         self.task: str = index["task"]
         self.classes: tuple[str, ...] = tuple(index["classes"])
         self.payload = payload_of(index)
-        self.rate = self.payload.rate
+        rate = self.payload.rate
+        self.rate = int(rate) if float(rate).is_integer() else rate
         self.sample_rate: int = index.get("sample_rate", 0)
         self.digest: str = index["digest"]
         self.fingerprint: str = index["fingerprint"]

@@ -53,17 +53,16 @@ def without_silence(samples: NDArray[np.int16], sample_rate: int) -> NDArray[np.
 
 
 def find_identical(
-    clips: Sequence[int], samples_of: Callable[[int], NDArray[np.int16]], sample_rate: int
+    clips: Sequence[int], samples_of: Callable[[int], NDArray[Any]], sample_rate: int
 ) -> list[list[int]]:
     """Return the sets of two or more clips with the same audio, ascending, by comparing SHA-256 of their samples.
 
-    Args:
-        sample_rate: Hz; 0 where the rows are no waveforms, so that nothing in them is silence.
+    Rows that are no waveform are compared as they are.
     """
     by_content: dict[bytes, list[int]] = defaultdict(list)
     for i in clips:
-        samples = samples_of(i)
-        payload = np.ascontiguousarray(without_silence(samples, sample_rate) if sample_rate else samples)
+        stored = samples_of(i)
+        payload = np.ascontiguousarray(without_silence(stored, sample_rate) if stored.ndim == 1 else stored)
         by_content[hashlib.sha256(payload.data).digest()].append(i)
     return [found for found in by_content.values() if len(found) > 1]
 

@@ -153,9 +153,8 @@ def prepare(
         elif (directory / "partial").exists():  # left by a call with other settings, given up since
             shutil.rmtree(directory / "partial", ignore_errors=True)
         corpus = Corpus.open(directory)
-    notes = tuple(
-        note for note in (advice(corpus) if payload.is_waveform else "", manifest.note, *corpus_notes(corpus)) if note
-    )
+    rate_note = advice(corpus) if payload.is_waveform else ""
+    notes = tuple(note for note in (rate_note, manifest.note, *corpus_notes(corpus)) if note)
     root = manifest.root or Path()
     left_out = tuple(BadClip(i, root / p, row, reason) for i, p, row, reason in corpus.bad)
     _refuse(manifest, left_out, on_bad, len(corpus))

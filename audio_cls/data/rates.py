@@ -69,10 +69,16 @@ def choose_rate(
 
 
 def advice(corpus: Corpus) -> str | None:
-    """Return what to say where most clips of a corpus were resampled upwards, with the better rate; None if that
-    is not so.
+    """Return what to say where most clips of a corpus were resampled upwards, or far down, with the better rate; None if
+    that is not so.
     """
     counts = Counter(corpus.source_rates.tolist())
+    usual = min(commonest(counts), HIGHEST_RATE)
+    if corpus.sample_rate < usual:
+        return (
+            f"most clips are recorded at {commonest(counts)} Hz: at {corpus.sample_rate} Hz all above {corpus.sample_rate / 2:g} Hz is "
+            f"thrown away. Better: --sample-rate {usual}"
+        )
     below = sum(n for rate, n in counts.items() if rate < corpus.sample_rate)
     if 2 * below <= len(corpus):
         return None

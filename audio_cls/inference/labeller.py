@@ -161,7 +161,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _build(experiment: Experiment, n_classes: int, weights: dict[str, Tensor]) -> tuple[FeatureExtractor, Classifier]:
     """Return the front end and the classifier with its weights."""
-    features = experiment.features.build(experiment.data.rate)
+    features = experiment.features.build(experiment.data.rate)  # refused where the run was trained on other rows
     model = experiment.model.build(feature_shape(experiment, features), n_classes)
     classifier = Classifier(Normaliser.build(experiment.features, features.n_bins), model)
     classifier.load_state_dict(weights)

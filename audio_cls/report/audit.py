@@ -50,7 +50,7 @@ class AuditClip:
     true: Sequence[str]
     top: Sequence[tuple[str, float, bool]]
     waveform: NDArray[np.float32]
-    sample_rate: int
+    sample_rate: float
 
 
 def pick(predictions: Predictions, limit: int = CLIPS) -> dict[str, list[Picked]]:
@@ -84,12 +84,15 @@ def pick(predictions: Predictions, limit: int = CLIPS) -> dict[str, list[Picked]
     }
 
 
-def audit_sections(predictions: Predictions, waveform: Waveform, sample_rate: int, limit: int = CLIPS) -> list[Section]:
+def audit_sections(
+    predictions: Predictions, waveform: Waveform, sample_rate: float, limit: int = CLIPS
+) -> list[Section]:
     """Return the sections of a page.
 
     Args:
-        waveform: number of a clip among the predictions -> (n_samples,) float32 in [-1, 1].
-        sample_rate: in Hz.
+        waveform: number of a clip among the predictions -> (n_samples,) float32 in [-1, 1]; or other rows (n, *row), which are
+            shown and not played.
+        sample_rate: in Hz, or rows a second.
         limit: clips of each kind.
     """
     picked, classes = pick(predictions, limit), predictions.classes
@@ -159,6 +162,16 @@ def png(values: NDArray[Any], low: float, high: float) -> bytes:
     return file.getvalue()
 
 
+def rgb_png(rows: NDArray[Any]) -> bytes:
+    """Return a PNG of columns of pixels (columns, channels, height), values from 0 to 1."""
+    from PIL import Image
+
+    pixels = np.clip(np.rint(np.asarray(rows, np.float32) * 255), 0, 255).astype(np.uint8).transpose(2, 0, 1)
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
 def colour_map() -> NDArray[np.uint8]:
     """(256, 3) colours from dark blue over green to pale yellow; lightness rises throughout, so it reads without hue."""
     anchors = np.array(ANCHORS, float)
@@ -187,30 +200,44 @@ def _labels(
 
 
 def _card(clip: AuditClip) -> str:
-    rate = clip.sample_rate
-    sound, start = _loudest(np.asarray(clip.waveform, np.float32), round(SECONDS * rate))
-    seconds = len(sound) / rate
-    whole = len(clip.waveform) / rate
-    end = f"{start / rate:.1f}–{start / rate + seconds:.1f} of {whole:.1f} s" if whole > seconds else f"{seconds:.1f} s"
     bars = "".join(
         f'<span{" class=true" if true else ""} title="{html.escape(name)}">{html.escape(name)}</span>'
         f'<b{" class=true" if true else ""} style="width:{100 * min(1.0, score):.1f}%"></b><em>{score:.2f}</em>'
         for name, score, true in clip.top
     )
     true = html.escape(", ".join(clip.true) or "no label")
-    if not len(sound):
-        media = '<p class="name">the clip is empty</p>'
-    else:
-        picture = base64.b64encode(_spectrogram(sound, rate)).decode()
-        media = (
-            f'<div class="picture" data-seconds="{seconds:.3f}"><img alt="log-mel spectrogram" '
-            f'src="data:image/png;base64,{picture}"><i hidden></i></div>'
-            f'<div class="span"><span>{start / rate:.1f}</span><span>{end}</span></div>'
-            f'<audio controls preload="none" src="{encode_audio(sound, rate)}"></audio>'
-        )
+    media = _still(clip) if clip.waveform.ndim > 1 else _sound(clip)
     return (
         f'<article class="clip"><h3>{true}: {html.escape(clip.why)}</h3>'
         f'<p class="name">{html.escape(clip.clip_id)}</p>{media}<div class="bars">{bars}</div></article>'
+    )
+
+
+def _sound(clip: AuditClip) -> str:
+    """Return the loudest stretch of a clip as a spectrogram with a player."""
+    rate = int(clip.sample_rate)
+    sound, start = _loudest(np.asarray(clip.waveform, np.float32), round(SECONDS * rate))
+    if not len(sound):
+        return '<p class="name">the clip is empty</p>'
+    seconds, whole = len(sound) / rate, len(clip.waveform) / rate
+    end = f"{start / rate:.1f}–{start / rate + seconds:.1f} of {whole:.1f} s" if whole > seconds else f"{seconds:.1f} s"
+    picture = base64.b64encode(_spectrogram(sound, rate)).decode()
+    return (
+        f'<div class="picture" data-seconds="{seconds:.3f}"><img alt="log-mel spectrogram" '
+        f'src="data:image/png;base64,{picture}"><i hidden></i></div>'
+        f'<div class="span"><span>{start / rate:.1f}</span><span>{end}</span></div>'
+        f'<audio controls preload="none" src="{encode_audio(sound, rate)}"></audio>'
+    )
+
+
+def _still(clip: AuditClip) -> str:
+    """Return the beginning of a clip of other rows as a picture: vectors (rows, n) in colours, pixels as they are."""
+    rows = clip.waveform[:COLUMNS]
+    data = rgb_png(rows) if rows.ndim == 3 else png(rows.T, float(rows.min()), float(rows.max()))
+    picture, seconds = base64.b64encode(data).decode(), len(clip.waveform) / clip.sample_rate
+    return (
+        f'<div class="still"><img alt="the clip" src="data:image/png;base64,{picture}"></div>'
+        f'<div class="span"><span>0</span><span>{len(rows) / clip.sample_rate:.1f} of {seconds:.1f} s</span></div>'
     )
 
 

@@ -10,13 +10,14 @@ import torch
 
 from audio_cls.components.features import LogMel
 from audio_cls.data.corpus import Corpus
-from audio_cls.report.data_figures import clip_figure, count_figure, duration_figure
+from audio_cls.report.data_figures import clip_figure, count_figure, duration_figure, rows_figure
 from audio_cls.report.description import describe
 from audio_cls.report.page import Section, Table, findings, render_page
 
 __all__ = ["data_report"]
 
 CLASSES_SHOWN = 12
+ROWS_SHOWN = 1000
 
 
 def data_report(corpus: Corpus, path: Path | None = None, classes_shown: int = CLASSES_SHOWN) -> str:
@@ -38,18 +39,25 @@ def data_report(corpus: Corpus, path: Path | None = None, classes_shown: int = C
 
 
 def _examples(corpus: Corpus, limit: int) -> Sequence[object]:
-    """Return the clip of median duration of each class, with its log-mel."""
-    features = LogMel(n_mels=64, hop_length=max(1, corpus.sample_rate // 100)).build(corpus.sample_rate)
+    """Return the clip of median duration of each class: a waveform with its log-mel, other rows as they are."""
     figures: list[object] = []
     for k, name in enumerate(corpus.classes[:limit]):
         clips = np.flatnonzero(corpus.targets[:, k] > 0)
         if not len(clips):
             continue
         clip = int(clips[np.argsort(corpus.lengths[clips], kind="stable")[len(clips) // 2]])
-        wave = corpus.waveform(clip)[: 10 * corpus.sample_rate]
-        with torch.inference_mode():
-            mel = features(torch.from_numpy(wave)[None])[0, 0].numpy()
-        figures.append(
-            clip_figure(wave, corpus.sample_rate, mel, features.hop_length, f"{name}: {corpus.clips[clip].id}")
-        )
+        title = f"{name}: {corpus.ids[clip]}"
+        if corpus.payload.is_waveform:
+            figures.append(_waveform_figure(corpus, clip, title))
+        else:
+            figures.append(rows_figure(corpus.values(clip)[:ROWS_SHOWN], corpus.rate, title))
     return figures
+
+
+def _waveform_figure(corpus: Corpus, clip: int, title: str) -> object:
+    rate = corpus.sample_rate
+    features = LogMel(n_mels=64, hop_length=max(1, rate // 100)).build(rate)
+    wave = corpus.waveform(clip)[: 10 * rate]
+    with torch.inference_mode():
+        mel = features(torch.from_numpy(wave)[None])[0, 0].numpy()
+    return clip_figure(wave, rate, mel, features.hop_length, title)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from audio_cls.report.figures import PALETTE, layout, text
 
-__all__ = ["clip_figure", "count_figure", "duration_figure"]
+__all__ = ["clip_figure", "count_figure", "duration_figure", "rows_figure"]
 
 Array = NDArray[Any]
 
@@ -127,3 +127,34 @@ def clip_figure(
     return figure.update_layout(
         yaxis2={"domain": [0.75, 1], "showgrid": False, "zeroline": False, "nticks": 3, "automargin": True}
     )
+
+
+def rows_figure(values: Array, rate: float, title: str = "") -> go.Figure:
+    """Return rows that are no waveform on a time axis: vectors (rows, n) as a heat map, pixels (columns, channels, height) as they
+    are.
+
+    Args:
+        rate: rows a second.
+        title: of the figure.
+    """
+    rows = np.asarray(values, np.float32)
+    if rows.ndim == 3:
+        pixels = np.clip(np.rint(rows.transpose(2, 0, 1) * 255), 0, 255).astype(np.uint8)
+        pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+        return go.Figure(
+            go.Image(z=pixels, dx=1 / rate, x0=0.5 / rate, hoverinfo="skip"),
+            layout(
+                title,
+                320,
+                xaxis={"title": {"text": "seconds"}},
+                yaxis={"scaleanchor": None, "title": {"text": "pixel"}},
+            ),
+        )
+    heat = go.Heatmap(
+        z=rows.T,
+        x=(np.arange(len(rows)) + 0.5) / rate,
+        colorscale="Cividis",
+        hovertemplate="%{x:.3f} s, value %{y}: %{z:.3f}<extra></extra>",
+    )
+    axes = {"xaxis": {"title": {"text": "seconds"}}, "yaxis": {"title": {"text": "value of the vector"}}}
+    return go.Figure(heat, layout(title, 320, **axes))

@@ -29,6 +29,8 @@ class Description:
     """A corpus in numbers; everything is plain Python, so `to_dict` is JSON.
 
     Attributes:
+        sample_rate: of waveforms in Hz; 0 where rows are no waveforms.
+        rows: what one row is: of a waveform a sample, of other corpora a vector or a column of pixels.
         class_counts: clips of each class, in the order of `classes`.
         by_fold: fold -> clips of each class; empty without folds.
         by_split: "train", "validation", "test" -> clips of each class: of the given split, else of the published one.
@@ -52,6 +54,7 @@ class Description:
     name: str
     task: str
     sample_rate: int
+    rows: str
     digest: str
     source: str
     note: str
@@ -74,6 +77,16 @@ class Description:
     duplicates: tuple[tuple[str, ...], ...]
     bad: tuple[tuple[str, int | None, str], ...]
 
+    def _origin(self) -> list[tuple[str, Any]]:
+        """Return the rows of the table that say what is packed and what it comes from."""
+        if not self.sample_rate:
+            return [("rows", self.rows)]
+        return [
+            ("packed at", f"{self.sample_rate} Hz"),
+            ("original rates", _counted(self.sample_rates, " Hz")),
+            ("original channels", _counted(self.channels, "")),
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -85,9 +98,7 @@ class Description:
             ("clips", f"{self.n_clips:,} ({s['total'] / 3600:.2f} h)"),
             ("classes", len(self.classes)),
             ("duration", f"{s['min']:.2f} / {s['median']:.2f} / {s['max']:.2f} s (min / median / max)"),
-            ("packed at", f"{self.sample_rate} Hz"),
-            ("original rates", _counted(self.sample_rates, " Hz")),
-            ("original channels", _counted(self.channels, "")),
+            *self._origin(),
             ("labels a clip", _counted(self.labels_per_clip, "")),
             ("groups", self.n_groups or "none named"),
             *(
@@ -96,7 +107,7 @@ class Description:
             ),
             ("digest", self.digest[:16]),
         ]
-        optional = [
+        optional: list[tuple[str, Any]] = [
             ("turned down to avoid clipping", self.turned_down),
             ("identical clips", _listed(self.duplicates)),
             ("left out as bad", len(self.bad)),
@@ -134,6 +145,7 @@ def describe(corpus: Corpus, split: Split | None = None) -> Description:
         name=corpus.name,
         task=corpus.task,
         sample_rate=corpus.sample_rate,
+        rows=corpus.payload.describe(),
         digest=corpus.digest,
         source=corpus.source,
         note=corpus.note,

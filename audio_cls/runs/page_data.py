@@ -86,7 +86,7 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
     scored = score_with_progress(Runtime(workspace, tracker, choose_device(device)), info, "validation")
     corpus, experiment, predictions = scored.corpus, scored.experiment, scored.predictions
     history = history_of_runs(workspace, tracker, [info])
-    audit = audit_sections(predictions, lambda row: corpus.waveform(int(scored.clips[row])), corpus.sample_rate)
+    audit = audit_sections(predictions, lambda row: corpus.values(int(scored.clips[row])), corpus.rate)
     return run_report(
         RunReport(
             title=info.name,

@@ -22,7 +22,7 @@ from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.remarks import split_remarks
 from audio_cls.data.splits import Split
-from audio_cls.experiment import Chain, Data, Experiment, assemble, check_sample_rate, feature_shape
+from audio_cls.experiment import Chain, Data, Experiment, assemble, check_corpus, feature_shape
 from audio_cls.metrics.classification import VERSION
 from audio_cls.training.batches import Batches, FeatureCache
 
@@ -121,9 +121,9 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
     """
     experiment.check()
     corpus = runtime.corpus(experiment.data)
+    check_corpus(experiment, corpus)
     split = experiment.data.assign(corpus)
-    features = experiment.features.build(experiment.data.rate)
-    check_sample_rate(experiment.data, corpus)
+    features = experiment.features.build_for(corpus.payload)
     check_features(experiment.features, features, experiment.data.clip_samples, feature_shape(experiment, features))
     packed = runtime.features.packed(experiment, corpus, features, runtime.device, runtime.watch)
     normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device, runtime.watch)
@@ -157,9 +157,9 @@ def check_fits(experiment: Experiment, corpus: Corpus) -> None:
         UserError: for a sample rate, split, features, model or loss that do not fit the data or each other.
     """
     experiment.check()
-    check_sample_rate(experiment.data, corpus)
+    check_corpus(experiment, corpus)
     split = experiment.data.assign(corpus)
-    features = experiment.features.build(experiment.data.rate)
+    features = experiment.features.build_for(corpus.payload)
     normaliser = Normaliser.build(experiment.features, features.n_bins)
     try:
         assemble(experiment, corpus, split, normaliser, torch.device("cpu"))

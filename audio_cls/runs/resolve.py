@@ -4,7 +4,8 @@
 holds no "auto" and resolves to itself. The rules:
 
 - `data.sample_rate`: the corpus's.
-- `data.clip_seconds`: the shortest usual length that covers 90 % of the clips, at most 10 s and at most twice the median.
+- `data.clip_seconds`: the shortest usual length that covers 90 % of the clips, at most 10 s and at most twice the median. For rows
+  that are no waveforms the shortest length that does. None is the longest clip.
 - `data.split`: published folds, else the official split, else five generated folds, stratified, with whole groups.
 - `features.n_fft`, `hop_length`, `f_max`: from the rate, the window and the rates of the original files (`Features.fitted`).
 """
@@ -105,7 +106,7 @@ def resolve(experiment: Experiment, corpus: Corpus, *, rules: int = RULES) -> Re
     Raises:
         UserError: for a corpus that no split fits, and where the split is not the one that these rules made.
     """
-    choices = _former(experiment) if rules == 0 else _data_choices(experiment, corpus)
+    choices = _former(experiment, corpus) if rules == 0 else _data_choices(experiment, corpus)
     experiment = _with(experiment, choices)
     fitted = _fit_features(experiment, corpus) if rules > 0 else []
     if rules < 2:
@@ -140,9 +141,17 @@ def _is_auto(value: Any) -> bool:
     return (isinstance(value, str) and value == AUTO) or (isinstance(value, Component) and value.kind == AUTO)
 
 
-def _former(experiment: Experiment) -> list[Choice]:
+def _former(experiment: Experiment, corpus: Corpus) -> list[Choice]:
     left = _left(experiment.data, "data.") + _left(experiment.features, "features.")
-    return [Choice(key, FORMER[key], "") for key in left if key in FORMER]
+    return [*(Choice(key, FORMER[key], "") for key in left if key in FORMER), *_whole_clips(experiment, corpus)]
+
+
+def _whole_clips(experiment: Experiment, corpus: Corpus) -> list[Choice]:
+    """Return the length that `data.clip_seconds=none` stands for."""
+    if experiment.data.clip_seconds is not None:
+        return []
+    longest = float(corpus.seconds.max())
+    return [Choice("data.clip_seconds", longest, f"whole clips: the longest lasts {longest:.4g} s")]
 
 
 def _data_choices(experiment: Experiment, corpus: Corpus) -> list[Choice]:
@@ -153,14 +162,14 @@ def _data_choices(experiment: Experiment, corpus: Corpus) -> list[Choice]:
         choices.append(Choice("data.clip_seconds", *choose_window(corpus)))
     if "data.split" in left:
         choices.append(Choice("data.split", *choose_split(corpus, experiment.data.split.allow_duplicates)))
-    return choices
+    return choices + _whole_clips(experiment, corpus)
 
 
 def _fit_features(experiment: Experiment, corpus: Corpus) -> list[Choice]:
     left = _left(experiment.features, "features.")
-    if not left:
+    if not left or not corpus.payload.is_waveform:
         return []
-    top, clip_seconds = signal_top(corpus), known(experiment.data.clip_seconds, "data.clip_seconds")
+    top, clip_seconds = signal_top(corpus), known(experiment.data.clip_seconds, "data.clip_seconds") or 0.0
     fitted = experiment.features.fitted(corpus.sample_rate, clip_seconds, top)
     why = {"features.f_max": f"the original files end at {top:g} Hz" if top else ""}
     return [Choice(key, getattr(fitted, key.removeprefix("features.")), why.get(key, "")) for key in left]
@@ -170,10 +179,13 @@ def choose_window(corpus: Corpus) -> tuple[float, str]:
     """Return the window in seconds that fits a corpus, and why."""
     seconds = corpus.seconds
     covering, median = float(np.quantile(seconds, COVERED, method="inverted_cdf")), float(np.median(seconds))
-    most = min(LONGEST, 2 * median)
-    usual = np.asarray(USUAL_SECONDS)
-    enough = usual[usual >= min(covering, most) * 0.99]
-    chosen = float(enough[0]) if len(enough) else LONGEST
+    if corpus.payload.is_waveform:
+        most = min(LONGEST, 2 * median)
+        usual = np.asarray(USUAL_SECONDS)
+        enough = usual[usual >= min(covering, most) * 0.99]
+        chosen = float(enough[0]) if len(enough) else LONGEST
+    else:
+        chosen = min(covering, 2 * median)
     longer = float((seconds > 1.01 * chosen).mean())
     why = f"the clips last {seconds.min():.3g} to {seconds.max():.3g} s, median {median:.3g}"
     if longer:
@@ -195,7 +207,7 @@ def hand_set_faults(resolved: Resolved, corpus: Corpus) -> list[str]:
     experiment, chosen = resolved.experiment, {choice.key for choice in resolved.choices}
     lines: list[str] = []
     if "data.clip_seconds" not in chosen and experiment.features.framewise:
-        lines += _window_faults(known(experiment.data.clip_seconds, "data.clip_seconds"), corpus)
+        lines += _window_faults(known(experiment.data.clip_seconds, "data.clip_seconds") or 0.0, corpus)
     top, f_max = signal_top(corpus), getattr(experiment.features, "f_max", 0.0)
     if top is not None and "features.f_max" not in chosen and (f_max is None or f_max > 1.01 * top):
         bands = f"features.f_max={'none' if f_max is None else f'{f_max:g}'}: bands up to {f_max or corpus.sample_rate / 2:g} Hz"

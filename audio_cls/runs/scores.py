@@ -52,5 +52,5 @@ def listening_audit(predictions: Predictions, corpus: Corpus, whose: str) -> lis
     from audio_cls.report.page import Section
 
     tuned = predictions.tuned()
-    sections = audit_sections(tuned, lambda row: corpus.waveform(int(tuned.rows[row])), corpus.sample_rate)
+    sections = audit_sections(tuned, lambda row: corpus.values(int(tuned.rows[row])), corpus.rate)
     return [Section(section.heading, [whose, *section.content]) for section in sections]

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from audio_cls.components.features import FeatureExtractor, Normaliser
+from audio_cls.components.row_features import RowExtractor
 from audio_cls.components.shapes import check_sampling
 from audio_cls.core.rng import numpy_rng
 from audio_cls.core.stopping import QUIET, Watch
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.splits import Split
-from audio_cls.experiment import Data, Experiment, check_sample_rate
+from audio_cls.experiment import Data, Experiment, check_corpus
+from audio_cls.training.row_windows import PackedRows, position
 
 __all__ = ["Batch", "Batches", "FeatureCache", "PackedFeatures", "pack_features"]
 
@@ -53,12 +55,14 @@ class PackedFeatures:
 
 
 def fit_length(waveform: np.ndarray, samples: int, pad: str) -> np.ndarray:
-    """Return a clip at least `samples` long: as it is, tiled, or with silence on both sides."""
+    """Return a clip at least `samples` long: as it is, tiled, or with silence on both sides or at its end."""
     missing = samples - len(waveform)
     if missing <= 0:
         return waveform
     if pad == "tile":
         return np.resize(waveform, samples)
+    if pad == "end":
+        return np.pad(waveform, (0, missing))
     return np.pad(waveform, (missing // 2, missing - missing // 2))
 
 
@@ -111,7 +115,7 @@ class FeatureCache:
 
     def __init__(self, keep: int = 4) -> None:
         self._keep = keep
-        self._packed: OrderedDict[tuple[str, ...], PackedFeatures] = OrderedDict()
+        self._packed: OrderedDict[tuple[str, ...], PackedFeatures | PackedRows] = OrderedDict()
         self._statistics: dict[tuple[str, ...], dict[str, torch.Tensor]] = {}
 
     def shrink(self) -> None:
@@ -126,8 +130,14 @@ class FeatureCache:
         features: FeatureExtractor,
         device: torch.device,
         watch: Watch = QUIET,
-    ) -> PackedFeatures:
+    ) -> PackedFeatures | PackedRows:
         data, framewise = experiment.data, experiment.features.framewise
+        if isinstance(features, RowExtractor):  # computed as they are gathered; what is damaged is found before
+            corpus.check(range(len(corpus)))
+            stored = (corpus.digest, "rows", str(device))
+            if stored not in self._packed:
+                self._packed[stored] = PackedRows.of(corpus, device)
+            return self._packed[stored]
         if (
             experiment.features.output_domain == "waveform"
         ):  # nothing to compute: batches are cut from the corpus itself
@@ -163,14 +173,19 @@ class FeatureCache:
         )
         normaliser = Normaliser.build(experiment.features, features.n_bins)
         if key not in self._statistics:
-            if experiment.features.output_domain == "waveform":
+            if isinstance(packed, PackedRows):
+                assert isinstance(features, RowExtractor)
+                blocks = packed.count_blocks(split.train)
+                rows = packed.blocks(split.train, features)
+                normaliser.fit(rows, lambda done: watch.step("normalisation", min(done, blocks), blocks))
+            elif experiment.features.output_domain == "waveform":
                 clips = len(split.train)
                 waveforms = (torch.from_numpy(corpus.waveform(int(i)))[None] for i in split.train)
                 normaliser.fit(waveforms, lambda done: watch.step("normalisation", min(done, clips), clips))
             else:
-                rows = packed.rows(split.train).cpu()
-                blocks = normaliser.count_blocks(rows)
-                normaliser.fit(rows, lambda done: watch.step("normalisation", done, blocks))
+                values = packed.rows(split.train).cpu()
+                blocks = normaliser.count_blocks(values)
+                normaliser.fit(values, lambda done: watch.step("normalisation", done, blocks))
             self._statistics[key] = {k: v.clone() for k, v in normaliser.state_dict().items()}
         normaliser.load_state_dict(self._statistics[key])
         return normaliser
@@ -187,13 +202,14 @@ class Batches:
         corpus: Corpus,
         split: Split,
         features: FeatureExtractor,
-        packed: PackedFeatures,
+        packed: PackedFeatures | PackedRows,
         device: torch.device,
         watch: Watch = QUIET,
     ) -> None:
         data = experiment.data
         self.watch = watch
-        check_sample_rate(data, corpus)
+        check_corpus(experiment, corpus)
+        self.extractor = features
         self.experiment, self.corpus, self.split, self.device = experiment, corpus, split, device
         self.packed = packed
         self.parts = 1  # in how many parts batches are worked on, for want of memory
@@ -238,15 +254,19 @@ class Batches:
             yield Batch(part, x, self.targets[torch.as_tensor(part, device=self.device)])
 
     def features(self, clips: np.ndarray, where: np.ndarray) -> torch.Tensor:
-        """Return windows of packed features at `where` (0 the first, 1 the last): (batch, 1, n_bins, frames), or
-        (batch, n_features).
+        """Return windows of features at `where` (0 the first, 1 the last): (batch, 1, n_bins, frames), (batch, n_features), or as
+        an extractor of rows gives them.
         """
         packed = self.packed
+        if isinstance(packed, PackedRows):
+            assert isinstance(self.extractor, RowExtractor)
+            rows, place = packed.windows(clips, where, self.frames, self.extractor.margin, self.experiment.data.pad)
+            return self.extractor(rows.to(self.device), place.to(self.device))
         if packed.offsets is None or packed.lengths is None:
             return packed.values[torch.as_tensor(clips, device=self.device)]
         index = torch.from_numpy(clips)
         room = (packed.lengths[index] - self.frames).numpy()
-        first = packed.offsets[index] + torch.from_numpy(_position(where, room))
+        first = packed.offsets[index] + torch.from_numpy(position(where, room))
         rows = (first[:, None] + torch.arange(self.frames)[None]).reshape(-1).to(self.device)
         window = packed.values.index_select(0, rows).view(len(clips), self.frames, -1)
         return window.transpose(1, 2).unsqueeze(1).float()
@@ -258,13 +278,8 @@ class Batches:
         for row, (clip, part) in enumerate(zip(clips.tolist(), where.tolist(), strict=True)):
             samples = self.corpus.samples_of(clip)
             if len(samples) >= data.clip_samples:
-                start = int(_position(np.array([part]), np.array([len(samples) - data.clip_samples]))[0])
+                start = int(position(np.array([part]), np.array([len(samples) - data.clip_samples]))[0])
                 out[row] = samples[start : start + data.clip_samples]
             else:
                 out[row] = fit_length(samples, data.clip_samples, data.pad)
         return torch.from_numpy(out).mul_(1 / 32768).to(self.device, non_blocking=True)
-
-
-def _position(where: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """Start of a window: 0 at the first place, `room` at the last, the middle at 0.5; each place as likely under uniform `where`."""
-    return np.minimum((where * (room + 1)).astype(np.int64), room)

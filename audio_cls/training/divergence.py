@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audio_cls.training.batches import PackedFeatures
+
 if TYPE_CHECKING:
     from audio_cls.experiment import Chain
     from audio_cls.training.batches import Batches
@@ -106,7 +108,7 @@ def _has_infinity(value: Tensor) -> bool:
 
 def _first_bad_clip(batches: Batches) -> str | None:
     """Return the id of the first training clip whose packed features are not finite; None if there is none."""
-    if batches.is_waveform:
+    if not isinstance(batches.packed, PackedFeatures):
         return None
     for clip in batches.split.train.tolist():
         if not bool(torch.isfinite(batches.packed.rows(np.array([clip]))).all()):

@@ -14,7 +14,7 @@ from audio_cls.core.config import ConfigError
 RATE, HOP = 16000, 256
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 KINDS = sorted(Augmentation.members())
-SHAPES = {"waveform": (3000,), "spectrogram": (1, 64, 100), "mix": (1, 64, 100)}
+SHAPES = {"waveform": (3000,), "spectrogram": (1, 64, 100), "mix": (1, 64, 100), "sequence": (1, 128, 10)}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -119,6 +119,50 @@ def test_cuda_draws_as_the_cpu_does(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_domain_is_declared(kind: str) -> None:
     assert make(kind).domain in SHAPES
+
+
+@pytest.mark.parametrize(
+    ("kind", "domains"),
+    [
+        ("gain", "waveform"),
+        ("noise", "waveform"),
+        ("time_shift", "waveform"),
+        ("specaugment", "spectrogram sequence image"),
+        ("time_roll", "spectrogram sequence image"),
+        ("mixup", "waveform spectrogram sequence image embedding"),
+        ("offset", "sequence"),
+        ("average_positives", "sequence"),
+    ],
+)
+def test_each_makes_sense_for_some_domains(kind: str, domains: str) -> None:
+    every = ("waveform", "spectrogram", "sequence", "image", "embedding")
+    assert " ".join(domain for domain in every if make(kind).takes(domain)) == domains
+
+
+def test_what_has_no_meaning_for_quantised_pca_is_refused_unless_forced() -> None:
+    for kind in KINDS:
+        reason = make(kind).refusal("quantised PCA")
+        assert (reason is not None) == (kind in ("offset", "average_positives")), kind
+        assert make(kind).refusal("") is None
+        if reason is not None:
+            assert make(kind, force=True).refusal("quantised PCA") is None
+            assert make(kind, force=True).to_dict()["force"] is True
+
+
+def test_an_offset_is_one_number_a_clip() -> None:
+    x = batch_for(make("offset"), 8)
+    moved = apply(make("offset", range=(0.2, 0.4)), x, generator()) - x
+    assert float((moved.flatten(1).amax(1) - moved.flatten(1).amin(1)).abs().max()) < 1e-6
+    assert 0.2 <= float(moved.min()) < float(moved.max()) <= 0.4
+
+
+def test_positives_are_averaged_with_a_clip_of_a_common_label_only() -> None:
+    x = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 3, 2)
+    y = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]])
+    op = make("average_positives", p=1.0).build(RATE, HOP)
+    mixed, targets = op(x, y, generator())
+    assert mixed[:, 0, 0, 0].tolist() == [0.5, 0.5, 2.0, 3.0]
+    assert targets.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]]
 
 
 def test_the_set_has_a_canonical_order_and_one_row_of_keys() -> None:

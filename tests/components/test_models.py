@@ -14,7 +14,13 @@ from audio_cls.components.models import Cnn4, LogisticRegression, Mlp, Model, Sm
 from audio_cls.core.config import ConfigError
 
 KINDS = sorted(Model.members())
-SHAPES = {"spectrogram": (1, 64, 40), "image": (3, 64, 64), "embedding": (40,), "waveform": (8000,)}
+SHAPES = {
+    "spectrogram": (1, 64, 40),
+    "image": (3, 64, 64),
+    "sequence": (1, 64, 20),
+    "embedding": (40,),
+    "waveform": (8000,),
+}
 CASES = [(kind, domain) for kind in KINDS for domain in Model.members()[kind].input_domains]  # type: ignore[attr-defined]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 
@@ -58,7 +64,7 @@ def test_evaluation_is_deterministic_and_by_clip(kind: str, domain: str) -> None
         torch.testing.assert_close(torch.cat([model(row[None]) for row in x]), logits, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "domain"), [c for c in CASES if c[1] in ("spectrogram", "image")])
+@pytest.mark.parametrize(("kind", "domain"), [c for c in CASES if c[1] in ("spectrogram", "image", "sequence")])
 def test_memory_layout_does_not_matter(kind: str, domain: str) -> None:
     model = build(kind, SHAPES[domain]).eval()
     x = inputs(domain)

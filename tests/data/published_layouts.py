@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
+from tests.data.layouts import audio_bytes, embedding, example, write_records
+
 RATE = 8000
 
 
@@ -148,6 +150,66 @@ def speech_commands(root: Path) -> Path:
     text(root / "testing_list.txt", *(f"{word}/ffd2ba2f_nohash_0.wav" for word in words))
     text(root / "README.md", "Speech Commands")
     text(root / ".DS_Store", "Mac")
+    return root
+
+
+# -- AudioSet's embeddings ----------------------------------------------------------------------------------------
+
+CLASS_MAP = (
+    "index,mid,display_name",
+    '0,/m/09x0r,"Speech"',
+    '1,/m/05zppz,"Male speech, man speaking"',
+    "4,/m/04rlf,Music",
+)
+
+
+def audioset(root: Path) -> Path:
+    """Files whose names differ in case only, a clip of four rows, one without labels, one with five, and one in two sets."""
+    found = {
+        "bal_train/aB.tfrecord": [("aBcdefghij0", [0, 1], 10), ("aBxxxxxxxx1", [], 4)],
+        "bal_train/ab.tfrecord": [("abcdefghij2", [4], 10)],
+        "unbal_train/ab.tfrecord": [("abyyyyyyyy3", [0, 4], 10)],
+        "eval/-0.tfrecord": [("-0zzzzzzzz4", [4, 0, 1], 9)],
+    }
+    for seed, (name, clips) in enumerate(found.items()):
+        made = [example(video, labels, embedding(rows, len(labels), seed)) for video, labels, rows in clips]
+        write_records(root / "audioset_v1_embeddings" / name, made)
+    text(root / "class_labels_indices.csv", *CLASS_MAP)
+    return root
+
+
+# -- UrbanSound8K in tables of Hugging Face ----------------------------------------------------------------------
+
+
+def urban_tables(root: Path, saved: bool = False, missing: int | None = None) -> Path:
+    """Two Parquet shards, or with `saved` the Arrow streams of `save_to_disk`; the audio of row `missing` of the second is null."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [dict(zip(URBAN_HEAD.split(","), row.split(","), strict=True)) for row in URBAN_ROWS]
+    info = {"features": {"class": {"dtype": "string", "_type": "Value"}}}
+    for k, part in enumerate((rows[:4], rows[4:])):
+        audio = [
+            {"bytes": None if k == 1 and i == missing else audio_bytes(i + 10 * k), "path": row["slice_file_name"]}
+            for i, row in enumerate(part)
+        ]
+        whole = {name: [int(row[name]) for row in part] for name in ("fsID", "salience", "fold", "classID")}
+        real = {name: [float(row[name]) for row in part] for name in ("start", "end")}
+        plain = {name: [row[name] for row in part] for name in ("slice_file_name", "class")}
+        table = pa.table({"audio": pa.array(audio), **plain, **whole, **real})
+        root.mkdir(parents=True, exist_ok=True)
+        if saved:
+            with (
+                pa.OSFile(str(root / f"data-0000{k}-of-00002.arrow"), "wb") as file,
+                pa.ipc.new_stream(file, table.schema) as stream,
+            ):
+                stream.write_table(table)
+        else:
+            (root / "data").mkdir(exist_ok=True)
+            pq.write_table(table, root / "data" / f"train-0000{k}-of-00002.parquet", row_group_size=3)
+    if saved:
+        text(root / "dataset_info.json", json.dumps(info))
+        text(root / "state.json", json.dumps({"_split": "train"}))
     return root
 
 

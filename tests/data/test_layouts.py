@@ -16,6 +16,7 @@ from audio_cls.data.list_split import Lists
 from audio_cls.data.packing import prepare
 from audio_cls.data.splits import Official
 from tests.data import published_layouts as layouts
+from tests.data.layouts import write_pictures
 
 
 def packed(root: Path, folder: Path, **options: object) -> Corpus:
@@ -229,3 +230,133 @@ def test_gtzan_with_fault_filtered_lists(tmp_path: Path) -> None:
     layouts.text(root / "valid_filtered.txt", "blues/blues.00099.wav", "blues/blues.00000.wav")
     with pytest.raises(UserError, match=r"valid_filtered.txt, row 1: it names 'blues/blues.00099'"):
         sources.read(root)
+
+
+# -- AudioSet's embeddings ----------------------------------------------------------------------------------------
+
+
+def test_audioset(tmp_path: Path) -> None:
+    root = layouts.audioset(tmp_path / "set")
+    made = sources.read(root)
+    assert made.classes == ("Speech", "Male speech, man speaking", "Music")
+    assert {c.id: (c.labels, c.split) for c in made.clips} == {
+        "bal_train/aBcdefghij0@0": (("Speech", "Male speech, man speaking"), "train"),
+        "bal_train/aBxxxxxxxx1@0": ((), "train"),
+        "bal_train/abcdefghij2@0": (("Music",), "train"),
+        "eval/-0zzzzzzzz4@0": (("Music", "Speech", "Male speech, man speaking"), "test"),
+    }
+    assert len(sources.read(root, train="both")) == 5
+    assert (
+        len(
+            sources.read(
+                root / "audioset_v1_embeddings", train="unbalanced", class_map=str(root / "class_labels_indices.csv")
+            )
+        )
+        == 2
+    )
+    corpus = prepare(made, tmp_path / "corpus", workers=1, on_bad="refuse").corpus
+    assert corpus.lengths.tolist() == [10, 4, 10, 9]  # clips of fewer than ten rows are kept
+    assert (corpus.payload.domain, corpus.payload.row) == ("sequence", (128,))
+
+
+def test_audioset_defects_are_named_by_file_and_record(tmp_path: Path) -> None:
+    root = layouts.audioset(tmp_path)
+    file = root / "audioset_v1_embeddings" / "bal_train" / "aB.tfrecord"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    with pytest.raises(UserError, match=r"aB.tfrecord, record 2 \(at byte [\d,]+\): cut short"):
+        sources.read(root)
+    file.write_bytes(whole[:50] + b"\xff" + whole[51:])
+    with pytest.raises(
+        UserError, match=r"aB.tfrecord, record 1 \(at byte 0\): damaged: its data does not match its checksum"
+    ):
+        sources.read(root)
+    file.write_bytes(whole)
+    layouts.text(root / "class_labels_indices.csv", *layouts.CLASS_MAP[:3])
+    with pytest.raises(
+        UserError, match=r"ab.tfrecord, record 1 \(abcdefghij2\): label 4 is not in .*class_labels_indices.csv"
+    ):
+        sources.read(root)
+    (root / "class_labels_indices.csv").unlink()
+    with pytest.raises(UserError, match=r"class_labels_indices.csv is missing .* --set class_map=FILE"):
+        sources.read(root)
+
+
+# -- audio in tables ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_urbansound8k_in_tables(tmp_path: Path, saved: bool) -> None:
+    root = layouts.urban_tables(tmp_path / "set", saved)
+    made = sources.read(root)
+    assert (made.name, made.classes) == ("urbansound8k", ("car_horn", "children_playing", "dog_bark"))  # by classID
+    assert [c.id for c in made.clips] == [row.split(",")[0] for row in layouts.URBAN_ROWS]
+    assert {c.split for c in made.clips} == {None if saved else "train"}
+    corpus = packed(root, tmp_path / "corpus")
+    assert corpus.folds.tolist() == [5, 5, 5, 10, 7, 1]
+    assert corpus.groups[1] == corpus.groups[2] == "100263"
+    assert corpus.extra["salience"] == [1, 1, 2, 2, 2, 1]
+    assert corpus.seconds.tolist() == pytest.approx([0.3] * 6)
+
+
+def test_tables_with_defects(tmp_path: Path) -> None:
+    root = layouts.urban_tables(tmp_path / "set", missing=1)
+    with pytest.raises(UserError, match=r"train-00001-of-00002.parquet: row 1: its audio is missing \(null\)"):
+        packed(root, tmp_path / "corpus")
+    with pytest.raises(UserError, match=r"no column 'sound' \(--set audio=NAME\).* It has audio, slice_file_name"):
+        sources.read(root, audio="sound")
+    with pytest.raises(UserError, match=r"no column 'clas' .*Did you mean 'class'"):
+        sources.read(root, label="clas")
+    (root / "data" / "train-00001-of-00002.parquet").write_bytes(b"PAR1 cut short")
+    with pytest.raises(UserError, match=r"train-00001-of-00002.parquet: cannot be read as parquet"):
+        sources.read(root)
+
+
+def test_class_numbers_have_names(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    info = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    audio = pa.array([{"bytes": layouts.audio_bytes(i), "path": None} for i in range(3)])
+
+    def write(labels: list[int | None]) -> Path:
+        table = pa.table({"audio": audio, "label": labels}).replace_schema_metadata({"huggingface": json.dumps(info)})
+        pq.write_table(table, tmp_path / "clips.parquet")
+        return tmp_path / "clips.parquet"
+
+    made = sources.read(write([1, 0, 1]))
+    assert (made.classes, [c.labels for c in made.clips]) == (("cat", "dog"), [("dog",), ("cat",), ("dog",)])
+    with pytest.raises(
+        UserError, match=r"clips.parquet, row 1: label is 2, there are 2 classes\n.*row 2: label is None, not a label"
+    ):
+        sources.read(write([1, 2, None]))
+
+
+# -- pictures -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "I;16"])
+def test_pictures(tmp_path: Path, mode: str) -> None:
+    root = write_pictures(tmp_path / "set", n=6, mode=mode)[0].parent.parent
+    made = sources.read(root)
+    assert (made.classes, len(made)) == (("high", "low"), 6)
+    assert "time runs to the right: check it" in made.note
+    corpus = prepare(made, tmp_path / "corpus", workers=1, on_bad="refuse").corpus
+    assert corpus.payload.row == (1 if mode == "I;16" else 3, 32)
+    assert corpus.lengths.tolist() == [40] * 6
+    turned = prepare(sources.read(root, time="down", channels=1), tmp_path / "turned", workers=1).corpus
+    assert (turned.payload.row, turned.lengths[0]) == ((1, 40), 32)
+
+
+def test_pictures_with_splits_and_defects(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        write_pictures(tmp_path / "set" / part, n=4)
+    made = sources.read(tmp_path / "set")
+    assert Counter(c.split for c in made.clips) == {"train": 4, "test": 4}
+    first = made.clips[0].path
+    first.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"is no PNG or JPEG picture"):
+        prepare(sources.read(tmp_path / "set"), tmp_path / "corpus", workers=1, on_bad="refuse")
+    (tmp_path / "set" / "train" / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: a class folder without pictures"):
+        sources.read(tmp_path / "set")

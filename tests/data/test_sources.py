@@ -19,6 +19,7 @@ from audio_cls.data.manifest import Manifest
 from audio_cls.data.packing import prepare
 from audio_cls.data.sources.synthetic import Synthetic, generate
 from tests.data import published_layouts as layouts
+from tests.data.layouts import write_pictures
 
 
 def wav(path: Path) -> Path:
@@ -64,6 +65,9 @@ def synthetic(root: Path) -> Path:
 
 
 TREES = {
+    "audio_table": lambda root: layouts.urban_tables(root),
+    "audioset": layouts.audioset,
+    "pictures": lambda root: write_pictures(root, n=6)[0].parent.parent,
     "fsd50k": layouts.fsd50k,
     "gtzan": lambda root: layouts.gtzan(root),
     "speech_commands": layouts.speech_commands,

@@ -18,6 +18,7 @@ from audio_cls.ablation.settling import settle
 from audio_cls.components.features import LogMel
 from audio_cls.core.config import ConfigError
 from audio_cls.core.errors import UserError
+from audio_cls.core.payload import waveform_payload
 from audio_cls.data import sources
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.packing import prepare
@@ -76,6 +77,7 @@ class Fake:
     def __init__(self, seconds: list[float], sample_rate: int = 16000, source_rate: int | None = None) -> None:
         self.name, self.sample_rate = "fake", sample_rate
         self.seconds = np.asarray(seconds, dtype=float)
+        self.payload = waveform_payload(sample_rate)
         self.source_rates = np.full(len(seconds), source_rate or sample_rate)
 
     def __len__(self) -> int:

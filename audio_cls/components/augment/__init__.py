@@ -2,6 +2,7 @@
 
 from audio_cls.components.augment.base import Augment, Augmentation, Augmenter, Mixer
 from audio_cls.components.augment.mix import Mixup
+from audio_cls.components.augment.sequence import AveragePositives, Offset
 from audio_cls.components.augment.spectrogram import SpecAugment, TimeRoll
 from audio_cls.components.augment.waveform import Gain, Noise, TimeShift
 
@@ -9,10 +10,12 @@ __all__ = [
     "Augment",
     "Augmentation",
     "Augmenter",
+    "AveragePositives",
     "Gain",
     "Mixer",
     "Mixup",
     "Noise",
+    "Offset",
     "SpecAugment",
     "TimeRoll",
     "TimeShift",

@@ -29,12 +29,24 @@ class Mixer(Protocol):
 class Augmentation(Component, family=True):
     """A change of training data that leaves its label true (or changes it likewise).
 
-    `domain` says what it takes: "waveform" (batch, samples), "spectrogram" (batch, 1, n_bins, frames), or "mix" for an operation
-    on inputs of any domain and their targets. Within a domain lower `order` comes first.
+    `domain` says what it takes: "waveform" (batch, samples), "spectrogram" (batch, 1, n_bins, frames), "sequence" (batch, 1,
+    n_values, frames), "image" (batch, channels, height, width), or "mix" for an operation on inputs and their targets.
+    `domains` names all domains of features that it makes sense for, where that is more than `domain`; one that mixes makes
+    sense for any unless it names some. Within a domain lower `order` comes first.
     """
 
     domain: ClassVar[str] = ""
+    domains: ClassVar[tuple[str, ...]] = ()
     order: ClassVar[int] = 50
+
+    @classmethod
+    def takes(cls, domain: str) -> bool:
+        """Whether the operation makes sense for features of a domain."""
+        return domain in cls.domains if cls.domains else cls.domain in (domain, "mix")
+
+    def refusal(self, values: str) -> str | None:
+        """Return why the operation has no meaning for a corpus of such values (`Payload.values`); None if it has."""
+        return None
 
     @abstractmethod
     def build(self, sample_rate: int, hop_length: int) -> Any:

@@ -1,4 +1,4 @@
-"""Augmentations of spectrograms after normalisation, (batch, 1, n_bins, frames)."""
+"""Augmentations of features with frames, after normalisation: spectrograms, pictures of them, sequences (batch, channels, n_bins, frames)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class TimeRoll(Augmentation, kind="time_roll"):
     """Roll along time by up to `max_seconds` either way (none: by anything), what leaves at one end entering at the other."""
 
     domain: ClassVar[str] = "spectrogram"
+    domains: ClassVar[tuple[str, ...]] = ("spectrogram", "sequence", "image")
     order: ClassVar[int] = 10
 
     max_seconds: float | None = Field(default=None, gt=0)
@@ -47,6 +48,7 @@ class SpecAugment(Augmentation, kind="specaugment"):
     """
 
     domain: ClassVar[str] = "spectrogram"
+    domains: ClassVar[tuple[str, ...]] = ("spectrogram", "sequence", "image")
     order: ClassVar[int] = 50
 
     n_time_masks: int = Field(default=2, ge=0)

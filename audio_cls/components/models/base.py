@@ -15,8 +15,8 @@ __all__ = ["Model", "maps_of", "parameter_count", "refuse_shape"]
 class Model(Component, family=True):
     """A classifier.
 
-    `input_domains` are what it takes: "spectrogram" and "image" (batch, channels, height, width), "waveform" (batch, samples),
-    "embedding" (batch, n_features). A model with `closed_form` is fitted at once by its module's `fit_closed_form` instead of by
+    `input_domains` are what it takes: "spectrogram" and "image" (batch, channels, height, width), "sequence" (batch, 1, n_values,
+    frames), "waveform" (batch, samples), "embedding" (batch, n_features). A model with `closed_form` is fitted at once by its module's `fit_closed_form` instead of by
     gradient steps.
     """
 

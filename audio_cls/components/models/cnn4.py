@@ -22,7 +22,7 @@ class Cnn4(Model, kind="cnn4"):
     layer with ReLU, dropout and a linear layer. Where the pooled map has more rows than `bands`, neighbouring rows are averaged.
     """
 
-    input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "image")
+    input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "image", "sequence")
 
     widths: tuple[PositiveInt, ...] = Field(default=(32, 64, 128, 256), min_length=1)
     """Channels of each block."""

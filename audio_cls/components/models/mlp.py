@@ -21,7 +21,7 @@ class Mlp(Model, kind="mlp"):
     values (`flatten`, the number of frames it was built for).
     """
 
-    input_domains: ClassVar[tuple[str, ...]] = ("embedding", "spectrogram", "image")
+    input_domains: ClassVar[tuple[str, ...]] = ("embedding", "spectrogram", "image", "sequence")
 
     hidden: tuple[PositiveInt, ...] = (96,)
     """Units of each hidden layer."""

@@ -20,7 +20,7 @@ class SmallCnn(Model, kind="small_cnn"):
     does not.
     """
 
-    input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "image")
+    input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "image", "sequence")
 
     widths: tuple[PositiveInt, ...] = Field(default=(16, 32, 64), min_length=1)
     """Channels of each block."""

@@ -127,8 +127,9 @@ def serialise(context: Values, lists: dict[str, list[list[Any]]]) -> bytes:
     for name, values in context.items():
         _fill(example.context.feature[name], values)
     for name, vectors in lists.items():
+        found = example.feature_lists.feature_list[name]
         for vector in vectors:
-            _fill(example.feature_lists.feature_list[name].feature.add(), vector)
+            _fill(found.feature.add(), vector)
     return bytes(example.SerializeToString(deterministic=True))
 
 
@@ -185,5 +186,5 @@ def _message() -> Any:
     field(example, "context", 1, kinds.TYPE_MESSAGE, "Features")
     field(example, "feature_lists", 2, kinds.TYPE_MESSAGE, "FeatureLists")
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file) if hasattr(pool, "Add") else pool.AddSerializedFile(file.SerializeToString())
+    pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.SequenceExample"))
