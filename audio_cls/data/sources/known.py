@@ -36,7 +36,7 @@ _KNOWN = (
         "the segments' tables: path = your files' names, labels = positive_labels, start and end if the files are whole videos",
     ),
     Known(
-        "TFRecord files (AudioSet's embeddings, or others)",
+        "TFRecord files that are not AudioSet's embeddings",
         ("*.tfrecord", "*/*.tfrecord", "*/*/*.tfrecord", "*.tfrecord-*", "*/*.tfrecord-*"),
         "no audio that can be read: take the recordings themselves",
     ),
@@ -72,7 +72,7 @@ def refuse_unreadable(path: Path) -> None:
             )
     if path.is_file():
         if re.fullmatch(r"\.tfrecords?(-.*)?", path.suffix):
-            raise UserError(f"{path}: TFRecord files cannot be read. {_WAY_ON}")
+            raise UserError(f"{path}: TFRecord files are read as AudioSet's embeddings only: give the folder with bal_train, eval or unbal_train. {_WAY_ON}")
         return
     for known in _KNOWN:
         mark = _mark(path, known)
