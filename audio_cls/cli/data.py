@@ -1,4 +1,4 @@
-"""`audio-cls data`: get, generate, prepare, describe, verify."""
+"""`audio-cls data`: get, generate, mix, prepare, describe, verify."""
 
 from __future__ import annotations
 
@@ -37,6 +37,45 @@ def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | 
     say(
         f"{directory}: {config.n_clips} clips of {config.clip_seconds:g} s, {config.task}. Next: audio-cls data prepare {directory} --name NAME"
     )
+
+
+@data.command("mix")
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--clips", type=click.IntRange(1), default=1000, show_default=True, help="Mixtures in all.")
+@click.option("--labels", type=click.FloatRange(1), default=2.0, show_default=True, help="Mean number of clips mixed.")
+@click.option(
+    "--tail",
+    type=click.FloatRange(0, 3),
+    default=0.7,
+    show_default=True,
+    help="How fast classes get rarer: rank ** -tail.",
+)
+@click.option("--seconds", type=float, default=None, help="Length of a mixture. Default: the median clip's.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws other mixtures.")
+@click.pass_context
+def data_mix(
+    ctx: click.Context,
+    name: str,
+    folder: Path,
+    clips: int,
+    labels: float,
+    tail: float,
+    seconds: float | None,
+    seed: int,
+) -> None:
+    """Make a multi-label data set in FOLDER from mixtures of the clips of the corpus NAME."""
+    from audio_cls.data.mixing import Mixtures, mix
+    from audio_cls.runs.preparation import open_corpus
+
+    corpus = open_corpus(workspace_of(ctx), name)
+    length = seconds if seconds is not None else round(sorted(corpus.seconds)[len(corpus) // 2], 2)
+    config = Mixtures.parse(
+        {"clips": clips, "labels": labels, "tail": tail, "seconds": float(length), "seed": seed}, "data mix"
+    )
+    with progress(f"mixing {name}") as tell:
+        mix(corpus, folder, config, tell)
+    say(f"{folder}: {clips} mixtures of {length:g} s. Next: audio-cls data prepare {folder} --name NAME")
 
 
 @data.command("get")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,22 @@ _USUAL = {
 }
 _KEPT = ("salience", "title")
 _FILES = ("*.parquet", "data/*.parquet", "data-*.arrow", "*/data-*.arrow")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns that are read, by what they are for; `order` holds the numbers of the classes."""
+
+    label: str
+    group: str | None
+    fold: str | None
+    id: str | None
+    order: str | None
+    kept: tuple[str, ...]
+
+    def wanted(self) -> list[str]:
+        named = (self.label, self.group, self.fold, self.id, self.order, *self.kept)
+        return list(dict.fromkeys(name for name in named if name))
 
 
 class AudioTable(Source, kind="audio_table"):
@@ -50,74 +67,49 @@ class AudioTable(Source, kind="audio_table"):
             raise UserError(f"{path}: no Parquet files and no Arrow files of save_to_disk here")
         root = path if path.is_dir() else path.parent
         columns = self._columns(files[0])
-        names = _class_names(files[0], columns["label"])
+        names = _class_names(files[0], columns.label)
         faults, clips, numbers = Faults(path), list[Clip](), dict[str, int]()
-        extra: dict[str, list[Any]] = {name: [] for name in _KEPT if name in columns["kept"]}
-        wanted = [name for name in (*columns["all"], *extra) if name]
+        extra: dict[str, list[Any]] = {name: [] for name in columns.kept}
         several = False
         for file in files:
             split = _split_of(file, root)
-            for row, cells in enumerate(table_rows(file, wanted)):
-                where = f"{file.relative_to(root)}, row {row}"
-                labels, fault = _labels(cells[columns["label"]], names)
-                if fault:
-                    faults.found.append(f"{where}: {columns['label']} is {fault}")
+            for row, cells in enumerate(table_rows(file, columns.wanted())):
+                clip, fault = _clip(file, row, cells, columns, names)
+                if clip is None:
+                    faults.found.append(f"{file.relative_to(root)}, row {row}: {fault}")
                     continue
-                several = several or isinstance(cells[columns["label"]], list)
-                if columns["order"]:
-                    numbers.setdefault(labels[0], int(cells[columns["order"]] or 0))
-                fold, group = _cell(cells, columns["fold"]), _cell(cells, columns["group"])
-                if fold is not None and not (isinstance(fold, int) and 0 <= fold <= LARGEST_NUMBER):
-                    faults.found.append(f"{where}: fold is {fold!r}, not a whole number")
-                    continue
-                name = _cell(cells, columns["id"])
-                clips.append(
-                    Clip(
-                        str(name) if name is not None else f"{file.name}#{row}",
-                        file,
-                        labels,
-                        fold=fold,
-                        split=split,
-                        group=None if group is None else str(group),
-                        position=row,
-                    )
-                )
+                clips.append(replace(clip, split=split))
+                several = several or isinstance(cells[columns.label], list)
+                if columns.order:
+                    numbers.setdefault(clip.labels[0], int(cells[columns.order] or 0))
                 for key, values in extra.items():
                     values.append(cells[key])
         faults.check()
-        classes = names or tuple(
-            sorted({n for c in clips for n in c.labels}, key=lambda n: (numbers.get(n, 0), natural_key(n)))
-        )
+        found = {name for clip in clips for name in clip.labels}
+        classes = names or tuple(sorted(found, key=lambda name: (numbers.get(name, 0), natural_key(name))))
         task = "multilabel" if several else "multiclass"
-        kind = "urbansound8k" if columns["order"] else root.resolve().name
+        kind = "urbansound8k" if columns.order else root.resolve().name
         codec = AudioBytes(column=self.audio)
         return Manifest(kind, tuple(clips), classes, task, "audio_table", root=root, codec=codec, extra=extra)
 
-    def _columns(self, file: Path) -> dict[str, Any]:
-        """Return the columns to read, by what they are for."""
+    def _columns(self, file: Path) -> _Columns:
         there, _ = table_columns(file)
         if self.audio not in there:
             raise UserError(
                 f"{file}: no column {self.audio!r} (--set audio=NAME).{did_you_mean(self.audio, there)} It has {', '.join(there)}"
             )
-        found: dict[str, Any] = {
-            key: next((name for name in usual if name in there), None) for key, usual in _USUAL.items()
-        }
+        found = {key: next((name for name in usual if name in there), None) for key, usual in _USUAL.items()}
         for key in ("label", "group"):
             asked = getattr(self, key)
             if asked is not None and asked not in there:
                 raise UserError(f"{file}: no column {asked!r} (--set {key}={asked}).{did_you_mean(asked, there)}")
             found[key] = asked or found[key]
-        if found["label"] is None:
+        label = found["label"]
+        if label is None:
             raise UserError(f"{file}: no column of labels (--set label=NAME). It has {', '.join(there)}")
-        if found["label"] == "class" and "classID" in there:
-            found["order"] = "classID"
-        found.setdefault("order", None)
-        found["all"] = tuple(
-            dict.fromkeys(found[key] for key in ("label", "group", "fold", "id", "order") if found[key])
-        )
-        found["kept"] = there
-        return found
+        order = "classID" if label == "class" and "classID" in there else None
+        kept = tuple(name for name in _KEPT if name in there)
+        return _Columns(label, found["group"], found["fold"], found["id"], order, kept)
 
 
 def _files(path: Path) -> list[Path]:
@@ -171,5 +163,15 @@ def _items(value: Any) -> Iterator[Any]:
     yield from value if isinstance(value, list) else [value]
 
 
-def _cell(cells: Mapping[str, Any], column: str | None) -> Any:
-    return cells[column] if column else None
+def _clip(
+    file: Path, row: int, cells: Mapping[str, Any], columns: _Columns, names: tuple[str, ...]
+) -> tuple[Clip | None, str]:
+    """Return the clip of a row, or None and what is wrong with it."""
+    labels, fault = _labels(cells[columns.label], names)
+    if fault:
+        return None, f"{columns.label} is {fault}"
+    fold, group, name = (cells[column] if column else None for column in (columns.fold, columns.group, columns.id))
+    if fold is not None and not (isinstance(fold, int) and 0 <= fold <= LARGEST_NUMBER):
+        return None, f"fold is {fold!r}, not a whole number"
+    clip_id = f"{file.name}#{row}" if name is None else str(name)
+    return Clip(clip_id, file, labels, fold=fold, group=None if group is None else str(group), position=row), ""

@@ -72,7 +72,9 @@ def refuse_unreadable(path: Path) -> None:
             )
     if path.is_file():
         if re.fullmatch(r"\.tfrecords?(-.*)?", path.suffix):
-            raise UserError(f"{path}: TFRecord files are read as AudioSet's embeddings only: give the folder with bal_train, eval or unbal_train. {_WAY_ON}")
+            raise UserError(
+                f"{path}: TFRecord files are read as AudioSet's embeddings only: give the folder with bal_train, eval or unbal_train. {_WAY_ON}"
+            )
         return
     for known in _KNOWN:
         mark = _mark(path, known)
