@@ -33,6 +33,8 @@ from audio_cls.core.rng import derive
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.default_split import AutoSplit
 from audio_cls.data.splits import Folds, Split, SplitScheme
+from audio_cls.data.subsets import Subset
+from audio_cls.data.views import AsPublished, LabelView
 from audio_cls.metrics.base import check_metric
 
 __all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_corpus", "check_domains"]
@@ -44,6 +46,8 @@ class Data(Component):
 
     What is "auto" is chosen by `audio_cls.runs.resolve`: the corpus's rate, a window that fits its durations, the split that it names.
     """
+
+    added_fields = frozenset({"labels", "subset"})
 
     corpus: str = "demo"
     """Name of a prepared corpus, or the path of its folder."""
@@ -57,6 +61,18 @@ class Data(Component):
     """How a shorter clip is filled: with zeros on both sides, with zeros at its end, or repeated."""
     split: SplitScheme = AutoSplit()
     """Which clips train, validate and test; auto is published folds, the official split, or generated folds."""
+    labels: LabelView = AsPublished()
+    """A view of the labels: one class against the rest, families, a mapping, a selection."""
+    subset: Subset = Subset()
+    """A part of the split's clips."""
+
+    def assign(self, corpus: Corpus) -> Split:
+        """Split a corpus (already in the view that `labels` asks for) and take the subset.
+
+        Raises:
+            UserError: as `SplitScheme.assign` and `Subset.apply`.
+        """
+        return self.subset.apply(corpus, self.split.assign(corpus))
 
     @field_validator("sample_rate")
     @classmethod

@@ -118,8 +118,8 @@ def _fits(record: TrialRecord, cell: Cell, device: torch.device, workspace: Work
     }
     if record.outcome != "complete" or any(record.facts.get(key) != value for key, value in wanted.items()):
         return False
-    corpus = open_corpus(workspace, experiment.data.corpus)  # identical clips may have been on two sides of its split
-    return not corpus.identical or experiment.data.split.assign(corpus).digest == record.facts.get("split.digest")
+    corpus = open_corpus(workspace, experiment.data)  # identical clips may have been on two sides of its split
+    return not corpus.identical or experiment.data.assign(corpus).digest == record.facts.get("split.digest")
 
 
 def _belongs(tracker: Tracker, run_id: str, cell: Cell) -> bool:

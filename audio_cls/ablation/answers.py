@@ -70,7 +70,7 @@ def read_answers(
             if found is not None:
                 scores[record.arm][record.cell] = found
     splits = {
-        fold: ablation.experiment(ablation.reference, ablation.seeds[0], fold).data.split.assign(corpus)  # type: ignore[index]
+        fold: ablation.experiment(ablation.reference, ablation.seeds[0], fold).data.assign(corpus)  # type: ignore[index]
         for fold in plan.folds
     }
     return Answers(scores, {f: s.train for f, s in splits.items()}, {f: s.validation for f, s in splits.items()})

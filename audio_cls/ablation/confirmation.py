@@ -140,7 +140,7 @@ def plan_confirmation(
     launch = opened.user_attrs.get(LAUNCH)
     files = [workspace.root / launch["file"]] if launch else []
     chosen = recorded(lambda: candidates(status, top), workspace, digests, files, f"study {status.name}")
-    corpus = open_corpus(workspace, chosen[0].experiment.data.corpus)
+    corpus = open_corpus(workspace, chosen[0].experiment.data)
     cells = confirmation_cells(status.name, chosen, corpus, seeds, folds)
     n_folds = len({cell.params["fold"] for cell in cells})
     size = grid_text(configurations=len(chosen), seeds=seeds, folds=n_folds)

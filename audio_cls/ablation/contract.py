@@ -42,7 +42,7 @@ __all__ = [
     "undeclared",
 ]
 
-SHARED = ("data.corpus", "data.sample_rate", "data.split", "training.metric")
+SHARED = ("data.corpus", "data.labels", "data.subset", "data.sample_rate", "data.split", "training.metric")
 """Keys in which no arm may differ, declared or not: other data, other clips, another choice of the best epoch."""
 
 STEPS_TOLERANCE = 0.05
@@ -112,7 +112,7 @@ def check_plan(ablation: Ablation, corpus: Corpus, device: torch.device | None =
     splits: dict[int, Split] = {}
     for fold in folds:
         try:
-            splits[fold] = ablation.experiment(ablation.reference, 0, fold).data.split.assign(corpus)
+            splits[fold] = ablation.experiment(ablation.reference, 0, fold).data.assign(corpus)
         except UserError as error:
             at = f", {fold_label(fold, have.get(fold, ''))}" if fold else ""
             raise UserError(f"{where}{at}: {error}") from None

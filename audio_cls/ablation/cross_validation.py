@@ -123,7 +123,7 @@ def plan_cross_validation(
                 label = f"{label} seed {seed}"
             one = experiment.override(changes)
             if cells:
-                one.data.split.assign(corpus)
+                one.data.assign(corpus)
             else:
                 check_fits(one, corpus)
             key = run_key(one.digest(), corpus.digest)
@@ -260,7 +260,7 @@ def _judge(plan: CrossValidation, complete: Sequence[CellState], tracker: Tracke
         if scores is not None:
             cells[_seed(state), _fold(state)] = scores
             if _fold(state) not in training:
-                training[_fold(state)] = _experiment(state).data.split.assign(plan.corpus).train
+                training[_fold(state)] = _experiment(state).data.assign(plan.corpus).train
     if not cells:
         return ()
     experiment = _experiment(complete[-1])

@@ -262,7 +262,7 @@ def cross_validate(
 
     again = again and not reach_run()  # a worker that loads the script finds the runs finished
     place = Workspace.of(workspace)
-    plan = plan_cross_validation(experiment.check(), open_corpus(place, experiment.data.corpus), folds, seeds)
+    plan = plan_cross_validation(experiment.check(), open_corpus(place, experiment.data), folds, seeds)
     try:
         with shown(progress):
             return run(plan, Tracker(place), QueueOptions(storage=storage, workers=workers), again=again)

@@ -77,7 +77,7 @@ def rank(
             values[places[str(state.params["arm"])]][place] = figure
     scheme = chosen[0].experiment.data.split
     own = scheme.fold_number(corpus)
-    split = scheme.assign(corpus)
+    split = chosen[0].experiment.data.assign(corpus)
     ratio = len(split.validation) / len(split.train)
     means = [mean_interval(v, test_to_train=ratio) for v in values]
     sign = -1 if direction == "maximize" else 1

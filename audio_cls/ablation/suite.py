@@ -94,7 +94,7 @@ def open_suite(
     from audio_cls.core.device import choose_device
 
     workspace = tracker.workspace
-    corpus = open_corpus(workspace, ablation.base.data.corpus)
+    corpus = open_corpus(workspace, ablation.base.data)
     storage = existing_storage(workspace, options.storage)
     old = find_state(workspace, storage, ablation.name)
     ablation, resolved = settle(ablation, corpus, old.data_rules if old else RULES)
@@ -130,7 +130,7 @@ def reopen_suite(name: str, tracker: Tracker, storage: str | Path | None = None)
     state = read_state(workspace, where, name)
     files = [Path(state.file)] if state.file else []
     ablation, full = recorded(lambda: _restored(state), workspace, state.sources, files, f"suite {name}")
-    corpus = open_corpus(workspace, state.corpus)
+    corpus = open_corpus(workspace, ablation.base.data.model_copy(update={"corpus": state.corpus}))
     if corpus.digest != state.data:
         raise UserError(
             f"not comparable: the corpus {corpus.name!r} has digest {corpus.digest[:16]}, the suite {name!r} was run on {state.data[:16]}"

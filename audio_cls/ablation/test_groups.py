@@ -93,7 +93,7 @@ def suite_splits(suite: Suite) -> list[Split]:
     """Return the split of each fold of a suite."""
     declared = suite.ablation
     experiments = (declared.experiment(declared.reference, 0, fold) for fold in suite.plan.folds)
-    return [experiment.data.split.assign(suite.corpus) for experiment in experiments]
+    return [experiment.data.assign(suite.corpus) for experiment in experiments]
 
 
 def of_parent(tracker: Tracker, parent: RunInfo) -> Group:

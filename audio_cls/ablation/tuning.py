@@ -94,7 +94,7 @@ def arm_search(
     runtime = session.runtime()
     declared = load_ablation(Path(file))
     declared = replace(declared, base=declared.base.override(dict(parse_assignment(a) for a in assignments)))
-    corpus = runtime.corpus(declared.base.data.corpus)
+    corpus = runtime.corpus(declared.base.data)
     ablation, _ = settle(declared, corpus, rules)
     study = _study(ablation, cell["arm"], cell["seed"], cell["fold"], rules)
     objective = trial_objective(runtime, study, parent, Path(file))

@@ -1,4 +1,4 @@
-"""`audio-cls data`: generate, prepare, describe, verify."""
+"""`audio-cls data`: get, generate, prepare, describe, verify."""
 
 from __future__ import annotations
 
@@ -39,6 +39,34 @@ def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | 
     )
 
 
+@data.command("get")
+@click.argument("name", required=False)
+@click.option("--to", "folder", type=click.Path(path_type=Path), default=None, help="Folder. Default: data/NAME.")
+@click.option("--keep", is_flag=True, help="Keep the archives that were downloaded (in FOLDER/.archives).")
+def data_get(name: str | None, folder: Path | None, keep: bool) -> None:
+    """Download a published data set from its own page, check and unpack it. Without NAME: what there is, with licences."""
+    from audio_cls.data.getting.catalogue import CATALOGUE, find_data_set
+    from audio_cls.data.getting.get import get
+
+    if name is None:
+        rows = [
+            [key, found.title, found.size or "ask for it", found.licence, found.page]
+            for key, found in CATALOGUE.items()
+        ]
+        table("data sets", ["name", "data set", "size", "licence", "page"], rows)
+        return
+    found = find_data_set(name)
+    say(f"{found.title} ({found.size}), licence: {found.licence}. {found.page}")
+    place = folder or Path("data") / name
+    try:
+        with progress(f"downloading {name}") as tell:
+            root = get(found, place, tell, keep=keep)
+    except KeyboardInterrupt:
+        say("what was downloaded is kept: the same command goes on", err=True)
+        raise
+    say(f"{root}: unpacked. Next: audio-cls data prepare {root} --name NAME")
+
+
 class Rate(click.ParamType):
     """A sample rate: hertz, or auto."""
 
@@ -73,7 +101,7 @@ def _next_commands(name: str, task: str, domain: str) -> str:
 @click.option(
     "--layout",
     default=None,
-    help="esc50, audio_folder, csv, synthetic, or a source of your own. Default: recognised by what is there.",
+    help="Such as esc50, fsd50k, csv (docs/data.md), or a source of your own. Default: recognised by what is there.",
 )
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="An option of the layout.")
 @click.option("--subset", default=None, help="esc10: only the clips that ESC-50's table flags so.")

@@ -59,7 +59,7 @@ def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], a
     if allow_duplicates:
         assignments = (*assignments, "data.split.allow_duplicates=true")
     experiment = load_experiment(workspace, file, assignments).check()
-    plan = plan_cross_validation(experiment, open_corpus(workspace, experiment.data.corpus), **grid)
+    plan = plan_cross_validation(experiment, open_corpus(workspace, experiment.data), **grid)
     announce(plan.resolved, plan.corpus)
     if len(plan.cells) == 1:
         cell, sources = plan.cells[0], (file,) if file and file.suffix == ".py" else ()

@@ -60,6 +60,8 @@ def assign(cls: type[Node], data: dict[str, Any], key: str, value: Any) -> None:
             annotation = owner.model_fields[part].annotation
             node[part] = read_value(value, annotation) if isinstance(value, Given) else _by_type(value, annotation)
             return
+        if part in owner.added_fields:  # `to_dict` leaves it out at its default
+            node.setdefault(part, owner.model_fields[part].default.to_dict())
         if child._family is not None:
             kind = _kind_asked(child, parts[depth + 1 :], value)
             if kind is not None:

@@ -18,6 +18,7 @@ from audio_cls.data.audio import to_float
 from audio_cls.data.beside import kept_beside
 from audio_cls.data.columns import LazyColumns, read_columns
 from audio_cls.data.index import content_digest, payload_of, read_index
+from audio_cls.data.index_views import view_index
 from audio_cls.data.manifest import Clip
 
 __all__ = ["Corpus", "DamagedCorpus"]
@@ -91,6 +92,7 @@ class Corpus:
         self.samples_path = directory / index["samples"]
         self._checked = np.zeros(len(self.lengths), dtype=bool)
         self._root = index["root"]
+        self._viewed: tuple[Corpus, NDArray[np.int64]] | None = None
         self.index = index
 
     @classmethod
@@ -133,6 +135,30 @@ class Corpus:
         """(total, *row) as stored, read-only, all clips back to back: (total,) int16 for waveforms."""
         shape = (int(self.lengths.sum()), *self.payload.row)
         return np.memmap(self.samples_path, dtype=self.payload.storage, mode="r", shape=shape)
+
+    def view(
+        self,
+        clips: NDArray[np.int64],
+        *,
+        classes: Sequence[str],
+        labels: Sequence[Sequence[int]],
+        task: str,
+        key: str,
+    ) -> Corpus:
+        """Return some of the clips with other labels, over the same file of rows. Its digest is of this corpus's and of `key`.
+
+        Args:
+            clips: (n,) which, ascending.
+            classes: the view's, in order.
+            labels: (n,) the indices of each clip's classes in the view.
+            key: tells one way of relabelling from another.
+        """
+        made = Corpus(self.directory, view_index(self.index, clips.tolist(), tuple(classes), labels, task, key))
+        made.offsets = self.offsets[clips]
+        made._checked = self._checked[clips]
+        made.__dict__["samples"] = self.samples
+        made._viewed = self, clips
+        return made
 
     @cached_property
     def _rows(self) -> NDArray[Any]:
@@ -194,6 +220,11 @@ class Corpus:
         return tuple(Clip(i, root / p, tuple(self.classes[k] for k in labels), *rest) for i, p, labels, *rest in rows)
 
     @cached_property
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """Class -> the names of its families, where the data set publishes any."""
+        return {name: tuple(families) for name, families in self.index.get("families", {}).items()}
+
+    @cached_property
     def identical(self) -> tuple[tuple[int, ...], ...]:
         """Return the sets of clips with the same audio (`data.identical`), ascending; empty for most corpora.
 
@@ -202,6 +233,12 @@ class Corpus:
         Raises:
             DamagedCorpus: naming all clips that are damaged.
         """
+
+        if self._viewed is not None:
+            base, clips = self._viewed
+            place = {int(old): new for new, old in enumerate(clips)}
+            sets = (tuple(place[i] for i in found if i in place) for found in base.identical)
+            return tuple(found for found in sets if len(found) > 1)
 
         def find() -> list[list[int]]:
             return identical.find_identical(range(len(self)), self.samples_of, self.sample_rate)

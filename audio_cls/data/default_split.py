@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.identical import undivided_groups
+from audio_cls.data.list_split import Lists
 from audio_cls.data.splits import CrossValidation, Folds, Index, KFold, Official, Split, SplitScheme
 
 __all__ = ["AutoSplit", "choose_split"]
@@ -16,7 +17,7 @@ UNGROUPED = "It names no groups: clips of one recording or speaker may be on bot
 
 
 class AutoSplit(SplitScheme, kind="auto"):
-    """Left to the data: published folds, else the published split, else generated folds, stratified, with whole groups."""
+    """Left to the data: published lists of folds, published folds, else the published split, else generated folds, stratified, with whole groups."""
 
     def assign(self, corpus: Corpus) -> Split:
         return choose_split(corpus, self.allow_duplicates)[0].assign(corpus)
@@ -47,6 +48,9 @@ def choose_split(corpus: Corpus, allow_duplicates: bool = False) -> tuple[SplitS
 
 
 def _candidates(corpus: Corpus) -> Iterator[tuple[SplitScheme, str]]:
+    lists = sorted(corpus.lists)
+    if lists:
+        yield Lists(fold=lists[0]), f"the lists of its {len(lists)} folds"
     folds = sorted({int(fold) for fold in corpus.folds if fold >= 0})
     if len(folds) >= 3:
         yield Folds() if Folds().test_fold in folds else Folds(test_fold=folds[0]), f"its {len(folds)} folds"

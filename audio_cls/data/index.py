@@ -158,6 +158,9 @@ def _nonsense(index: dict[str, Any]) -> str | None:
         for name, values in index.get("extra", {}).items():
             if len(values) != index["n"] or not set(map(type, values)) <= _EXTRA:
                 return f"the column {name!r} does not hold a value for each clip"
+        for name, families in index.get("families", {}).items():
+            if name not in classes or type(families) is not list or set(map(type, families)) - {str}:
+                return f"the families of {name!r} are none"
         for fold, sides in index.get("lists", {}).items():
             rows = [row for side in sides.values() for row in side]
             if not set(sides) <= set(SPLITS) or not all(type(r) is int and 0 <= r < index["n"] for r in rows):

@@ -49,6 +49,7 @@ def make_index(
         "bad": [[c.id, manifest.relative(c), c.row, why] for c, why in ((manifest.clips[i], why) for i, why in bad)],
         **({"extra": {k: [v[i] for i, _ in good] for k, v in manifest.extra.items()}} if manifest.extra else {}),
         **({"lists": lists} if lists else {}),
+        **({"families": {k: list(v) for k, v in manifest.families.items()}} if manifest.families else {}),
         "columns": _columns(manifest, clips, [entry for _, entry in good], payload),
     }
     digest = content_digest(index)

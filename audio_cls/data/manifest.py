@@ -80,6 +80,7 @@ class Manifest:
         codec: decodes the clips' files; None decodes audio files.
         extra: more columns of the data set by name, one value a clip (text, a number or None); kept, and not in the digest.
         lists: fold -> "train", "validation" or "test" -> ids of clips, for folds that are no partition of the clips.
+        families: class -> names of its families, as by an ontology; kept, and not in the digest.
 
     Raises:
         UserError: no clips, no classes, a class twice, an unknown task, a column of another length, or a list that names a
@@ -96,6 +97,7 @@ class Manifest:
     codec: Codec | None = None
     extra: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     lists: Mapping[int, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    families: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -105,6 +107,8 @@ class Manifest:
         twice = sorted({c for c in self.classes if self.classes.count(c) > 1})
         if twice or not self.classes:
             raise UserError(f"{self.source}: classes must be one or more different names, found {twice or 'none'}")
+        if unknown := [name for name in self.families if name not in self.classes]:
+            raise UserError(f"{self.source}: families of {unknown[0]!r}, which is no class")
         for name, values in self.extra.items():
             if len(values) != len(self.clips):
                 raise UserError(f"{self.source}: column {name!r} has {len(values)} values for {len(self.clips)} clips")

@@ -311,6 +311,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 def _fingerprint(manifest: Manifest, keys: list[str], request: dict[str, Any]) -> str:
     head: list[Any] = [manifest.name, manifest.task, manifest.classes, manifest.source, manifest.note, request]
     head += [FORMAT_VERSION, *([dict(manifest.extra), _lists(manifest)] if manifest.extra or manifest.lists else [])]
+    head += [{name: list(families) for name, families in manifest.families.items()}] if manifest.families else []
     digest = hashlib.sha256(json.dumps(head).encode())
     for key, c in zip(keys, manifest.clips, strict=True):
         digest.update(json.dumps([key, c.id, c.labels, c.fold, c.split, c.group, c.row]).encode())

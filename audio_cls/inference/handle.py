@@ -236,7 +236,7 @@ class Run:
     @cached_property
     def _corpus(self) -> Corpus:
         """The corpus that the run was trained on."""
-        corpus = open_corpus(self.tracker.workspace, self.experiment.data.corpus)
+        corpus = open_corpus(self.tracker.workspace, self.experiment.data)
         check_same_data(corpus, self.info)
         return corpus
 
@@ -283,7 +283,7 @@ def train(
     place = Workspace.of(workspace)
     tune_process()
     runtime = Runtime(place, Tracker(place), choose_device(device))
-    corpus = runtime.corpus(experiment.check().data.corpus)
+    corpus = runtime.corpus(experiment.check().data)
     resolved = resolve(experiment, corpus)
     check_fits(resolved.experiment, corpus)
     for line in hand_set_faults(resolved, corpus):

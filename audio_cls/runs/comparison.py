@@ -181,7 +181,7 @@ def _beside(workspace: Workspace, tracker: Tracker, first: RunInfo, info: RunInf
     if why := _why_not_paired(first, info):
         return Beside(why_not=why)
     experiment = recorded_experiment(tracker, first)
-    corpus = open_corpus(workspace, experiment.data.corpus)
+    corpus = open_corpus(workspace, experiment.data)
     if corpus.digest != first.tags.get("data.digest"):
         return Beside(why_not=f"the corpus {corpus.name!r} has changed since")
     one, other = (read_predictions(tracker, run.run_id, corpus) for run in (first, info))

@@ -113,10 +113,10 @@ def score_run(
             f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run has weights to evaluate"
         )
     recorded = recorded_experiment(runtime.tracker, info)
-    corpus = runtime.corpus(recorded.data.corpus)
+    corpus = runtime.corpus(recorded.data)
     check_same_data(corpus, info)
     experiment = as_recorded(resolve(recorded, corpus).experiment, corpus, info.tags.get("split.digest"))
-    split = experiment.data.split.assign(corpus)
+    split = experiment.data.assign(corpus)
     clips = split.test if part == "test" else split.validation
     if not len(clips):
         raise UserError(

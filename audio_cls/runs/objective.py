@@ -87,7 +87,7 @@ def run_experiment(
     Raises:
         UserError: when the experiment cannot be built.
     """
-    experiment = resolve(experiment, runtime.corpus(experiment.data.corpus)).experiment
+    experiment = resolve(experiment, runtime.corpus(experiment.data)).experiment
     caller = Caller(report, should_stop, leave_now, is_mine, record)
     patient = PatientStore(store, runtime.disk_wait_seconds, caller.should_stop)
     batch_size, accumulate, tried_again = experiment.training.batch_size, 1, False
@@ -248,7 +248,7 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
     """Open the run in MLflow; `prepared` is None for one that could not even be built."""
     from audio_cls.tracking import environment_tags
 
-    corpus, device, record = runtime.corpus(experiment.data.corpus), runtime.device, caller.record
+    corpus, device, record = runtime.corpus(experiment.data), runtime.device, caller.record
     facts = run_facts(prepared, device) if prepared else {"experiment.digest": experiment.digest()}
     if record.on_facts:
         record.on_facts(facts)

@@ -111,9 +111,9 @@ def recorded_split(runtime: Runtime, info: RunInfo) -> tuple[Corpus, Split]:
         data = Data.parse(json.loads(text)["data"], f"run {info.name}")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"run {info.name} ({info.run_id[:8]}): experiment.json cannot be read: {error}") from None
-    corpus = runtime.corpus(data.corpus)
+    corpus = runtime.corpus(data)
     split = data.split.as_recorded(corpus, info.tags.get("split.digest"))
-    return corpus, split.assign(corpus)
+    return corpus, data.subset.apply(corpus, split.assign(corpus))
 
 
 def clips_to_test(runtime: Runtime, info: RunInfo) -> list[str]:

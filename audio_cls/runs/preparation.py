@@ -22,7 +22,7 @@ from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.remarks import split_remarks
 from audio_cls.data.splits import Split
-from audio_cls.experiment import Chain, Experiment, assemble, check_corpus, feature_shape
+from audio_cls.experiment import Chain, Data, Experiment, assemble, check_corpus, feature_shape
 from audio_cls.metrics.classification import VERSION
 from audio_cls.training.batches import Batches, FeatureCache
 
@@ -51,18 +51,31 @@ class Runtime:
     tracker: Tracker
     device: torch.device = field(default_factory=lambda: choose_device("auto"))
     features: FeatureCache = field(default_factory=FeatureCache)
-    corpora: dict[str, Corpus] = field(default_factory=dict)
+    corpora: dict[tuple[str, str], Corpus] = field(
+        default_factory=dict
+    )  # by name, and digest of the view of its labels
     disk_wait_seconds: float = 60.0  # for room on a full disk, before a run is interrupted
     watch: Watch = QUIET  # whether to leave, and the display
 
-    def corpus(self, name: str) -> Corpus:
-        if name not in self.corpora:
-            self.corpora[name] = open_corpus(self.workspace, name)
-        return self.corpora[name]
+    def corpus(self, data: Data) -> Corpus:
+        """Return the corpus of an experiment, with the labels that it asks for."""
+        key = data.corpus, data.labels.digest()
+        if key not in self.corpora:
+            self.corpora[key] = open_corpus(self.workspace, data)
+        return self.corpora[key]
+
+    def keep(self, data: Data, corpus: Corpus) -> None:
+        """Take over a corpus that is open, with the labels that `data` asks for."""
+        self.corpora[data.corpus, data.labels.digest()] = corpus
 
 
-def open_corpus(workspace: Workspace, name: str) -> Corpus:
-    """Return a prepared corpus by its name in the workspace, or by the path of its folder."""
+def open_corpus(workspace: Workspace, data: Data | str) -> Corpus:
+    """Return a prepared corpus by its name in the workspace or the path of its folder; for the data of an experiment, with the
+    labels that it asks for.
+    """
+    if not isinstance(data, str):
+        return data.labels.apply(open_corpus(workspace, data.corpus))
+    name = data
     folder = workspace.corpora / name
     if not folder.exists() and Path(name).is_dir():
         folder = Path(name)
@@ -107,9 +120,9 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
         Abandoned: when `runtime.watch` was asked to leave.
     """
     experiment.check()
-    corpus = runtime.corpus(experiment.data.corpus)
+    corpus = runtime.corpus(experiment.data)
     check_corpus(experiment, corpus)
-    split = experiment.data.split.assign(corpus)
+    split = experiment.data.assign(corpus)
     features = experiment.features.build_for(corpus.payload)
     check_features(experiment.features, features, experiment.data.clip_samples, feature_shape(experiment, features))
     packed = runtime.features.packed(experiment, corpus, features, runtime.device, runtime.watch)
@@ -145,7 +158,7 @@ def check_fits(experiment: Experiment, corpus: Corpus) -> None:
     """
     experiment.check()
     check_corpus(experiment, corpus)
-    split = experiment.data.split.assign(corpus)
+    split = experiment.data.assign(corpus)
     features = experiment.features.build_for(corpus.payload)
     normaliser = Normaliser.build(experiment.features, features.n_bins)
     try:

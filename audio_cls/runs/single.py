@@ -116,7 +116,7 @@ def single_run(
     experiment: Experiment, runtime: Runtime, name: str | None = None, sources: Sequence[Path] = ()
 ) -> SingleRun:
     """Return the run of an experiment, resolved for its corpus; `name` defaults to its model and features."""
-    corpus = runtime.corpus(experiment.data.corpus)
+    corpus = runtime.corpus(experiment.data)
     resolved = resolve(experiment, corpus)
     settled = resolved.experiment
     name = name or f"{settled.model.kind} {settled.features.kind}"

@@ -66,7 +66,7 @@ def open_parts(
         return settle_study(declared, corpus, stored)
 
     declared = declared_study(launch)
-    corpus = open_corpus(workspace, check_study(declared).data.corpus)
+    corpus = open_corpus(workspace, check_study(declared).data)
     address, extra = storage or workspace.optuna_db, study_identity(corpus)
     if new_version or not _may_exist(address):
         check_fits(check_study(settle(declared, None)), corpus)
@@ -115,7 +115,7 @@ def open_work(
     """Return the work of a worker process of a search, kept warm over its trials."""
     from audio_cls.queue.process import Worked
     from audio_cls.runs.own_parts import load_with
-    from audio_cls.study.search import study_identity, trial_objective
+    from audio_cls.study.search import check_study, study_identity, trial_objective
 
     launch = Launch(Path(file), tuple(assignments), name, declaration)
     if declaration:
@@ -123,7 +123,7 @@ def open_work(
     load_with(session.workspace, [Path(p) for p in parts])
     search = open_parts(session.workspace, launch, session.options.storage)
     runtime = session.runtime()
-    runtime.corpora[search.corpus.name] = search.corpus
+    runtime.keep(check_study(search.study).data, search.corpus)
     objective = trial_objective(runtime, search.study, search.opened.user_attrs.get(PARENT), launch.file)
     return Worked(search.study, objective, study_identity(search.corpus), runtime.tracker.flush)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.remarks import declared_remarks
+from audio_cls.data.views import view_of
 from audio_cls.queue.status import Row, StudyStatus, baseline_of, findings_of, last_epoch_of, study_status
 from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, open_storage, study_names
 from audio_cls.runs.opened_clips import history_of_runs, named
@@ -136,7 +137,8 @@ def _audit_of_best(
     """
     reference = (status.best.record.mlflow_run_id or "") if status.best else ""
     try:
-        corpus = open_corpus(workspace, str(identity.get("base", {}).get("data", {}).get("corpus", "")))
+        data = identity.get("base", {}).get("data", {})
+        corpus = view_of(open_corpus(workspace, str(data.get("corpus", ""))), data)
         if not reference or corpus.digest != identity.get("data"):
             return []
         info = tracker.resolve(reference)

@@ -111,7 +111,7 @@ class _PlainObjective:
         assert isinstance(experiment, Experiment)
         trial.set_user_attr("experiment", experiment.to_json(None))
         parent = self._open_parent(trial.study, declared, runtime)
-        corpus = runtime.corpus(experiment.data.corpus)
+        corpus = runtime.corpus(experiment.data)
         key = run_key(experiment.digest(), corpus.digest)
         record = Record(
             name=f"{declared.name} {trial.number:03d}",
@@ -160,11 +160,11 @@ class _PlainObjective:
         """The search as a declaration of ours, settled on its corpus."""
         metric = self._base.training.metric
         declared = Study(_name(study), self._base, self._space, metric, check_metric(metric))
-        return settle_study(declared, runtime.corpus(self._base.data.corpus), None)
+        return settle_study(declared, runtime.corpus(self._base.data), None)
 
     def _open_parent(self, study: optuna.Study, declared: Study, runtime: Runtime) -> Run:
         """The study's own run in MLflow, below which its trials are."""
-        corpus, base = runtime.corpus(self._base.data.corpus), declared.base
+        corpus, base = runtime.corpus(self._base.data), declared.base
         with self._workspace.lock(f"objective-{declared.name}"):
             known = study.user_attrs.get(RUN)
             run = runtime.tracker.on(None if known else dataset_info(corpus)).start(

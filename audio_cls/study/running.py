@@ -108,7 +108,7 @@ def _work_here(search: OpenedSearch, trials: int, options: QueueOptions, tracker
     tune_process()
     with StopRequest(grace=options.grace_seconds) as stop, progress(study.name) as show:
         runtime = Runtime(tracker.workspace, tracker, choose_device(options.device), watch=Watch(stop, show.phase))
-        runtime.corpora[search.corpus.name] = search.corpus
+        runtime.keep(check_study(study).data, search.corpus)
         objective = trial_objective(runtime, study, opened.user_attrs.get(PARENT), file)
 
         def shown(context: TrialContext) -> Outcome:

@@ -58,11 +58,23 @@ def corpus(
         "targets": targets,
         "folds": (1 + group % 5).astype(np.int64),
         "groups": tuple(None if n_groups is None else f"g{g}" for g in group),
+        "lists": {},
         "splits": tuple("test" if g % 5 == 0 else "train" for g in group),
         "ids": tuple(f"clip{i}" for i in range(n)),
         "identical": (),
     }
     return cast(Corpus, _Sized(**{**fields, **changes}))
+
+
+def fold_lists(data: Corpus) -> dict[int, dict[str, np.ndarray]]:
+    """The folds of a corpus as lists of clips."""
+    return {
+        fold: {
+            "train": np.flatnonzero(data.folds != fold),
+            "validation": np.flatnonzero(data.folds == fold),
+        }
+        for fold in range(1, 6)
+    }
 
 
 class _Sized(SimpleNamespace):
@@ -73,7 +85,8 @@ class _Sized(SimpleNamespace):
 @pytest.mark.parametrize("kind", SplitScheme.members())
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_contract_of_every_scheme(kind: str, multilabel: bool) -> None:
-    data, scheme = corpus(multilabel=multilabel), SplitScheme.parse({"kind": kind})
+    lists = {"lists": fold_lists(corpus(multilabel=multilabel))} if kind == "lists" else {}
+    data, scheme = corpus(multilabel=multilabel, **lists), SplitScheme.parse({"kind": kind})
     split, again = scheme.assign(data), scheme.assign(data)
     together = np.concatenate(list(split.sides().values()))
     assert len(np.unique(together)) == len(together) == len(data)
@@ -87,7 +100,7 @@ def test_contract_of_every_scheme(kind: str, multilabel: bool) -> None:
         key = "seed" if kind == "official" else scheme.fold_key
         other = SplitScheme.parse({"kind": kind, key: 2})
         assert other.assign(data).digest != split.digest
-    assert scheme.assign(corpus(multilabel=multilabel, digest="e")).digest != split.digest
+    assert scheme.assign(corpus(multilabel=multilabel, digest="e", **lists)).digest != split.digest
 
 
 def test_folds_take_the_next_fold_to_validate() -> None:

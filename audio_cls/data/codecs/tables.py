@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from audio_cls.core.errors import UserError
 from audio_cls.data.audio import BadAudio
 
-__all__ = ["TABLE_SUFFIXES", "ArrowFile", "ParquetTable", "open_table", "table_rows"]
+__all__ = ["TABLE_SUFFIXES", "ArrowFile", "ParquetTable", "open_table", "table_columns", "table_rows"]
 
 TABLE_SUFFIXES = frozenset({".parquet", ".arrow"})
 _BATCH = 16  # rows of a Parquet file decoded at a time: audio makes them large
@@ -121,3 +122,27 @@ def _need(path: Path, columns: list[str], names: list[str]) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def table_columns(path: Path) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of a table's columns, and what it declares of them as a data set of Hugging Face ({} if nothing).
+
+    Raises:
+        UserError: for a file that is no table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if path.suffix == ".arrow":
+            with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+                schema = stream.schema
+        else:
+            schema = pq.read_schema(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read as {path.suffix.lstrip('.')}: {_first_line(error)}") from None
+    try:
+        declared = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
+    except (ValueError, AttributeError):
+        declared = {}
+    return schema.names, declared if isinstance(declared, dict) else {}

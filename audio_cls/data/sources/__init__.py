@@ -9,14 +9,23 @@ from audio_cls.core.config_text import Given, read_value
 from audio_cls.core.errors import ConfigError, UserError, choices
 from audio_cls.data.manifest import Manifest
 from audio_cls.data.sources.audio_folder import AudioFolder
+from audio_cls.data.sources.audio_table import AudioTable
+from audio_cls.data.sources.audioset import AudioSet
 from audio_cls.data.sources.base import Source
 from audio_cls.data.sources.csv import CsvTable
 from audio_cls.data.sources.esc50 import Esc50
+from audio_cls.data.sources.fsd50k import Fsd50k
+from audio_cls.data.sources.gtzan import Gtzan
+from audio_cls.data.sources.pictures import PictureFolder
+from audio_cls.data.sources.speech_commands import SpeechCommands
 from audio_cls.data.sources.synthetic import Generated
+from audio_cls.data.sources.tut2017 import Tut2017
+from audio_cls.data.sources.urbansound8k import UrbanSound8K
 
 __all__ = ["LAYOUTS", "AudioFolder", "CsvTable", "Esc50", "Generated", "Source", "detect", "read"]
 
-LAYOUTS = tuple(member.kind for member in (Esc50, Generated, CsvTable, AudioFolder))
+_PUBLISHED = (AudioSet, Esc50, Fsd50k, Gtzan, SpeechCommands, Tut2017, UrbanSound8K)
+LAYOUTS = tuple(member.kind for member in (*_PUBLISHED, AudioTable, Generated, CsvTable, AudioFolder, PictureFolder))
 """The layouts that come with audio_cls, in the order of detection: the most particular first."""
 
 

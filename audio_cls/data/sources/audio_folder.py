@@ -12,7 +12,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.data.audio import AUDIO_SUFFIXES
 from audio_cls.data.manifest import Clip, Manifest, display_name, natural_key, split_name
 from audio_cls.data.sources.base import Source
-from audio_cls.data.sources.known import note_of, refuse_names
+from audio_cls.data.sources.known import refuse_names
 
 __all__ = ["AudioFolder"]
 
@@ -85,8 +85,7 @@ def _read(root: Path, group_pattern: str | None, name: str | None) -> Manifest:
     if not clips:
         raise UserError(f"{root}: no class folders with audio in them")
     classes = tuple(sorted({c.labels[0] for c in clips}, key=natural_key))
-    skipped = f"{passed_over} files that are no audio by their ending were passed over" if passed_over else ""
-    note = "; ".join(part for part in (skipped, note_of(root)) if part)
+    note = f"{passed_over} files that are no audio by their ending were passed over" if passed_over else ""
     return Manifest(
         name or display_name(root.resolve().name), tuple(clips), classes, "multiclass", "audio_folder", note, root
     )

@@ -1,6 +1,6 @@
 """Published layouts that cannot be read yet, by their marks, and folders whose names are no classes.
 
-Without this they would be taken for a folder of classes: UrbanSound8K's folds, DCASE's `audio`, RAVDESS's actors.
+Without this they would be taken for a folder of classes: the folds of UrbanSound8K's `audio`, RAVDESS's actors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from audio_cls.core.errors import UserError
 from audio_cls.data.manifest import split_name
 
-__all__ = ["note_of", "refuse_names", "refuse_unreadable"]
+__all__ = ["refuse_names", "refuse_unreadable"]
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,6 @@ class Known:
 
 _KNOWN = (
     Known(
-        "UrbanSound8K",
-        ("metadata/UrbanSound8K.csv", "UrbanSound8K.csv", "../metadata/UrbanSound8K.csv"),
-        "metadata/UrbanSound8K.csv: path = audio/fold<fold>/<slice_file_name>, label = class, fold = fold, group = fsID",
-    ),
-    Known(
-        "FSD50K",
-        ("FSD50K.ground_truth", "FSD50K.dev_audio", "FSD50K.eval_audio"),
-        "FSD50K.ground_truth/dev.csv and eval.csv: path = FSD50K.dev_audio/<fname>.wav, labels = labels, split = split",
-    ),
-    Known(
         "DCASE",
         ("evaluation_setup", "../evaluation_setup", "meta.txt + audio", "dev_data/*/train", "metadata_dev"),
         "meta.txt, meta.csv or evaluation_setup/: path = audio/<file>, label = the scene or event, group = the recording's or place's id",
@@ -46,7 +36,7 @@ _KNOWN = (
         "the segments' tables: path = your files' names, labels = positive_labels, start and end if the files are whole videos",
     ),
     Known(
-        "TFRecord files (AudioSet's embeddings, or others)",
+        "TFRecord files that are not AudioSet's embeddings",
         ("*.tfrecord", "*/*.tfrecord", "*/*/*.tfrecord", "*.tfrecord-*", "*/*.tfrecord-*"),
         "no audio that can be read: take the recordings themselves",
     ),
@@ -60,6 +50,12 @@ _KNOWN = (
 _NO_CLASSES = frozenset({"audio", "audios", "wav", "wavs", "wave", "flac", "mp3", "ogg", "sound", "sounds", "clip", "clips", "recordings"})  # fmt: skip
 _PARTS = frozenset({"dev", "development", "fold", "folds", "split", "train_data", "test_data", "metadata", "meta"})
 _NUMBERED = re.compile(r"(fold|split|part|set)[ _-]?\d+")
+_ABOVE = {
+    "metadata/UrbanSound8K.csv": "urbansound8k",
+    "FSD50K.ground_truth/vocabulary.csv": "fsd50k",
+    "evaluation_setup/fold1_train.txt": "tut2017",
+}
+_PARTS_OF_LAYOUTS = ("audio", "metadata", "fsd50k.", "evaluation_setup")
 _WAY_ON = "A CSV file with the columns path and label (and fold, split, group where there are any) is read"
 
 
@@ -69,9 +65,16 @@ def refuse_unreadable(path: Path) -> None:
     Raises:
         UserError: naming the layout, where its labels stand, and the way on.
     """
+    for name, layout in _ABOVE.items():
+        if path.name.lower().startswith(_PARTS_OF_LAYOUTS) and (path.parent / name).exists():
+            raise UserError(
+                f"{path}: this is a part of a data set whose layout ({layout}) is read from {path.parent}: give that folder"
+            )
     if path.is_file():
         if re.fullmatch(r"\.tfrecords?(-.*)?", path.suffix):
-            raise UserError(f"{path}: TFRecord files cannot be read. {_WAY_ON}")
+            raise UserError(
+                f"{path}: TFRecord files are read as AudioSet's embeddings only: give the folder with bal_train, eval or unbal_train. {_WAY_ON}"
+            )
         return
     for known in _KNOWN:
         mark = _mark(path, known)
@@ -95,17 +98,6 @@ def refuse_names(path: Path) -> None:
             f"{path}: are {shown} classes? These are names for folders of files, of folds or of parts of a data set. {_WAY_ON}; "
             "if the classes lie one folder lower, give that folder; --layout audio_folder takes the names for classes"
         )
-
-
-def note_of(path: Path) -> str:
-    """Return what a reader of folders of classes passes over in a published layout that is one otherwise."""
-    lists = [name for name in ("validation_list.txt", "testing_list.txt") if (path / name).is_file()]
-    if not lists:
-        return ""
-    noise = " _background_noise_ counts as a class." if (path / "_background_noise_").is_dir() else ""
-    return (
-        f"Speech Commands: its official split ({' and '.join(lists)}) is not read, and neither are its speakers.{noise}"
-    )
 
 
 def _mark(path: Path, known: Known) -> str | None:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.views import view_of
 from audio_cls.study.transfer.archive import read_json
 from audio_cls.study.transfer.archive_schema import RUN_ID, StudyRecord, check_run, check_study
 from audio_cls.study.transfer.exporting import PLAIN_NAME, runs_of
@@ -25,7 +26,7 @@ CHECKPOINT = r"last\.safetensors|best-\d{4,9}\.safetensors"
 @dataclass(frozen=True)
 class Contents:
     """An archive's parts. `runs` maps a run's id to its record and its folder, `checkpoints` holds (root, number, folder),
-    `packed` is the folder of the corpus where that came along."""
+    `packed` is the folder of the corpus where that came along, `labels` the view of its labels that the study asks for."""
 
     study: dict[str, Any]
     trials: list[FrozenTrial]
@@ -35,6 +36,7 @@ class Contents:
     corpus: str
     digest: str
     packed: Path | None
+    labels: Any = None
 
 
 def read_contents(file: Path, folder: Path, manifest: Mapping[str, Any]) -> Contents:
@@ -54,8 +56,9 @@ def read_contents(file: Path, folder: Path, manifest: Mapping[str, Any]) -> Cont
     checkpoints = _checkpoints(file, folder / "checkpoints", record)
     data = manifest.get("data", {})
     corpus, digest = str(data.get("corpus", "")), str(data.get("digest", ""))
-    packed = _packed(file, folder / "corpora", corpus, digest)
-    return Contents(study, trials, dict(record.sources), runs, checkpoints, corpus, digest, packed)
+    labels = data.get("labels")
+    packed = _packed(file, folder / "corpora", corpus, digest, labels)
+    return Contents(study, trials, dict(record.sources), runs, checkpoints, corpus, digest, packed, labels)
 
 
 def _runs(file: Path, folder: Path, known: set[str]) -> dict[str, tuple[dict[str, Any], Path]]:
@@ -86,7 +89,7 @@ def _checkpoints(file: Path, folder: Path, record: StudyRecord) -> list[tuple[in
     return out
 
 
-def _packed(file: Path, folder: Path, name: str, digest: str) -> Path | None:
+def _packed(file: Path, folder: Path, name: str, digest: str, labels: Any) -> Path | None:
     """Return the folder of the corpus in the archive, read whole and compared with its checksums."""
     if not folder.exists():
         return None
@@ -98,13 +101,14 @@ def _packed(file: Path, folder: Path, name: str, digest: str) -> Path | None:
         if corpus.samples_path.parent != packed:
             raise UserError(f"its samples are said to lie in {corpus.index['samples']!r}")
         corpus.verify()
+        found = view_of(corpus, {"labels": labels}).digest
     except Exception as error:  # whatever a damaged index leads to
         raise UserError(
             f"{file}: corpora/{name} does not hold together ({type(error).__name__}: {error}); nothing was imported"
         ) from None
-    if corpus.digest != digest or not corpus.name.isprintable():
+    if found != digest or not corpus.name.isprintable():
         raise UserError(
-            f"{file}: corpora/{name} is the corpus {corpus.name!r} with the digest {corpus.digest[:12]}, the study was begun on "
+            f"{file}: corpora/{name} is the corpus {corpus.name!r} with the digest {found[:12]}, the study was begun on "
             f"{digest[:12]}; nothing was imported"
         )
     return packed

@@ -52,14 +52,19 @@ def export_study(
             for root, numbers in _attempts(study).items()
         )
         archive.text("study.json", json.dumps(study))
-        corpus = str(study["attrs"].get(IDENTITY, {}).get("base", {}).get("data", {}).get("corpus", ""))
+        base = study["attrs"].get(IDENTITY, {}).get("base", {}).get("data", {})
+        corpus = str(base.get("corpus", ""))
         if with_data:
             _export_corpus(archive, workspace, corpus)
         about = {
             "study": name,
             "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "versions": _versions(),
-            "data": {"corpus": corpus, "digest": study["attrs"].get(IDENTITY, {}).get("data", "")},
+            "data": {
+                "corpus": corpus,
+                "digest": study["attrs"].get(IDENTITY, {}).get("data", ""),
+                **({"labels": base["labels"]} if "labels" in base else {}),
+            },
         }
         size = archive.close(about)
     said.append(

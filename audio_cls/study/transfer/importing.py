@@ -205,13 +205,14 @@ class _Import:
 
     def _corpus(self) -> str:
         """See to the data: take it from the archive where it is missing here; what is reported of it."""
+        from audio_cls.data.views import view_of
         from audio_cls.runs.preparation import open_corpus
 
         name, digest, packed = self.contents.corpus, self.contents.digest, self.contents.packed
         if not re.fullmatch(PLAIN_NAME, name):
             return f"its corpus lies outside a workspace ({name!r}): the same path must hold the same data here"
         if (self.workspace.corpora / name).exists():
-            found = open_corpus(self.workspace, name).digest
+            found = view_of(open_corpus(self.workspace, name), {"labels": self.contents.labels}).digest
             if found == digest:
                 return f"go on with: audio-cls study run {self.name} --trials N"
             return (
