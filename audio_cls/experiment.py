@@ -149,8 +149,10 @@ class Experiment(Component):
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         """As `Component.override`; a key below `data.split` also chooses the kind of split, where that is "auto" and has no
-        such key itself.
+        such key itself. Another corpus brings its own sample rate.
         """
+        if changes.get("data.corpus", self.data.corpus) != self.data.corpus:
+            changes = {"data.sample_rate": AUTO, **changes}
         has = type(self.data.split).model_fields
         below = [key for key in changes if key.startswith("data.split.")]
         if (

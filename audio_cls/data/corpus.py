@@ -16,6 +16,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.data import identical
 from audio_cls.data.audio import to_float
 from audio_cls.data.beside import kept_beside
+from audio_cls.data.columns import LazyColumns, read_columns
 from audio_cls.data.index import content_digest, payload_of, read_index
 from audio_cls.data.index_views import view_index
 from audio_cls.data.manifest import Clip
@@ -23,6 +24,7 @@ from audio_cls.data.manifest import Clip
 __all__ = ["Corpus", "DamagedCorpus"]
 
 _SAMPLE_BYTES = 8 << 20  # checked on each opening: about 5 ms where the file is cached
+_SAMPLE_CLIPS = 2000  # at most; where clips are that short, more cost milliseconds and find little more
 _STATED = 10
 
 
@@ -46,7 +48,6 @@ class Corpus:
         source, note: which layout it was read from, and what its reader remarked.
         offsets, lengths: (n,) int64, each clip's rows in `samples`.
         folds: (n,) int64, -1 where the data set names none.
-        splits, groups: (n,) tuples of names or None.
         source_rates, source_channels: (n,) int64, what the original files held; 0 where rows are no waveforms.
         gains: (n,) float64, below 1 where a clip was turned down to keep it from clipping.
         crcs: (n,) int64, CRC-32 of each clip's rows.
@@ -57,6 +58,14 @@ class Corpus:
 
     def __init__(self, directory: Path, index: dict[str, Any]) -> None:
         columns, n = index["columns"], index["n"]
+
+        def numbers(name: str, default: float = 0, dtype: type = np.int64) -> NDArray[Any]:
+            if name not in columns:
+                return np.full(n, default, dtype)
+            if isinstance(columns, LazyColumns) and columns.holds_numbers(name):
+                return columns.array(name).astype(dtype, copy=False)
+            return np.asarray([-1 if v is None else v for v in columns[name]], dtype)
+
         self.directory = directory
         self.name: str = index["name"]
         self.task: str = index["task"]
@@ -69,17 +78,15 @@ class Corpus:
         self.fingerprint: str = index["fingerprint"]
         self.source: str = index["source"]
         self.note: str = index["note"]
-        self.lengths = np.asarray(columns["length"], dtype=np.int64)
+        self.lengths = numbers("length")
         self.offsets = (
             np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)[:-1]]) if index["n"] else self.lengths
         )
-        self.folds = np.asarray([-1 if f is None else f for f in columns["fold"]], dtype=np.int64)
-        self.splits: tuple[str | None, ...] = tuple(columns["split"])
-        self.groups: tuple[str | None, ...] = tuple(columns["group"])
-        self.source_rates = np.asarray(columns.get("rate", [0] * n), dtype=np.int64)
-        self.source_channels = np.asarray(columns.get("channels", [0] * n), dtype=np.int64)
-        self.gains = np.asarray(columns.get("gain", [1] * n), dtype=np.float64)
-        self.crcs = np.asarray(columns["crc"], dtype=np.int64)
+        self.folds = numbers("fold", -1)
+        self.source_rates = numbers("rate")
+        self.source_channels = numbers("channels")
+        self.gains = numbers("gain", 1, np.float64)
+        self.crcs = numbers("crc")
         self.bad: tuple[tuple[str, str, int | None, str], ...] = tuple(tuple(b) for b in index["bad"])
         self.extra: dict[str, list[Any]] = index.get("extra", {})
         self.samples_path = directory / index["samples"]
@@ -97,7 +104,7 @@ class Corpus:
             DamagedCorpus: a clip of the sample is not what was packed. All clips are then looked at, and named.
         """
         directory = Path(directory)
-        index = read_index(directory)
+        index = read_columns(directory) or read_index(directory)
         try:
             corpus = cls(directory, index)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -154,6 +161,20 @@ class Corpus:
         return made
 
     @cached_property
+    def _rows(self) -> NDArray[Any]:
+        return self.samples.view(np.ndarray)  # slices of a memmap cost ten times as much
+
+    @cached_property
+    def splits(self) -> tuple[str | None, ...]:
+        """(n,) names of published sides, or None."""
+        return tuple(self.index["columns"]["split"])
+
+    @cached_property
+    def groups(self) -> tuple[str | None, ...]:
+        """(n,) names of what must not be torn apart, or None."""
+        return tuple(self.index["columns"]["group"])
+
+    @cached_property
     def label_lists(self) -> list[list[int]]:
         """The indices of each clip's classes."""
         lists: list[list[int]] = self.index["columns"]["labels"]
@@ -169,8 +190,12 @@ class Corpus:
     def targets(self) -> NDArray[np.float32]:
         """(n, n_classes) float32, 1 where the clip has the class."""
         targets = np.zeros((len(self), len(self.classes)), dtype=np.float32)
-        counts = np.asarray([len(labels) for labels in self.label_lists])
-        flat = np.asarray([label for labels in self.label_lists for label in labels], dtype=np.int64)
+        columns = self.index["columns"]
+        if isinstance(columns, LazyColumns):
+            counts, flat = columns.flat_lists("labels")
+        else:
+            counts = np.asarray([len(labels) for labels in self.label_lists])
+            flat = np.asarray([label for labels in self.label_lists for label in labels], dtype=np.int64)
         targets[np.repeat(np.arange(len(self)), counts), flat] = 1.0
         return targets
 
@@ -221,7 +246,7 @@ class Corpus:
         found = kept_beside(self.directory, "identical", self.digest, identical.VERSION, find)
         return tuple(tuple(clips) for clips in found)
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         return tuple(self.index["columns"]["id"])
 
@@ -291,12 +316,15 @@ class Corpus:
         wrong = self.damaged(progress)
         if wrong:
             raise self._damage(wrong)
+        written = read_index(self.directory)
+        if dict(written["columns"]) != dict(self.index["columns"]):
+            raise UserError(f"{self.directory / 'columns.bin'}: it does not say what index.json says: remove it")
         if content_digest(self.index) != self.digest:
             raise UserError(f"{self.directory / 'index.json'}: its digest is of other content; {self._repair()}")
 
     def _packed(self, i: int) -> NDArray[Any]:
         offset = int(self.offsets[i])
-        return self.samples[offset : offset + int(self.lengths[i])]
+        return self._rows[offset : offset + int(self.lengths[i])]
 
     def _matches(self, i: int) -> bool:
         return zlib.crc32(self._packed(i).data) == self.crcs[i]
@@ -307,7 +335,7 @@ class Corpus:
         """
         order = np.random.default_rng(int(self.digest[:15], 16)).permutation(len(self))
         sizes = self.payload.row_bytes * self.lengths[order]
-        return order[np.cumsum(sizes) <= _SAMPLE_BYTES].tolist()
+        return order[np.cumsum(sizes) <= _SAMPLE_BYTES][:_SAMPLE_CLIPS].tolist()
 
     def _damage(self, wrong: list[int]) -> DamagedCorpus:
         named = ", ".join(self.ids[i] for i in wrong[:_STATED])

@@ -17,6 +17,7 @@ from typing import Any
 from audio_cls.core.errors import UserError, choices
 from audio_cls.core.payload import Payload, waveform_payload
 from audio_cls.data.audio import MIN_SECONDS
+from audio_cls.data.columns import write_columns
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.decoding import close_reader
 from audio_cls.data.faults import clip_faults
@@ -150,8 +151,10 @@ def prepare(
             _refuse(manifest, [_bad_clip(manifest.clips[i], reason) for i, reason in bad], on_bad, len(good))
             samples = store.in_order(places)
             publish(directory, make_index(manifest, good, bad, request, payload, "" if died else fingerprint), samples)
-        elif (directory / "partial").exists():  # left by a call with other settings, given up since
-            shutil.rmtree(directory / "partial", ignore_errors=True)
+        else:
+            write_columns(directory, previous.index)  # of a corpus that an older version packed
+            if (directory / "partial").exists():  # left by a call with other settings, given up since
+                shutil.rmtree(directory / "partial", ignore_errors=True)
         corpus = Corpus.open(directory)
     rate_note = advice(corpus) if payload.is_waveform else ""
     notes = tuple(note for note in (rate_note, manifest.note, *corpus_notes(corpus)) if note)

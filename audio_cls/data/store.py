@@ -25,6 +25,7 @@ import numpy as np
 from audio_cls.core.locks import file_lock
 from audio_cls.core.payload import Payload
 from audio_cls.data.beside import remove_outdated
+from audio_cls.data.columns import remove_columns, write_columns
 from audio_cls.data.index import payload_of, write_index
 
 __all__ = ["Entry", "PartialStore", "lock", "publish"]
@@ -145,7 +146,9 @@ def publish(directory: Path, index: dict[str, Any] | None, samples: Path | None)
         write_index(pending, index)
         os.replace(samples, directory / index["samples"])
         _sync_directory(directory)
+    remove_columns(directory)
     os.replace(pending, directory / "index.json")
+    write_columns(directory, index)
     _sync_directory(directory)
     shutil.rmtree(partial, ignore_errors=True)
     for old in directory.glob("samples-*"):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audio_cls.training.batches import PackedFeatures
+from audio_cls.training.row_windows import PackedRows
 
 if TYPE_CHECKING:
     from audio_cls.experiment import Chain
@@ -108,9 +108,13 @@ def _has_infinity(value: Tensor) -> bool:
 
 def _first_bad_clip(batches: Batches) -> str | None:
     """Return the id of the first training clip whose packed features are not finite; None if there is none."""
-    if not isinstance(batches.packed, PackedFeatures):
+    if batches.is_waveform:
         return None
     for clip in batches.split.train.tolist():
-        if not bool(torch.isfinite(batches.packed.rows(np.array([clip]))).all()):
+        if isinstance(batches.packed, PackedRows):
+            x = batches.features(np.array([clip]), np.array([0.5]))
+        else:
+            x = batches.packed.rows(np.array([clip]))
+        if not bool(torch.isfinite(x).all()):
             return str(batches.corpus.ids[clip])
     return None

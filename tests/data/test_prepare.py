@@ -387,6 +387,15 @@ def test_a_rate_above_the_files_own_is_warned_of(tmp_path: Path) -> None:
     assert note.endswith("Better: --sample-rate 8000")
 
 
+def test_a_rate_that_throws_the_band_away_is_warned_of(tmp_path: Path) -> None:
+    manifest = at_rates(tmp_path, 44100, 44100, 16000)
+    report = prepare(manifest, tmp_path / "c", sample_rate=8000, workers=1)
+    assert report.notes[0] == (
+        "most clips are recorded at 44100 Hz: at 8000 Hz all above 4000 Hz is thrown away. Better: --sample-rate 16000"
+    )
+    assert not any("thrown away" in note for note in prepare(manifest, tmp_path / "d", workers=1).notes)
+
+
 def test_a_corpus_and_an_interrupted_preparation_keep_their_rate(tmp_path: Path) -> None:
     manifest = at_rates(tmp_path, 8000, 8000)
     first = prepare(manifest, tmp_path / "c", workers=1, sample_rate=16000)

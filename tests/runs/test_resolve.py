@@ -84,6 +84,14 @@ class Fake:
         return len(self.seconds)
 
 
+def test_another_corpus_brings_its_own_rate() -> None:
+    base = Experiment().override({"data.corpus": "a", "data.sample_rate": 16000})
+    assert base.override({"data.corpus": "b"}).data.sample_rate == "auto"
+    assert base.override({"data.corpus": "b", "data.sample_rate": 8000}).data.sample_rate == 8000
+    assert base.override({"data.corpus": "a"}) == base
+    assert base.override({"data.sample_rate": 16000.0}).digest() == base.digest()
+
+
 # -- what is chosen ---------------------------------------------------------------------------------------------------
 
 
