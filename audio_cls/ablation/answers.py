@@ -120,7 +120,7 @@ def amend(result: SuiteResult, answers: Answers, corpus: Corpus) -> SuiteResult:
     arms = []
     for arm in result.arms:
         verdict = arm.verdict
-        if verdict is not None:
+        if verdict is not None and result.looks.finished:
             verdict = _heed(verdict, arm, result, constant, caveat)
             if verdict.text.endswith(NOTHING) and to_try:
                 verdict = replace(verdict, text=f"{verdict.text}; {to_try[0].lower()}{to_try[1:].rstrip('.')}")

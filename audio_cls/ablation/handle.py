@@ -143,6 +143,11 @@ class AblationResult:
         return self.result.state
 
     @property
+    def looks(self) -> list[str]:
+        """How often its verdicts were looked at and what that costs, in sentences."""
+        return self.result.looks.sentences()
+
+    @property
     def verdicts(self) -> dict[str, str]:
         """Arm -> verdict in a sentence; the reference has none."""
         return {arm.name: arm.verdict.text for arm in self.result.arms if arm.verdict is not None}
@@ -153,7 +158,9 @@ class AblationResult:
         return self.published.page
 
     def table(self, metric: str | None = None) -> pd.DataFrame:
-        """A row for each arm: runs, mean, standard deviation, difference from the reference with its 95 % interval, corrected p.
+        """A row for each arm: runs, mean, standard deviation, difference from the reference with its interval (at the arm's own level
+        by Holm), corrected p, probabilities that it is better by more than the margin, within it, worse; the smallest margin within
+        which it is equal; the interval and p for new training sets of this source; the verdict, and what it speaks of.
 
         Args:
             metric: one of the suite's; the first one unless given.
@@ -163,6 +170,8 @@ class AblationResult:
         """
         import pandas as pd
 
+        from audio_cls.ablation.results import Wider
+
         by_metric = {result.metric: result for result in self.published.results}
         if metric is not None and metric not in by_metric:
             raise UserError(f"the suite {self.name!r} is not judged by {metric!r}. {choices(metric, by_metric)}")
@@ -171,10 +180,16 @@ class AblationResult:
             row = {"arm": arm.name, "runs": arm.done, "mean": arm.mean.mean, "sd": arm.mean.sd}
             if arm.comparison is not None and arm.verdict is not None:
                 pair = arm.comparison
-                row |= {"difference": pair.mean, "low": pair.low, "high": pair.high, "p": arm.verdict.p}
+                v, w = arm.verdict, arm.wider or Wider(arm.verdict.p, arm.verdict.low, arm.verdict.high, "")
+                row |= {"difference": pair.mean, "low": v.low, "high": v.high, "p": v.p, "population": v.population}
+                row |= {"better": v.better, "within": v.within, "worse": v.worse, "equal_within": v.equal_within}
+                row |= {"wider_low": w.low, "wider_high": w.high, "wider_p": w.p}
             row["verdict"] = "the reference" if arm.verdict is None else arm.verdict.word
             rows.append(row)
-        columns = ["arm", "runs", "mean", "sd", "difference", "low", "high", "p", "verdict"]
+        columns = [
+            "arm", "runs", "mean", "sd", "difference", "low", "high", "p", "verdict", "better", "within", "worse", "equal_within",
+            "wider_low", "wider_high", "wider_p", "population",
+        ]  # fmt: skip
         return pd.DataFrame(rows, columns=columns).set_index("arm")
 
     def figures(self) -> list[str]:
@@ -213,7 +228,7 @@ class AblationResult:
 
         shown, first = self.published, self.result
         return build_report(
-            first, shown.suite.tracker, shown.suite.corpus, first.scores, shown.intervals, shown.test,
+            first, shown.suite.tracker, shown.suite.corpus, first.scores, shown.test,
             shown.results[1:], shown.history,
         )  # fmt: skip
 
@@ -223,7 +238,8 @@ class AblationResult:
 
     def _repr_html_(self) -> str:
         lines = "".join(f"<li>{html.escape(f'{arm}: {text}')}</li>" for arm, text in self.verdicts.items())
-        head = f"<p><b>{html.escape(self.name)}</b>, {html.escape(self.result.metric)}: {html.escape(self.state)}</p>"
+        said = "; ".join([self.state, *self.looks])
+        head = f"<p><b>{html.escape(self.name)}</b>, {html.escape(self.result.metric)}: {html.escape(said)}</p>"
         return f"{head}<ul>{lines}</ul>" + self.table().to_html(float_format=lambda v: f"{v:.4f}", na_rep="")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 
 from audio_cls.ablation.filling import Filled, fill_cells, unfinished
+from audio_cls.ablation.looks import begin_looks
 from audio_cls.ablation.record import read_records
 from audio_cls.ablation.results import SuiteResult
 from audio_cls.ablation.stored import (
@@ -117,8 +118,11 @@ def start_suite(suite: Suite) -> tuple[Run, dict[str, Run]]:
             suite.experiment_name, f"suite {ablation.name}", kind="suite", params={**ablation.base.flatten(), **base},
             tags={**tags, "runs": str(len(suite.plan.cells)), "contract": terms}, run_id=state.run_id,
         )  # fmt: skip
-        if state.run_id is None and suite.file is not None:
-            parent.artifact(suite.file, "source")
+        if state.run_id is None:
+            assert suite.storage is not None
+            begin_looks(suite.study, suite.storage)
+            if suite.file is not None:
+                parent.artifact(suite.file, "source")
         state.run_id = parent.id
         for arm in ablation.arms:
             params = {**whole.arm(arm).flatten(), **base, "ablation.arm": arm}
@@ -141,8 +145,12 @@ def log_result(result: SuiteResult, runs: dict[str, Run]) -> None:
         figures = {"mean": arm.mean.mean, "std": arm.mean.sd, "low": arm.mean.low, "high": arm.mean.high}
         figures["n"] = float(arm.done)
         if arm.comparison is not None and arm.verdict is not None:
-            figures |= {"difference": arm.comparison.mean, "p": arm.verdict.p}
-            figures |= {"difference_low": arm.comparison.low, "difference_high": arm.comparison.high}
+            verdict = arm.verdict
+            figures |= {"difference": arm.comparison.mean, "p": verdict.p}
+            figures |= {"difference_low": verdict.low, "difference_high": verdict.high}
+            figures |= {"better": verdict.better, "within": verdict.within, "worse": verdict.worse}
+            if arm.wider is not None:
+                figures |= {"wider_p": arm.wider.p, "wider_low": arm.wider.low, "wider_high": arm.wider.high}
         run = runs[arm.name]
         run.final({names[k]: round(v, 4) for k, v in figures.items() if isfinite(v)})  # shown as they are written
         plain = result.metric.rpartition("/")[2]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from audio_cls.ablation.declaration import Ablation, identity_changes
+from audio_cls.ablation.looks import describe_looks
 from audio_cls.ablation.ranking import former_note
 from audio_cls.core.errors import UserError, choices
 from audio_cls.core.workspace import Workspace
@@ -174,6 +175,8 @@ def remarks_of(study: str, workspace: Workspace, storage: str | Path | None = No
     where = existing_storage(workspace, storage)
     assert where is not None
     attributes = load_study(study, where).user_attrs
+    if study.startswith(f"{KIND}:"):
+        return describe_looks(attributes)
     note = former_note(attributes) if study.startswith("confirmation:") else ""
     return [note] if note else []
 

@@ -170,8 +170,7 @@ def ablate_list(ctx: click.Context, storage: str | None) -> None:
 
 def _show(shown: Publication) -> None:
     """Print the tables of a suite, its verdicts, and where more of it is."""
-    from audio_cls.ablation.page_data import more_lines
-    from audio_cls.metrics.verdict import in_points
+    from audio_cls.ablation.details import captions, main_details
 
     first, ablation = shown.results[0], shown.suite.ablation
     for result in shown.results:
@@ -181,12 +180,12 @@ def _show(shown: Publication) -> None:
         if what == "groups":
             say(f"note: {text}")
     say(f"{ablation.name}: {first.state}; {first.metric} of the {ablation.select} epoch, against {ablation.reference}")
-    for line in (*first.adopted, *first.findings):
+    for line in (*captions(first), *first.adopted, *first.findings):
         say(line)
     for arm in first.arms:
         if arm.verdict is not None:
             say(f"  {arm.name}: {arm.verdict.text}")
-            for line in more_lines(arm, shown.intervals.get(arm.name), in_points(first.metric)):
+            for line in main_details(arm, first):
                 say(f"    {line}")
     for arm in first.arms:
         for words, reason in arm.failed:
@@ -227,14 +226,14 @@ def _print_arms(result: SuiteResult) -> None:
         if c is None or verdict is None:
             rows.append([*row, "", "", "reference"])
             continue
-        interval = "" if isnan(c.low) else f" [{number(c.low)}, {number(c.high)}]"
+        interval = "" if isnan(verdict.low) else f" [{number(verdict.low)}, {number(verdict.high)}]"
         p = "" if isnan(verdict.p) else "< 0.001" if verdict.p < 0.001 else f"{verdict.p:.2g}"
         rows.append([*row, number(c.mean, signed=True) + interval, p, verdict.word])
     plain = result.metric.rpartition("/")[2]
     if plain in result.baseline:
         rows.append(["(baseline)", "", number(result.baseline[plain]), "", "", "learned nothing"])
     unit = " (points)" if points else ""
-    columns = ["arm", "runs", "mean ± sd", "difference [95 %]", "p Holm", "verdict"]
+    columns = ["arm", "runs", "mean ± sd", "difference [interval]", "p Holm", "verdict"]
     table(f"{result.ablation.name}: {result.metric}{unit}", columns, rows, right=(1, 2, 3, 4))
 
 

@@ -394,12 +394,12 @@ def test_fold_effects_cannot_be_outrun_by_seeds() -> None:
     hint = c.more_pairs(0.01)
     assert hint is not None
     assert hint.pairs is None
-    assert "more seeds on these 5 folds" in verdict(c).text
+    assert "more seeds on these 5 folds" in verdict(c).hint
     one_seed = against_zero({(0, k): 0.01 * (k - 2) for k in range(5)})
     hint = one_seed.more_pairs(0.01)
     assert hint is not None
     assert hint.lower_bound
-    assert "at least" in verdict(one_seed).text
+    assert "at least" in verdict(one_seed).hint
 
 
 def test_half_a_grid_asks_for_its_holes_first() -> None:

@@ -132,7 +132,7 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
     result = results(suite)[0]
     kept = read_result(tracker, suite.state.run_id)
     assert kept == found
-    page = suite_report(build_report(result, tracker, corpus, result.scores, {}, kept))
+    page = suite_report(build_report(result, tracker, corpus, result.scores, kept))
     assert "Cross-validation on held-out clips" in page
     assert "Test split" not in page
     assert "6 of 12 test clips are validation clips of other runs that made the choice" in page
@@ -163,7 +163,7 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
         )
     again = tracker.resolve(str(suite.state.run_id))
     assert again.metrics["nested/macro_f1"] == pytest.approx(nested.figures["val/macro_f1"]["value"])
-    page = suite_report(build_report(result, tracker, corpus, result.scores, {}, twice))
+    page = suite_report(build_report(result, tracker, corpus, result.scores, twice))
     assert "Nested choice" in page
     assert "it estimates the procedure: choose among these 2 arms" in page
     with pytest.raises(UserError, match="cannot grow"):
