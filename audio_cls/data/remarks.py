@@ -12,12 +12,13 @@ from audio_cls.data.identical import (
     identical_on_two_sides,
     identical_text,
 )
+from audio_cls.data.near import near_notes, near_warning
 
 if TYPE_CHECKING:
     from audio_cls.data.corpus import Corpus
     from audio_cls.data.splits import Split
 
-__all__ = ["REMARKS", "corpus_notes", "declared_remarks", "recorded_remarks", "split_remarks"]
+__all__ = ["REMARKS", "corpus_notes", "declared_remarks", "recorded_remarks", "split_remarks", "split_warnings"]
 
 REMARKS = ("split.shared_groups", "split.duplicates")
 """Facts and tags of a run that hold remarks on its split; those without a remark are absent."""
@@ -25,7 +26,12 @@ REMARKS = ("split.shared_groups", "split.duplicates")
 
 def corpus_notes(corpus: Corpus) -> list[str]:
     """Return what to say of a corpus when it is prepared or described, a sentence or two each."""
-    return [*shared_groups_notes(corpus), *identical_notes(corpus)]
+    return [*shared_groups_notes(corpus), *identical_notes(corpus), *near_notes(corpus)]
+
+
+def split_warnings(corpus: Corpus, split: Split) -> list[str]:
+    """Return what to warn of before training on a split."""
+    return [line for line in (near_warning(corpus, split),) if line]
 
 
 def split_remarks(corpus: Corpus, split: Split) -> dict[str, str]:
