@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from audio_cls.ablation.cross_validation import FoldsOutcome
+    from audio_cls.ablation.planning import Forecast
     from audio_cls.ablation.publishing import Publication
     from audio_cls.ablation.results import SuiteResult
+    from audio_cls.ablation.test_split import TestResult
     from audio_cls.experiment import Experiment
     from audio_cls.report.arms import SuiteReport
 
@@ -91,6 +93,32 @@ class Ablation(declaration.Ablation):
             reasons = "; ".join(outcome.filled.refused)
             raise UserError(f"{outcome.filled.left} of {len(outcome.filled.states)} runs were refused: {reasons}")
         return AblationResult(published)
+
+    def plan(
+        self,
+        *,
+        workers: int = 1,
+        workspace: Workspace | Path | str | None = None,
+        storage: str | Path | None = None,
+        device: str = "auto",
+    ) -> Forecast:
+        """What the suite can detect and what it costs, before it is trained, as `audio-cls ablate plan` says; nothing is written.
+
+        Args:
+            workers: processes that share the training.
+            workspace, storage, device: as for `run`.
+
+        Raises:
+            UserError: for arms that cannot be compared, naming the difference.
+        """
+        from audio_cls.ablation.planning import forecast
+        from audio_cls.ablation.suite import open_suite
+        from audio_cls.queue.options import QueueOptions
+        from audio_cls.tracking import Tracker
+
+        tracker = Tracker(Workspace.of(workspace))
+        suite = open_suite(self, tracker, QueueOptions(storage=storage, device=device), self._file())
+        return forecast(suite, workers=workers, storage=storage)
 
     def result(
         self, *, workspace: Workspace | Path | str | None = None, storage: str | Path | None = None
@@ -156,6 +184,32 @@ class AblationResult:
     def page(self) -> Path | None:
         """The HTML report; None while no run is finished."""
         return self.published.page
+
+    def evaluate_test(self, *, nested: bool = False, again: bool = False, device: str = "auto") -> TestResult:
+        """Open the test split of all runs of the suite, as `audio-cls evaluate --test` does: recorded, and counted.
+
+        Args:
+            nested: choose an arm inside each fold as well, for a suite whose runs validate on each other's test clips.
+            again: open it once more.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps".
+
+        Returns:
+            the figures of the arms, and what they are (`kind`): "test", or "cross-validation" where these clips chose.
+
+        Raises:
+            UserError: while runs are left; when it was opened before; for `nested` where there is nothing to nest.
+        """
+        from audio_cls.ablation.test_groups import of_suite
+        from audio_cls.ablation.test_split import open_group
+        from audio_cls.core.device import choose_device, tune_process
+        from audio_cls.runs.preparation import Runtime
+
+        tune_process()
+        suite = self.published.suite
+        runtime = Runtime(suite.workspace, suite.tracker, choose_device(device))
+        found = open_group(runtime, of_suite(suite), again=again, nested=nested)
+        suite.tracker.flush()
+        return found
 
     def table(self, metric: str | None = None) -> pd.DataFrame:
         """A row for each arm: runs, mean, standard deviation, difference from the reference with its interval (at the arm's own level

@@ -19,6 +19,7 @@ import torch
 from audio_cls.ablation.cross_validation import plan_cross_validation
 from audio_cls.ablation.page import suite_report
 from audio_cls.ablation.page_data import build_report
+from audio_cls.ablation.planning import forecast
 from audio_cls.ablation.publishing import report_suite
 from audio_cls.ablation.running import log_result
 from audio_cls.ablation.suite import open_suite, reopen_suite, results
@@ -199,6 +200,32 @@ def test_a_fold_that_no_run_validates_on_is_a_test(workspace: Workspace, capsys:
     assert {run.tags["test.kind"] for run in runs} == {"test"}
     stored = [read_scores(tracker.download(run.run_id, TEST_SCORES)).clips for run in runs]
     assert stored[0] == stored[1]  # the same clips, whichever fold validated
+
+
+def test_a_plan_goes_by_the_runs_that_are_there(workspace: Workspace, tmp_path: Path) -> None:
+    tracker = Tracker(workspace)
+    own = forecast(reopen_suite("suite", tracker))
+    assert own.pilot is not None
+    assert own.pilot.words == "4 pairs of finished runs of this suite"
+    assert own.lines()[-1] == "nothing is left to train"
+    assert [(g.seeds, g.folds) for g in own.grids if g.seeds == 1] == [(1, 1), (1, 2), (1, 3)]
+    of_one_seed = [g.detectable for g in own.grids if g.folds == 2]
+    assert of_one_seed == sorted(of_one_seed, reverse=True)  # more seeds, smaller differences
+    following = forecast(open_suite(ablation(name="next", seeds=range(3)), tracker, CPU), workers=2)
+    assert following.pilot is not None
+    assert following.pilot.words == "earlier suites on this corpus: suite (4 pairs)"
+    assert (following.cost.runs, following.cost.epochs) == (12, 24)
+    [run] = [r for r in tracker.runs() if r.name == "mixup seed 0 fold 1"]
+    assert run.metrics["final/seconds"] > 0
+    assert 0 < following.cost.seconds < 24 * 60
+    assert "runs of small_cnn on this corpus" in following.lines()[-1]
+    # A corpus on which nothing was trained.
+    fresh = Workspace(tmp_path / "fresh")
+    shutil.copytree(workspace.corpora, fresh.corpora)
+    guess = forecast(open_suite(ablation(), Tracker(fresh), CPU))
+    assert guess.pilot is not None
+    assert guess.pilot.words.startswith("a guess, since nothing was trained on this corpus: the sampling of 12 clips")
+    assert "how long is not known" in guess.lines()[-1]
 
 
 def opened_run(
