@@ -72,8 +72,8 @@ def find_pilot(suite: Suite, metric: str, n_units: int, storage: str | Path | No
     if not in_points(metric):
         return None
     words = (
-        f"a guess, since nothing was trained on this corpus: the sampling of {n_units} clips or groups alone, arms of {ACCURACY:.0%} "
-        f"that disagree on {DISAGREEMENT:.0%} of the clips"
+        f"a guess, since no suite on this corpus has finished pairs: the sampling of {n_units} clips or groups alone, arms of "
+        f"{100 * ACCURACY:.0f} % that disagree on {100 * DISAGREEMENT:.0f} % of the clips"
     )
     why = "seeds and training sets add to it: a lower bound. The first finished runs of the suite replace the guess"
     return Pilot(words, (Sources.of_shares(DISAGREEMENT, n_units),), caveats=(why,))

@@ -113,7 +113,7 @@ def test_every_reading_command_works_on_a_read_only_share(workspace: Path, tmp_p
         "study best tones": "lr",
         "ablate list": "rates",
         "ablate status rates": "configurations finished",
-        f"ablate plan {workspace / 'rates.py'}": "is left to train",
+        f"ablate plan {workspace / 'rates.py'}": "8 runs, 8 epochs left to train",
         "ablate report rates": "no page: the workspace is read-only",
         f"report tones --html {page}": "not logged to MLflow",
         "data describe tones": "30",

@@ -224,7 +224,9 @@ def test_a_plan_goes_by_the_runs_that_are_there(workspace: Workspace, tmp_path: 
     shutil.copytree(workspace.corpora, fresh.corpora)
     guess = forecast(open_suite(ablation(), Tracker(fresh), CPU))
     assert guess.pilot is not None
-    assert guess.pilot.words.startswith("a guess, since nothing was trained on this corpus: the sampling of 12 clips")
+    assert guess.pilot.words.startswith(
+        "a guess, since no suite on this corpus has finished pairs: the sampling of 12 clips"
+    )
     assert "how long is not known" in guess.lines()[-1]
 
 
