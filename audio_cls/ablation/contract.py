@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from audio_cls.ablation.declaration import Ablation, Cell
+from audio_cls.ablation.losses import follows_own_loss
 from audio_cls.ablation.settling import settle
 from audio_cls.core.config import Component, ComponentSet
 from audio_cls.core.device import choose_precision
@@ -305,6 +306,7 @@ def _terms(
         ("an arm differs in", "its declared keys and nothing else"),
         ("paired by", "seed and fold: same initial weights where model, features and initial bias are the same, same clip order where sampling is"),
         ("declared to differ", ", ".join(ablation.differs) or "nothing more"),
+        *([("follows each arm's own loss", follows)] if (follows := follows_own_loss(ablation)) else []),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from audio_cls.ablation.contract import Plan, check_plan, check_records
 from audio_cls.ablation.declaration import Ablation
 from audio_cls.ablation.filling import convert_cells
 from audio_cls.ablation.looks import Looks, record_look, seen_by
+from audio_cls.ablation.losses import check_losses
 from audio_cls.ablation.record import Recorded, openings, read_records
 from audio_cls.ablation.results import SuiteResult, compare_arms, summarise
 from audio_cls.ablation.settling import settle
@@ -104,6 +105,7 @@ def open_suite(
     state = join_suite(ablation, old, corpus, file)
     grown: Any = {"seeds": state.seeds, "folds": state.folds, "arms": state.identity["arms"]}
     ablation = replace(ablation, **grown)
+    check_losses(tuned(ablation, state), old)
     plan = check_plan(tuned(ablation, state), corpus, choose_device(options.device))  # again after a search
     if state.run_id is None:
         for planned in {p.arm: p for p in reversed(plan.cells)}.values():

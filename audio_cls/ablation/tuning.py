@@ -25,8 +25,10 @@ from audio_cls.queue.process import Session, Worked, WorkTarget
 from audio_cls.queue.storage import open_study
 from audio_cls.queue.supervisor import run_workers
 from audio_cls.study.declaration import TPE, NoPruning, Settled, Study
+from audio_cls.study.losses import check_losses
 from audio_cls.study.opening import PARENT
 from audio_cls.study.search import open_parent, study_identity, trial_objective
+from audio_cls.study.versions import stored_identity
 
 __all__ = ["arm_search", "tune_arms"]
 
@@ -56,6 +58,8 @@ def tune_arms(suite: Suite, options: QueueOptions) -> Suite:
         study = _study(ablation, arm, seed, fold, suite.state.data_rules)
         say(f"{study.name}: searching, {tune.trials} trials")
         identity = study_identity(suite.corpus)
+        if stored_identity(study.name, storage) is None:
+            check_losses(study)
         opened = open_study(study, storage, extra=identity)
         parent = open_parent(suite.tracker, study, suite.corpus, suite.file, opened.user_attrs.get(PARENT))
         opened.set_user_attr(PARENT, parent.id)

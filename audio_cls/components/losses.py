@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,10 @@ class Loss(Component, family=True):
         """Return what the bias of the output layer starts at, (n_classes,), or None to leave it."""
         return None
 
+    def value_settings(self) -> dict[str, Any]:
+        """Return the settings that the loss's value depends on, by name: figures of losses that agree in them can be compared."""
+        return self.to_dict()
+
     def check_task(self, task: str) -> None:
         if task not in TASKS:
             raise ConfigError(f"task {task!r}: {choices(task, TASKS)}")
@@ -76,6 +80,10 @@ class WeightedLoss(Loss):
         if not self.prior_bias:
             return None
         return log_priors(class_counts) if self._is_softmax(task) else log_odds(class_counts, n_clips)
+
+    def value_settings(self) -> dict[str, Any]:
+        unused = {"prior_bias"} | (set() if self.class_weights == "effective" else {"effective_beta"})
+        return {key: value for key, value in super().value_settings().items() if key not in unused}
 
     def _is_softmax(self, task: str) -> bool:
         return task == "multiclass"

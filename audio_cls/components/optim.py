@@ -177,8 +177,8 @@ class Plateau(Schedule, kind="plateau"):
     """Multiplied by `gamma` after each `patience` + 1 epochs in which `monitor` did not improve."""
 
     longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
-    monitor: Literal["val/loss", "train/loss"] = "val/loss"
-    """What must improve."""
+    monitor: Literal["val/loss", "train/loss", "val/nll"] = "val/loss"
+    """What must improve; val/nll is the same figure whatever loss is trained on."""
     patience: int = Field(default=3, ge=0)
     """Epochs without improvement before a reduction."""
     gamma: float = Field(default=0.5, gt=0, lt=1)

@@ -38,6 +38,7 @@ from audio_cls.runs.objective import Outcome, Record, run_experiment
 from audio_cls.runs.preparation import Runtime, dataset_info, mlflow_experiment
 from audio_cls.runs.single import run_key
 from audio_cls.study.declaration import Study
+from audio_cls.study.losses import check_losses
 from audio_cls.study.search import settle_study
 from audio_cls.tracking import Run, Tracker
 from audio_cls.training.checkpoint import CheckpointStore
@@ -107,6 +108,8 @@ class _PlainObjective:
         _check_direction(trial.study, self._base.training.metric)
         runtime = self._warm_runtime()
         declared = self._declared(trial.study, runtime)
+        if RUN not in trial.study.user_attrs:
+            check_losses(declared)
         experiment = declared.experiment(declared.overrides(trial))
         assert isinstance(experiment, Experiment)
         trial.set_user_attr("experiment", experiment.to_json(None))
