@@ -82,7 +82,8 @@ def _wider(arm: ArmResult, points: bool) -> str:
     w = arm.wider
     if w is None or not isfinite(w.low):
         return ""
-    return f"for {w.population} [{number_text(w.low, points)}, {number_text(w.high, points)}], {p_text(w.p)}"
+    speaks_of = w.population if w.population.startswith("on ") else f"for {w.population}"
+    return f"{speaks_of} [{number_text(w.low, points)}, {number_text(w.high, points)}], {p_text(w.p)}"
 
 
 def _effects(c: Comparison, points: bool) -> list[str]:

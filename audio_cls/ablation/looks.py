@@ -71,7 +71,7 @@ class Looks:
             return ["differences without verdicts until every planned run is finished: looking now costs nothing"]
         kept = ", the rest is kept for a suite that is extended" if len(self.looks) == 1 else " by all looks together"
         lines = [
-            f"looked at {count(len(self.looks), 'time')}: tested at {100 * self.alpha:.2g} % of {100 * ALPHA:.2g} %{kept}"
+            f"verdicts looked at {count(len(self.looks), 'time')}: tested at {100 * self.alpha:.2g} % of {100 * ALPHA:.2g} %{kept}"
         ]
         if len(self.looks) > 1 and len(self.looks[-1].arms) > len(self.looks[-2].arms):
             before, now = (len(look.arms) - 1 for look in self.looks[-2:])

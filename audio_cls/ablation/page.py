@@ -36,6 +36,7 @@ STYLE = """<style>
 .verdicts li { border-left: 4px solid; padding: 2px 0 2px 10px; margin: 8px 0; overflow-wrap: anywhere; break-inside: avoid; }
 .verdicts b { display: inline-block; min-width: 9em; }
 .verdicts small { display: block; color: var(--dim); font-size: 13px; }
+.captions { color: var(--dim); font-size: 13px; }
 @media (max-width: 600px) { .verdicts b { min-width: 0; margin-right: 0.6em; } }
 </style>"""
 
@@ -84,9 +85,9 @@ def _check(report: SuiteReport) -> None:
 def _verdicts(report: SuiteReport, points: bool) -> Section:
     """Return what the suite says: what is wrong, a line for each arm, the forest plot, and the table of arms."""
     content: list[Any] = [*findings(report.findings), *(text for text in (report.question, report.state) if text)]
-    content += [f"{line[0].upper()}{line[1:]}." for line in report.captions]
     lines = "".join(_line(arm) for arm in report.arms if not arm.reference)
-    content.append(Html(f'{STYLE}<ul class="verdicts">{lines}</ul>'))
+    captions = html.escape(" ".join(f"{line[0].upper()}{line[1:]}." for line in report.captions))
+    content.append(Html(f'{STYLE}<ul class="verdicts">{lines}</ul><p class="captions">{captions}</p>'))
     if any(not arm.reference and math.isfinite(arm.difference) for arm in report.arms):
         content.append(forest(report.arms, report.metric, report.direction, points))
     content.append(_arms(report, points))
@@ -163,11 +164,11 @@ def _share(value: float) -> str:
 
 
 def _line(arm: ArmSummary, more: bool = False) -> str:
-    """Return an arm's verdict as a list item, or, of `more`, what is behind it."""
+    """Return an arm's verdict as a list item with what belongs beside it, or, of `more`, all that is behind it."""
     colour = VERDICTS.get(arm.verdict, ("#bbbbbb", ""))[0]
     said = html.escape(arm.text or ("no pair of runs yet" if not arm.verdict else arm.verdict))
-    if more:
-        said = "".join(f"<small>{html.escape(line)}</small>" for line in arm.more)
+    below = "".join(f"<small>{html.escape(line)}</small>" for line in (arm.more if more else arm.beside))
+    said = below if more else said + below
     sign = SIGNS.get(arm.verdict, "·")
     return f'<li style="border-color:{colour}"><b>{sign} {html.escape(arm.name)}</b> {said}</li>'
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.ablation.declaration import Cell
-from audio_cls.ablation.details import all_details, captions
+from audio_cls.ablation.details import all_details, captions, main_details
 from audio_cls.ablation.page import ArmCurve, ArmSummary, ClassDifferences, SuiteReport
 from audio_cls.ablation.page import Cell as ReportCell
 from audio_cls.ablation.page import Predictions as ReportPredictions
@@ -137,6 +137,7 @@ def _summary(arm: ArmResult, result: SuiteResult) -> ArmSummary:
         sd=arm.mean.sd,
         low=arm.mean.low,
         high=arm.mean.high,
+        beside=main_details(arm, result),
         more=all_details(arm, result),
         seconds=arm.seconds,
         samples_per_second=arm.samples_per_second,

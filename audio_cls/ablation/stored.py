@@ -177,8 +177,10 @@ def remarks_of(study: str, workspace: Workspace, storage: str | Path | None = No
     attributes = load_study(study, where).user_attrs
     if study.startswith(f"{KIND}:"):
         return describe_looks(attributes)
-    note = former_note(attributes) if study.startswith("confirmation:") else ""
-    return [note] if note else []
+    if not study.startswith("confirmation:"):
+        return []
+    note = former_note(attributes)
+    return [*([note] if note else []), *describe_looks(attributes)]
 
 
 def list_others(workspace: Workspace, storage: str | Path | None = None) -> list[StudyStatus]:

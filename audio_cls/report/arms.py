@@ -47,7 +47,8 @@ class ArmSummary:
     wider_low, wider_high, wider_p: of the test that speaks of new training sets too, likewise after Holm; NaN where the verdict is by it.
     verdict: "helps", "hurts", "no difference", "cannot tell" or "under way" ("" while there is none).
     text: the verdict in a line, figures and word.
-    more: other lines on this arm: the wider test, the effect size, a hint of power.
+    beside: lines that belong below the verdict: probabilities, the wider test, what would settle it.
+    more: all lines on this arm: those, effects of training sets and seeds, the effect size, hints of power.
     seconds: of training, mean per run.
     samples_per_second: clips trained on in a second, mean.
     parameters: trainable ones of the model.
@@ -76,6 +77,7 @@ class ArmSummary:
     wider_p: float = NAN
     verdict: str = ""
     text: str = ""
+    beside: Sequence[str] = ()
     more: Sequence[str] = ()
     seconds: float = NAN
     samples_per_second: float = NAN

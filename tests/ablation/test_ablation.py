@@ -35,7 +35,7 @@ from audio_cls.queue.record import TrialRecord
 from audio_cls.queue.storage import load_study, open_storage
 from audio_cls.runs.scores import read_predictions
 from audio_cls.tracking import Tracker
-from audio_cls.training.predictions import read_scores, scores_csv
+from audio_cls.training.predictions import corpus_predictions, read_scores, scores_csv
 from tests.cells import run_suite_here
 from tests.commands import call
 
@@ -307,6 +307,9 @@ def test_a_suite_under_way_has_no_verdicts_and_a_finished_one_counts_its_looks(w
         if mixup.word == "under way":
             assert (mixup.p, found.arms[1].wider) == (pytest.approx(math.nan, nan_ok=True), None)
             assert f"of {2 * seeds} pairs" in mixup.text
+        comparison = found.arms[1].comparison
+        assert comparison is not None
+        assert comparison.clipwise or comparison.sources is not None  # the stored predictions were used, or gave way
         return mixup.word, len(found.looks.looks), found.looks.alpha
 
     assert state(2)[:2] == ("under way", 0)
@@ -556,6 +559,23 @@ def test_a_confirmation_is_judged_by_the_last_epoch(corpus: Corpus) -> None:
     ranked = rank(chosen, old, corpus, "val/macro_f1", "best")
     assert [c.candidate.trial for c in ranked] == [7, 3]
     assert "of the best epoch" in ranking_lines(chosen[0], ranked, "val/macro_f1", "best", math.nan)[0]
+
+
+def test_a_confirmation_compares_clip_by_clip(corpus: Corpus) -> None:
+    chosen, rng = _candidates(), np.random.default_rng(0)
+    states, predictions = [], {f"trial {c.trial}": {} for c in chosen}  # type: ignore[var-annotated]
+    for cell in confirmation_cells("s", chosen, corpus, 2, "all"):
+        arm, place = str(cell.params["arm"]), (int(cell.params["seed"]), int(cell.params["fold"]))
+        rows = cell.experiment.data.split.assign(corpus).validation  # type: ignore[attr-defined]
+        found = corpus_predictions(corpus, rows, rng.dirichlet(np.ones(len(corpus.classes)), len(rows)))
+        predictions[arm][place] = found
+        states.append(_ended(cell, "COMPLETE", found.evaluation.overall["macro_f1"]))
+    without = rank(chosen, states, corpus, "val/macro_f1")
+    with_clips = rank(chosen, states, corpus, "val/macro_f1", "last", predictions)
+    [before], [after] = ([c.comparison for c in ranked if c.comparison] for ranked in (without, with_clips))
+    assert (before.sources, before.why_wide) == (None, "without the clips' predictions")
+    assert after.sources is not None
+    assert after.mean == before.mean
 
 
 def test_an_older_confirmation_says_what_its_figures_are() -> None:

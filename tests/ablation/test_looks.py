@@ -61,7 +61,7 @@ def test_the_same_data_are_the_same_look(storage: StudyStorage) -> None:
     again = record_look(seen_by(records(2), compared(0.02)), STUDY, storage, write=True)
     assert again.looks == first.looks == read_looks(attributes(storage)).looks  # also after a crash before it was shown
     assert again.sentences() == [
-        "looked at 1 time: tested at 4 % of 5 %, the rest is kept for a suite that is extended"
+        "verdicts looked at 1 time: tested at 4 % of 5 %, the rest is kept for a suite that is extended"
     ]
 
 
@@ -71,7 +71,7 @@ def test_an_extended_suite_is_tested_at_what_is_left(storage: StudyStorage) -> N
     assert [look.information for look in second.looks] == [1.0, pytest.approx(2.0)]
     assert 0.008 < second.alpha < ALPHA - first.alpha + 0.02
     assert second.alpha < first.alpha
-    assert second.sentences()[0].startswith("looked at 2 times: tested at")
+    assert second.sentences()[0].startswith("verdicts looked at 2 times: tested at")
     assert [line[:6] for line in describe_looks(attributes(storage))] == ["look 1", "look 2"]
     # the look before is still what it was
     assert record_look(seen_by(records(2), compared(0.02)), STUDY, storage, write=True).alpha == first.alpha
