@@ -67,7 +67,8 @@ class Manifest:
 
     `source` says which layout was read and from where; paths below `root` are kept relative to it, so that a moved data
     set is still recognised. Labels are not checked against `classes` here: a clip with an unknown label is a bad clip,
-    which `prepare` leaves out or refuses, as asked.
+    which `prepare` leaves out or refuses, as asked. `group_pattern` is the regular expression by which the groups were taken
+    from the paths, if they were (`name_groups.with_groups`).
 
     Raises:
         UserError: no clips, no classes, a class twice, or an unknown task.
@@ -80,6 +81,7 @@ class Manifest:
     source: str
     note: str = ""
     root: Path | None = None
+    group_pattern: str | None = None
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

@@ -278,6 +278,7 @@ def _index(
         "n": len(good),
         "source": manifest.source,
         "note": manifest.note,
+        **({} if manifest.group_pattern is None else {"group_pattern": manifest.group_pattern}),
         "root": None if root is None else root.as_posix(),
         "fingerprint": fingerprint,
         "bad": [[b.id, manifest.relative(Clip(b.id, b.path, ())), b.row, b.reason] for b in bad],

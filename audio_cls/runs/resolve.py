@@ -208,8 +208,8 @@ def announce(resolved: Resolved, corpus: Corpus) -> None:
     """Tell what was chosen from the data, what is set by hand against it, and what the split divides: once, by the process that the user started."""
     if resolved.choices:
         say("from the data:\n  " + "\n  ".join(resolved.lines()))
-    split = resolved.experiment.data.split.assign(corpus)
-    for line in (*hand_set_faults(resolved, corpus), *split_warnings(corpus, split)):
+    warnings = split_warnings(corpus, resolved.experiment.data.split)
+    for line in (*hand_set_faults(resolved, corpus), *warnings):
         say(f"warning: {line}", err=True)
 
 
