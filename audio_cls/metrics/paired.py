@@ -22,7 +22,7 @@ from audio_cls.metrics.sources import Effect, Sources, judge_sources
 __all__ = ["Comparison", "Direction", "Mean", "MorePairs", "Pairs", "TTest", "compare", "mean_interval"]
 
 NEW_TRAINING_SETS = "new training sets of this source"
-ON_SPLIT = "on this split"
+ON_SPLIT = "new seeds, on this split"
 METHOD = "clip by clip: sampling of clips, and what training sets and seeds vary by beyond it"
 NOTHING = TTest(nan, nan, nan, nan, nan, nan, "")
 
@@ -142,7 +142,7 @@ def _judged(
     missing = len(set(pairs.cells) - set(clips.cells))
     if missing:
         return _Judged(wide, wide, estimate.method, f"the predictions of {missing} of {n} pairs are missing")
-    judged = judge_sources(pairs.cells, estimate, clip_spread(clips, pairs.cells))
+    judged = judge_sources(pairs.cells, estimate, clip_spread(clips.of(pairs.cells), pairs.cells))
     if judged.why_wide:
         return _Judged(wide, wide, estimate.method, judged.why_wide, judged.sources, judged.effects)
     test = _test(mean, judged.variance, judged.df, alpha, judged.population)
