@@ -102,6 +102,9 @@ def test_wilcoxon_sees_ties_through_rounding() -> None:
     c = compare(a, b, test_to_train=0.25)
     assert (c.wins, c.losses, c.ties) == (4, 1, 1)
     assert c.wilcoxon_p == pytest.approx(stats.wilcoxon([1, 1, -1, 1, 0, 2], zero_method="pratt").pvalue)
+    for d in ([1, 1, -1, 2, 3, -3, 0], [2, 2, 2, 1], [-1, 0, 0, -2], [3, -1, -1, -2, 2, 2, 5, -4]):
+        pairs = {(i, 0): float(x) for i, x in enumerate(d)}
+        assert against_zero(pairs).wilcoxon_p == pytest.approx(stats.wilcoxon(d, zero_method="pratt").pvalue)
 
 
 def test_holm_by_hand() -> None:
