@@ -132,7 +132,10 @@ def _judged(
     if estimate is None:
         return _Judged(NOTHING, NOTHING, "none: no pair", NO_PREDICTIONS)
     mean = float(estimate.mean)
-    spread = n > 1 and not pairs.not_finite and estimate.variance > noise**2
+    rounding = max(
+        noise**2, 1e-14 * float((pairs.differences**2).max())
+    )  # of the sums of squares behind a variance of 0
+    spread = n > 1 and not pairs.not_finite and estimate.variance > rounding
     wide = (
         _test(mean, estimate.variance, estimate.df, alpha, population)
         if spread

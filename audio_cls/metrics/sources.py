@@ -37,7 +37,7 @@ TARGET = 0.8
 SIGNIFICANT = 0.05
 """An effect of training sets or seeds below this p is said, and verdicts fall back to the wider test."""
 
-DOUBTFUL = 0.2
+DOUBTFUL = 0.15
 """Below this p an effect may be all there is, and the variance is as uncertain as n - 1 degrees of freedom make it (a liberal
 level, as preliminary tests need: Bancroft 1944)."""
 

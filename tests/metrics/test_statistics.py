@@ -303,6 +303,10 @@ def test_no_pair_and_no_spread_cannot_tell() -> None:
     # a constant difference: 0.1 in figures that rounding makes differ in the last bit
     above = {cell: 0.1 * (cell[1] + 1) + 0.1 for cell in grid(2, 5)}
     c = compare(above, {cell: 0.1 * (cell[1] + 1) for cell in grid(2, 5)}, test_to_train=0.25)
+    assert c.decidable is False
+    c = against_zero(
+        {(100, 1): 0.0, (100, 7): 0.0, (100, 4): 0.025, (93, 1): 0.0, (93, 4): -0.025}
+    )  # cancel, but for rounding
     assert (c.decidable, verdict(c).word) == (False, "cannot tell")
 
 
