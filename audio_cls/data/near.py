@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from audio_cls.data.corpus import Corpus
     from audio_cls.data.splits import Split
 
-__all__ = ["NearPair", "Sketcher", "align", "near_notes", "near_on_two_sides", "near_pairs", "near_warning"]
+__all__ = [
+    "NearPair",
+    "Sketcher",
+    "align",
+    "least_similar",
+    "near_notes",
+    "near_on_two_sides",
+    "near_pairs",
+    "near_warning",
+]
 
 VERSION = 1  # of the method, see `beside.kept_beside`
 SECONDS = 10.0  # of a longer clip its middle is compared
@@ -47,7 +56,8 @@ COMPRESSED = 0.25  # power of the local level by which frequencies count
 CANDIDATE, SIMILAR = 0.15, 0.4  # correlation of sketches, peak of the cross-correlation
 DEVIATIONS = 5.0  # by which both lie above what clips without anything in common give by chance
 LEAST_RELIEF = 1e-3  # mean square of the relative magnitudes; of noise 0.27
-LEAST_EVIDENCE = 60.0  # independent components of a clip
+LEAST_EVIDENCE = 10.0  # independent components of a clip; a pure tone has 1 or 2
+MOST = 0.7, 0.9  # that are asked of the sketches and of the alignment of clips with little evidence
 MOST_CANDIDATES = 6_000  # pairs that are aligned: the most alike by their sketches
 _BLOCK = 1 << 24  # correlations held at once
 
@@ -210,15 +220,21 @@ def _find(corpus: Corpus) -> list[list[Any]]:
 
         out = []
         for (_, j, k), (similarity, shift) in zip(candidates, pool.map(aligned, candidates), strict=True):
-            if similarity >= max(SIMILAR, DEVIATIONS / np.sqrt(min(evidence[j], evidence[k]))):
+            if similarity >= least_similar(SIMILAR, MOST[1], min(evidence[j], evidence[k])):
                 out.append([clips[j], clips[k], round(similarity, 3), round(shift, 3)])
     return sorted(out, key=lambda pair: (-pair[2], pair[:2]))
+
+
+def least_similar(least: float, most: float, evidence: float) -> float:
+    """Return what two clips must reach to be more alike than chance makes them: more where there is little evidence."""
+    return max(least, min(most, DEVIATIONS / float(np.sqrt(max(1.0, evidence)))))
 
 
 def _candidates(sketches: NDArray[np.float32], evidence: NDArray[np.float64]) -> Iterator[tuple[float, int, int]]:
     """Yield (correlation, j, k), j < k, of the pairs whose sketches are alike, a block of rows at a time."""
     enough = np.flatnonzero(evidence >= LEAST_EVIDENCE)
-    chosen, least = sketches[enough], np.maximum(CANDIDATE, DEVIATIONS / np.sqrt(np.maximum(evidence[enough], 1.0)))
+    chosen = sketches[enough]
+    least = np.asarray([least_similar(CANDIDATE, MOST[0], found) for found in evidence[enough]])
     step = max(1, _BLOCK // max(1, len(enough)))
     for start in range(0, len(enough), step):
         block = chosen[start : start + step] @ chosen[start:].T  # (rows, clips from start on)
