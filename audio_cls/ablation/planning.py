@@ -3,12 +3,13 @@
 The standard error of an arm's difference from the reference follows from the variances by source (clips, runs, training sets,
 seeds; `metrics.sources`) for any number of seeds and folds. The smallest difference that is found four times in five is then
 (z(1 - alpha / 2m) + z(0.8)) standard errors: m arms are corrected by Holm's method, whose first step takes alpha / m. Alpha is that
-of a first look at a suite (`metrics.multiplicity.spend`).
+of the next look at the suite (`looks`).
 """
 
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
@@ -18,28 +19,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import optimize
 
+from audio_cls.ablation.costs import Cost, cost_of, seconds_per_epoch
+from audio_cls.ablation.looks import ALPHA, read_looks
 from audio_cls.ablation.pilots import Pilot, find_pilot
-from audio_cls.ablation.record import read_records
-from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import count, duration
 from audio_cls.metrics.base import in_points, number_text
 from audio_cls.metrics.crossed import power
 from audio_cls.metrics.multiplicity import spend
+from audio_cls.queue.storage import load_study, study_names
 from audio_cls.runs.folds import grid_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from audio_cls.ablation.suite import Suite
-    from audio_cls.tracking import RunInfo
 
-__all__ = ["Cost", "Forecast", "GridForecast", "detectable_widely", "forecast"]
+__all__ = ["Forecast", "GridForecast", "detectable_widely", "forecast"]
 
-ALPHA = 0.05
 TARGET = 0.8
 SEEDS = (1, 2, 3, 5, 10)
 FEW_FOLDS = (1, 3)
-MOST_RUNS = 500  # earlier runs that are read for what a run takes
 
 
 @dataclass(frozen=True)
@@ -54,22 +53,11 @@ class GridForecast:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What the declared suite still takes. runs, epochs: that are left. seconds: one after the other, NaN if not known.
-    words: the runs that say so."""
-
-    runs: int
-    epochs: int
-    seconds: float
-    words: str
-
-
 @dataclass(frozen=True, eq=False)
 class Forecast:
     """What a suite can detect and what it costs.
 
-    arms: besides the reference. alpha: of all of them together. pilot: where the spread comes from, None if it is not known.
+    arms: besides the reference. alpha: of all of them together, at this look. pilot: where the spread comes from, None if it is not known.
     declared: the grid as declared. smallest, largest: its detectable difference by the single comparisons of the pilot. wide: the
     detectable difference where verdicts fall back to the wider test, NaN unless the pilot has such comparisons (of so many: n_wide).
     grids: other numbers of seeds and folds.
@@ -79,6 +67,7 @@ class Forecast:
     metric: str
     arms: int
     alpha: float
+    look: int
     size: str
     pilot: Pilot | None
     declared: GridForecast
@@ -96,7 +85,8 @@ class Forecast:
 
     def _detects(self) -> list[str]:
         after = f" after Holm over {self.arms} arms" if self.arms > 1 else ""
-        tested = f"at {100 * self.alpha:.2g} %{after}, the level of a first look"
+        which = "a first look" if self.look == 1 else f"look {self.look} at it"
+        tested = f"at {100 * self.alpha:.2g} %{after}, the level of {which}"
         if self.pilot is None:
             return [
                 f"{self.size}. What it can detect in {self.metric} is not known: no run on this corpus to go by, and no guess for a "
@@ -182,18 +172,18 @@ def forecast(suite: Suite, *, workers: int = 1, storage: str | Path | None = Non
     metric, arms = ablation.metrics[0], len(ablation.arms) - 1
     n_seeds, n_folds = len(tuple(ablation.seeds)), len(plan.folds)
     per_fold, in_all = _units(suite)
-    pilot = find_pilot(suite, metric, round(min(n_folds * per_fold, in_all)), storage)
-    alpha = spend(ALPHA, [1.0])
-    per_epoch, words = _seconds_per_epoch(suite)
+    units = round(min(n_folds * per_fold, in_all))
+    pilot = find_pilot(suite, metric, units, storage)
+    look, alpha = _next_look(suite, pilot.sources.standard_error if pilot else lambda *grid: 1.0, per_fold)
+    per_epoch, words = seconds_per_epoch(suite)
     epochs = {arm: fmean(p.experiment.training.epochs for p in plan.cells if p.arm == arm) for arm in ablation.arms}
     of_each_arm = sum(epochs[arm] * per_epoch.get(arm, nan) for arm in ablation.arms)
 
     def grid(seeds: int, folds: int) -> GridForecast:
-        units = round(min(folds * per_fold, in_all))
-        found = pilot.sources.detectable(seeds, folds, units, alpha=alpha / arms) if pilot else nan
+        measured = round(min(folds * per_fold, in_all))
+        found = pilot.sources.detectable(seeds, folds, measured, alpha=alpha / arms) if pilot else nan
         return GridForecast(seeds, folds, len(ablation.arms) * seeds * folds, found, seeds * folds * of_each_arm)
 
-    units = round(min(n_folds * per_fold, in_all))
     each = [one.detectable(n_seeds, n_folds, units, alpha=alpha / arms) for one in pilot.each] if pilot else [nan]
     wide, n_wide = _wide(suite, pilot, n_seeds, n_folds, alpha / arms)
     return Forecast(
@@ -201,6 +191,7 @@ def forecast(suite: Suite, *, workers: int = 1, storage: str | Path | None = Non
         metric=metric,
         arms=arms,
         alpha=alpha,
+        look=look,
         size=grid_text(arms=len(ablation.arms), seeds=n_seeds, folds=n_folds),
         pilot=pilot,
         declared=grid(n_seeds, n_folds),
@@ -209,9 +200,29 @@ def forecast(suite: Suite, *, workers: int = 1, storage: str | Path | None = Non
         wide=wide,
         n_wide=n_wide,
         grids=tuple(grid(s, k) for s in sorted({*SEEDS, n_seeds}) for k in _fold_counts(suite)),
-        cost=_cost(suite, per_epoch, words),
+        cost=cost_of(suite, per_epoch, words),
         workers=workers,
     )
+
+
+def _next_look(suite: Suite, error_of: Callable[[int, int, int], float], per_fold: float) -> tuple[int, float]:
+    """Return the number of the next look at a suite, and its level: of a first look where there was none, of the last one where nothing
+    is left to train.
+
+    Args:
+        error_of: the standard error of a grid of seeds, folds and clips. per_fold: clips of a fold.
+    """
+    begun = suite.storage is not None and suite.study in study_names(suite.storage, None)
+    looks = read_looks(load_study(suite.study, suite.storage).user_attrs).looks if begun and suite.storage else ()
+    if not looks:
+        return 1, spend(ALPHA, [1.0])
+    information, last = [look.information for look in looks], looks[-1]
+    if last.runs < len(suite.plan.cells):
+        n_seeds, n_folds = len(tuple(suite.ablation.seeds)), len(suite.plan.folds)
+        now = error_of(n_seeds, n_folds, round(n_folds * per_fold))
+        then = error_of(len(last.seeds), len(last.folds), round(len(last.folds) * per_fold))
+        information.append(last.information * (then / now) ** 2)
+    return len(information), spend(ALPHA, information)
 
 
 def _units(suite: Suite) -> tuple[float, int]:
@@ -255,52 +266,3 @@ def detectable_widely(components: Any, n_seeds: int, n_folds: int, test_to_train
     if not scale > 0 or missing(1000 * scale) < 0:
         return nan
     return float(optimize.brentq(missing, 0.0, 1000 * scale))
-
-
-def _cost(suite: Suite, per_epoch: dict[str, float], words: str) -> Cost:
-    """Return what is left to train of a suite."""
-    records = read_records(suite.ablation, suite.plan, suite.study, suite.storage)
-    left = [p for p, record in zip(suite.plan.cells, records, strict=True) if not record.done]
-    seconds = sum(p.experiment.training.epochs * per_epoch.get(p.arm, nan) for p in left)
-    return Cost(len(left), sum(p.experiment.training.epochs for p in left), float(seconds), words)
-
-
-def _seconds_per_epoch(suite: Suite) -> tuple[dict[str, float], str]:
-    """Return seconds of an epoch by arm, and the runs that say so: of the suite's own arm, else of the same model on this corpus, else of
-    any run on it."""
-    try:
-        runs = suite.tracker.runs(None, f"tags.`data.digest` = '{suite.corpus.digest}'", (), MOST_RUNS)
-    except UserError:
-        runs = []
-    measured = [(run, seconds) for run in runs if isfinite(seconds := _epoch_seconds(run))]
-    found: dict[str, float] = {}
-    used: dict[str, int] = {}
-    for arm in suite.ablation.arms:
-        model = suite.ablation.arm(arm).model.kind
-        own = [
-            s
-            for run, s in measured
-            if run.params.get("ablation.suite") == suite.ablation.name and run.params.get("ablation.arm") == arm
-        ]
-        alike = [s for run, s in measured if run.params.get("model.kind") == model]
-        for which, seen in (
-            ("of this suite", own),
-            (f"of {model} on this corpus", alike),
-            (f"of other models than {model} on this corpus", [s for _, s in measured]),
-        ):
-            if seen:
-                found[arm] = float(np.median(seen))
-                used[which] = used.get(which, 0) + len(seen) if which == "of this suite" else len(seen)
-                break
-    if not found:
-        return {}, "no finished run on this corpus to go by"
-    text = ", ".join(f"{count(n, 'run')} {which}" for which, n in used.items())
-    low, high = min(found.values()), max(found.values())
-    epoch = duration(low) if high < 1.05 * low else f"{duration(low)} to {duration(high)}"
-    return found, f"{epoch} an epoch, by {text}"
-
-
-def _epoch_seconds(run: RunInfo) -> float:
-    """Return the seconds of an epoch of a finished run, its evaluation included; NaN if they were not recorded."""
-    seconds, epochs = run.metrics.get("final/seconds", nan), run.metrics.get("final/epochs", nan)
-    return seconds / epochs if run.state == "COMPLETE" and epochs > 0 else nan

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audio_cls.ablation.costs import Cost
 from audio_cls.ablation.pilots import Pilot
-from audio_cls.ablation.planning import TARGET, Cost, Forecast, GridForecast, detectable_widely
+from audio_cls.ablation.planning import TARGET, Forecast, GridForecast, detectable_widely
 from audio_cls.metrics.clip_differences import clip_differences
 from audio_cls.metrics.crossed import Cell, Components, power
 from audio_cls.metrics.paired import Comparison, compare
@@ -66,7 +67,7 @@ def made(**changes: Any) -> Forecast:
     grids = tuple(GridForecast(s, k, 2 * s * k, 0.1 / (s * k), 60.0 * s * k) for s in (1, 3) for k in (1, 5))
     pilot = Pilot("a pilot", (Sources.of_shares(0.16, 100),), caveats=("a lower bound",))
     given: dict[str, Any] = {
-        "name": "s", "metric": "val/accuracy", "arms": 1, "alpha": 0.04, "size": "2 arms x 3 seeds x 5 folds = 30 runs",
+        "name": "s", "metric": "val/accuracy", "arms": 1, "alpha": 0.04, "look": 1, "size": "2 arms x 3 seeds x 5 folds = 30 runs",
         "pilot": pilot, "declared": grids[-1], "smallest": 0.01, "largest": 0.01, "wide": nan, "n_wide": 0, "grids": grids,
         "cost": Cost(30, 300, 900.0, "3 s an epoch, by 4 runs"), "workers": 2,
     }  # fmt: skip

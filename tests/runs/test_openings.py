@@ -204,6 +204,7 @@ def test_a_fold_that_no_run_validates_on_is_a_test(workspace: Workspace, capsys:
 
 def test_a_plan_goes_by_the_runs_that_are_there(workspace: Workspace, tmp_path: Path) -> None:
     tracker = Tracker(workspace)
+    own_metrics = ("val/macro_f1", "val/map", "val/loss")
     own = forecast(reopen_suite("suite", tracker))
     assert own.pilot is not None
     assert own.pilot.words == "4 pairs of finished runs of this suite"
@@ -211,6 +212,14 @@ def test_a_plan_goes_by_the_runs_that_are_there(workspace: Workspace, tmp_path: 
     assert [(g.seeds, g.folds) for g in own.grids if g.seeds == 1] == [(1, 1), (1, 2), (1, 3)]
     of_one_seed = [g.detectable for g in own.grids if g.folds == 2]
     assert of_one_seed == sorted(of_one_seed, reverse=True)  # more seeds, smaller differences
+    # The suite extended after a look has less to spend at the next one.
+    report_suite("suite", tracker)
+    extended = forecast(open_suite(ablation(seeds=range(4), metric=own_metrics), tracker, CPU))
+    assert (own.look, own.alpha) == (1, pytest.approx(0.04))
+    assert extended.look == 2
+    assert 0 < extended.alpha < 0.04
+    assert (extended.cost.runs, extended.declared.runs) == (8, 16)
+    assert "look 2 at it" in extended.lines()[0]
     following = forecast(open_suite(ablation(name="next", seeds=range(3)), tracker, CPU), workers=2)
     assert following.pilot is not None
     assert following.pilot.words == "earlier suites on this corpus: suite (4 pairs)"
@@ -355,14 +364,15 @@ def test_a_cross_validation_is_opened_as_a_whole(workspace: Workspace, capsys: p
     # A run below it was opened along with it; another run on the same clips is told of that.
     assert "opened before" in said("evaluate", "cv fold 1", "--test", code=2)
     # Refused like a second opening, since it makes a choice between test figures; the clips are what is counted.
-    refused = said("evaluate", "plain seed 0 fold 1", "--test", code=2)
+    refused = said("evaluate", "plain seed 0 fold 2", "--test", code=2)
     assert "these 6 test clips have been opened once: cv (" in refused
     assert "add --again" in refused
-    shown = said("evaluate", "plain seed 0 fold 1", "--test", "--again")
-    assert "chosen: plain, seed 0, fold 1 of suite; epoch" in shown
-    assert "6 test clips are validation clips" not in shown  # fold 1 tests only: no other run validates on its clips
+    shown = said("evaluate", "plain seed 0 fold 2", "--test", "--again")
+    assert "chosen: plain, seed 0, fold 2 of suite; epoch" in shown
+    assert "6 held-out clips" in shown
+    assert "note: all 6 test clips are validation clips of other runs that made the choice" in shown  # those of fold 1
     assert "has been opened 1 time(s)" in shown
-    assert re.search(r"these 6 test clips have been opened 2 times: cv \(\w{8}\) on .*; plain seed 0 fold 1 \(", shown)
+    assert re.search(r"these 6 test clips have been opened 2 times: cv \(\w{8}\) on .*; plain seed 0 fold 2 \(", shown)
     assert "[0." in shown
     assert "the test split is opened for its whole suite" in said("evaluate", "mixup", "--test", code=2)
     assert "Suites: suite" in said("evaluate", "suit", "--test", code=2)
