@@ -286,7 +286,11 @@ def _thresholds(report: SuiteReport, names: Sequence[str]) -> Section:
         limits = np.full(len(report.classes), 0.5) if given is None else np.asarray(given, float)
         columns.append(limits.mean(axis=0) if limits.ndim == 2 else np.broadcast_to(limits, (len(report.classes),)))
     rows = [[label, *(float(column[k]) for column in columns)] for k, label in enumerate(report.classes)]
-    reading = "A label is called at this probability or above; means over the runs of an arm."
+    reading = (
+        "A label is called at this probability or above: the mean over an arm's runs and over the parts of the validation clips, each "
+        "of which is called by thresholds tuned on the others. The confusion above is of these decisions; figures of decisions "
+        "elsewhere are at 0.5."
+    )
     return Section("Thresholds", [reading, Table(("class", *names), rows, "By class and arm")])
 
 

@@ -21,7 +21,7 @@ from audio_cls.ablation.test_split import TestResult
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.base import in_points
-from audio_cls.metrics.classification import check_metric, fit_thresholds
+from audio_cls.metrics.classification import check_metric
 from audio_cls.metrics.paired import mean_interval
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.metrics.verdict import MARGIN
@@ -207,9 +207,15 @@ def _class_differences(
     return ClassDifferences(corpus.classes, arms, figures[0], figures[1], figures[2], measure)
 
 
+def _tuned(predictions: Predictions) -> NDArray[Any]:
+    """Return a threshold for each clip and label, (n, n_classes); 0.5 where scores are no numbers."""
+    found = predictions.tuned().thresholds
+    return np.full(predictions.scores.shape, 0.5) if found is None else found
+
+
 def _pooled(scores: Mapping[str, Mapping[Cell, Predictions]], corpus: Corpus) -> dict[str, ReportPredictions]:
-    """Return an arm's validation predictions, run below run; of several labels each run's with the thresholds fitted
-    on its clips.
+    """Return an arm's validation predictions, run below run; of several labels each run's with thresholds cross-fitted over its
+    clips.
     """
     out = {}
     for arm, cells in scores.items():
@@ -218,8 +224,7 @@ def _pooled(scores: Mapping[str, Mapping[Cell, Predictions]], corpus: Corpus) ->
         if parts:
             thresholds = None
             if corpus.task == "multilabel":
-                fitted = [np.tile(fit_thresholds(p.scores, p.targets), (len(p), 1)) for p in parts]
-                thresholds = np.concatenate(fitted)
+                thresholds = np.concatenate([_tuned(p) for p in parts])
             out[arm] = ReportPredictions(
                 np.concatenate([p.scores for p in parts]), np.concatenate([p.targets for p in parts]), thresholds
             )

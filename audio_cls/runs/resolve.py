@@ -27,6 +27,7 @@ from audio_cls.data.identical import identical_on_two_sides
 from audio_cls.data.remarks import split_warnings
 from audio_cls.data.splits import Folds
 from audio_cls.experiment import Experiment
+from audio_cls.runs.weighting import weighting_warning
 
 __all__ = [
     "FORMER",
@@ -211,6 +212,8 @@ def announce(resolved: Resolved, corpus: Corpus) -> None:
     warnings = split_warnings(corpus, resolved.experiment.data.split)
     for line in (*hand_set_faults(resolved, corpus), *warnings):
         say(f"warning: {line}", err=True)
+    if warning := weighting_warning(resolved.experiment, corpus):
+        say(warning, err=True)
 
 
 def _window_faults(clip_seconds: float, corpus: Corpus) -> Iterable[str]:

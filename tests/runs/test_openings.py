@@ -36,6 +36,7 @@ from audio_cls.metrics.classification import evaluate, fit_thresholds
 from audio_cls.runs.opened_clips import TEST_SCORES, clip_history, named, opening_tags
 from audio_cls.runs.preparation import Runtime
 from audio_cls.runs.resolve import resolve
+from audio_cls.runs.scores import read_predictions
 from audio_cls.runs.single import train_single
 from audio_cls.tracking import Tracker
 from audio_cls.training.predictions import read_scores, scores_csv
@@ -410,7 +411,20 @@ def test_several_labels_a_clip_are_called_by_thresholds_fitted_on_validation_cli
     validation = read_scores(runtime.tracker.download(run.run_id, "scores.csv"))
     fitted = fit_thresholds(validation.values, corpus.targets[[corpus.ids.index(c) for c in validation.clips]])
     overall = evaluate(stored.values, corpus.targets[rows_of], "multilabel", thresholds=fitted).overall
-    assert run.metrics["test/macro_f1"] == pytest.approx(overall["macro_f1"], abs=1e-3)
+    for name in (
+        "macro_f1",
+        "macro_f1_tuned",
+        "micro_f1_tuned",
+    ):  # at 0.5, and by the thresholds of the validation clips
+        assert run.metrics[f"test/{name}"] == pytest.approx(overall[name], abs=1e-3)
+    at_half = evaluate(validation.values, corpus.targets[[corpus.ids.index(c) for c in validation.clips]], "multilabel")
+    assert run.metrics["best/macro_f1"] == pytest.approx(at_half.overall["macro_f1"], abs=1e-3)
+    crossed = read_predictions(runtime.tracker, run.run_id, corpus).tuned()
+    assert run.metrics["best/macro_f1_tuned"] == pytest.approx(crossed.evaluation.overall["macro_f1_tuned"], abs=1e-3)
+    assert run.tags["thresholds"].startswith("cross-fitted over 5 parts")
+    shown = " ".join(call(capsys, tmp_path, "evaluate", "several").split())
+    assert "macro_f1_tuned" in shown
+    assert "by thresholds cross-fitted over 5 parts: no clip is called by a threshold that it tuned" in shown
     assert run.metrics["test/map"] == pytest.approx(overall["map"], abs=1e-3)
     assert (
         Experiment.from_json(runtime.tracker.download(run.run_id, "experiment.json").read_text())

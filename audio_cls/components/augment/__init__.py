@@ -2,7 +2,7 @@
 
 from audio_cls.components.augment.base import Augment, Augmentation, Augmenter, Mixer
 from audio_cls.components.augment.mix import Mixup
-from audio_cls.components.augment.spectrogram import SpecAugment, TimeRoll
+from audio_cls.components.augment.spectrogram import Masks, SpecAugment, TimeRoll
 from audio_cls.components.augment.waveform import Gain, Noise, TimeShift
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Augmentation",
     "Augmenter",
     "Gain",
+    "Masks",
     "Mixer",
     "Mixup",
     "Noise",
