@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from audio_cls.ablation import running
 from audio_cls.ablation.adoption import known_results
 from audio_cls.ablation.running import _warn, start_suite
 from audio_cls.ablation.stored import suite_work
@@ -21,6 +22,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.queue.cells import begun_rules, enqueue, read_cells
 from audio_cls.queue.storage import load_study, open_storage, open_study
+from audio_cls.runs import single
 from audio_cls.runs.preparation import Runtime
 from audio_cls.runs.single import read_state, run_folder, run_key, train_single, write_state
 from audio_cls.tracking import Tracker
@@ -53,7 +55,7 @@ def run_cells(suite: Suite, rules: int | None, first: int | None = None) -> list
     return run_here(work, cells, suite.tracker, first)
 
 
-def test_a_suite_goes_on_by_the_rules_with_which_it_began(tracker: Tracker, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suite_goes_on_by_the_rules_with_which_it_began(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = started(tracker, "old")
     run_cells(suite, FORMER)
     longer = open_suite(ablation(name="old", arms=ARMS, seeds=(0, 1), folds=(1,)), tracker, CPU)
@@ -64,6 +66,8 @@ def test_a_suite_goes_on_by_the_rules_with_which_it_began(tracker: Tracker, caps
     last = read(tracker.workspace.root / states[-1].record.folder / "last.safetensors").state
     assert (last["rules"], states[-1].params["arm"]) == (FORMER, "averaged")
     assert results(open_suite(ablation(name="old", arms=ARMS, seeds=(0, 1), folds=(1,)), tracker, CPU))
+    said: list[str] = []
+    monkeypatch.setattr(running, "say", lambda text, err=False: said.append(text))
     _warn(replace(longer, storage=suite.storage))
     assert (
         "suite old goes on by the training rules with which it began, without: EMA warm-up" in capsys.readouterr().out
@@ -99,24 +103,23 @@ def test_runs_of_both_rules_are_refused(tracker: Tracker) -> None:
 
 
 def test_a_finished_single_run_of_the_former_rules_is_said_to_be_one(
-    tracker: Tracker, capsys: pytest.CaptureFixture[str]
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(single, "say", lambda text, err=False: said.append(text))
     torch.set_num_threads(1)
     runtime = Runtime(tracker.workspace, tracker, torch.device("cpu"))
     experiment = BASE.override({"training.ema_decay": 0.9, "training.epochs": 1})
     state = train_single(experiment, runtime)
     assert state.facts[CORRECTIONS] == "EMA warm-up"
-    assert "former training rules" not in capsys.readouterr().out
+    assert said == []
     folder = run_folder(tracker.workspace, run_key(experiment.digest(), runtime.corpus("tones").digest))
     former = read_state(folder)
     del former.facts[CORRECTIONS]
     write_state(folder, former)
     again = train_single(experiment, runtime)
     assert again.value == state.value
-    assert (
-        "was trained by former training rules, without: EMA warm-up. By the present ones: --again"
-        in capsys.readouterr().out
-    )
+    assert "was trained by former training rules, without: EMA warm-up. By the present ones: --again" in said[0]
 
 
 def test_cells_that_a_former_version_enqueued_say_no_rules() -> None:
