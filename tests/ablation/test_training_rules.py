@@ -24,6 +24,7 @@ from audio_cls.queue.cells import begun_rules, enqueue, read_cells
 from audio_cls.queue.storage import load_study, open_storage, open_study
 from audio_cls.runs import single
 from audio_cls.runs.preparation import Runtime
+from audio_cls.runs.resolve import resolve
 from audio_cls.runs.single import read_state, run_folder, run_key, train_single, write_state
 from audio_cls.tracking import Tracker
 from audio_cls.training.checkpoint import read
@@ -113,7 +114,8 @@ def test_a_finished_single_run_of_the_former_rules_is_said_to_be_one(
     state = train_single(experiment, runtime)
     assert state.facts[CORRECTIONS] == "EMA warm-up"
     assert said == []
-    folder = run_folder(tracker.workspace, run_key(experiment.digest(), runtime.corpus("tones").digest))
+    corpus = runtime.corpus("tones")
+    folder = run_folder(tracker.workspace, run_key(resolve(experiment, corpus).experiment.digest(), corpus.digest))
     former = read_state(folder)
     del former.facts[CORRECTIONS]
     write_state(folder, former)
