@@ -22,11 +22,12 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import VERSION
-from audio_cls.queue.cells import Cell, Cells, finished_cells, read_cells
+from audio_cls.queue.cells import Cell, Cells, begun_rules, finished_cells, read_cells
 from audio_cls.queue.record import TrialRecord
 from audio_cls.runs.preparation import open_corpus
 from audio_cls.runs.single import RunState, read_state, run_folder
 from audio_cls.tracking.copy import discard, make_run, purge, run_artifacts, run_record, settle
+from audio_cls.training.rules import ACCUMULATED, CORRECTIONS, FORMER, RULES, corrections
 
 if TYPE_CHECKING:
     from audio_cls.queue.storage import StudyStorage
@@ -46,12 +47,14 @@ class Known:
     """Results for cells that need no training, by `Cell.id`.
 
     cells: all cells, those with a started run of an earlier version carrying its id. copies: the runs that were copied, by `Cell.id`.
+    rules: the version of the training rules by which the list goes on or begins.
     """
 
     cells: tuple[Cell, ...]
     records: Mapping[str, TrialRecord]
     copies: Mapping[str, str]
     marker: str
+    rules: int
 
 
 def known_results(
@@ -61,21 +64,23 @@ def known_results(
 
     Args:
         device: on which the others are trained. A result of another kind of device or precision is not taken over, nor one
-            whose test split has been opened. None takes over nothing but what this very study has on disk.
+            whose test split has been opened, nor one that other training rules changed. None takes over nothing but what this
+            very study has on disk.
     """
     marker = f"{work.name} in {os.uname().nodename}:{tracker.workspace.root}"
     there = {state.id: state for state in read_cells(study)}
     with contextlib.suppress(UserError):  # copies of an earlier process that was killed
         purge(tracker, marker, {str(state.record.mlflow_run_id) for state in there.values()})
     missing = [cell for cell in cells if cell.id not in there]
+    rules = begun_rules(state.record for state in there.values())
+    if rules is None:
+        rules = FORMER if any(_own(tracker, cell) for cell in missing) else RULES
     elsewhere = finished_cells(storage, [cell.key for cell in missing], besides=work.name) if missing else {}
     records: dict[str, TrialRecord] = {}
     copies: dict[str, str] = {}
     begun: dict[str, Cell] = {}
     for cell in missing:
-        own = _former(tracker.workspace, cell.former)
-        if own is not None and own.run_id is not None and not _belongs(tracker, own.run_id, cell):
-            own = None  # a single run of the same experiment: copied below
+        own = _own(tracker, cell)
         if own is not None and own.done:
             records[cell.id] = _record_of(own, tracker.workspace, cell.former)
             continue
@@ -87,14 +92,14 @@ def known_results(
         found = [elsewhere[cell.key]] if cell.key in elsewhere else []
         found += [_record_of(single, tracker.workspace, cell.key)] if single is not None and single.done else []
         for record in found:
-            if _fits(record, cell, device, tracker.workspace) and (
-                run_id := _copy(tracker, record, cell, work.kind, marker)
+            if _fits(record, cell, device, tracker.workspace, rules) and (
+                run_id := _copy(tracker, record, cell, work.kind, marker, rules)
             ):
                 copies[cell.id] = run_id
                 source: dict[str, Any] = {"study": "a single run", **record.adopted_from, "run": record.mlflow_run_id}
                 records[cell.id] = replace(record, mlflow_run_id=run_id, adopted_from=source, findings=record.findings)
                 break
-    return Known(tuple(begun.get(cell.id, cell) for cell in cells), records, copies, marker)
+    return Known(tuple(begun.get(cell.id, cell) for cell in cells), records, copies, marker, rules)
 
 
 def settle_copies(known: Known, study: Any, tracker: Tracker) -> None:
@@ -106,8 +111,10 @@ def settle_copies(known: Known, study: Any, tracker: Tracker) -> None:
     discard(tracker, [run_id for run_id in known.copies.values() if run_id not in taken])
 
 
-def _fits(record: TrialRecord, cell: Cell, device: torch.device, workspace: Workspace) -> bool:
-    """Whether a result was computed as the cell would be: same experiment, split, kind of device, precision and metrics."""
+def _fits(record: TrialRecord, cell: Cell, device: torch.device, workspace: Workspace, rules: int) -> bool:
+    """Whether a result was computed as the cell would be: same experiment, split, kind of device, precision and metrics, and what the
+    training rules correct in it.
+    """
     experiment = cell.experiment
     assert isinstance(experiment, Experiment)
     wanted = {
@@ -118,8 +125,19 @@ def _fits(record: TrialRecord, cell: Cell, device: torch.device, workspace: Work
     }
     if record.outcome != "complete" or any(record.facts.get(key) != value for key, value in wanted.items()):
         return False
-    corpus = open_corpus(workspace, experiment.data)  # identical clips may have been on two sides of its split
-    return not corpus.identical or experiment.data.assign(corpus).digest == record.facts.get("split.digest")
+    corpus = open_corpus(workspace, experiment.data)
+    split = experiment.data.assign(corpus)
+    if corpus.identical and split.digest != record.facts.get("split.digest"):
+        return False  # identical clips may have been on two sides of its split
+    return record.facts.get(CORRECTIONS, "") == corrections(experiment, len(split.train), rules)
+
+
+def _own(tracker: Tracker, cell: Cell) -> RunState | None:
+    """Return what an earlier version kept on disk of this very cell; a single run of the same experiment is none of it."""
+    found = _former(tracker.workspace, cell.former)
+    if found is not None and found.run_id is not None and not _belongs(tracker, found.run_id, cell):
+        return None
+    return found
 
 
 def _belongs(tracker: Tracker, run_id: str, cell: Cell) -> bool:
@@ -130,12 +148,15 @@ def _belongs(tracker: Tracker, run_id: str, cell: Cell) -> bool:
         return True
 
 
-def _copy(tracker: Tracker, record: TrialRecord, cell: Cell, kind: str, marker: str) -> str | None:
+def _copy(tracker: Tracker, record: TrialRecord, cell: Cell, kind: str, marker: str, rules: int) -> str | None:
     """Copy the run of a result to where the cell's own would lie; None if it cannot be had or must not be taken."""
     try:
         stored = run_record(tracker, str(record.mlflow_run_id))
         if stored is None or stored["tags"].get("test.openings"):
             return None
+        by_present = ACCUMULATED in stored["tags"]
+        if "accumulate" in stored["tags"] and by_present != (rules != FORMER):
+            return None  # its batches were trained in parts, whose gradients were put together otherwise
         params = {k: v for k, v in stored["params"].items() if not k.startswith(_OF_THE_SOURCE)} | dict(cell.run_params)
         tags = {k: v for k, v in stored["tags"].items() if not k.startswith(_OF_THE_SOURCE)}
         stored |= {"name": cell.name, "params": params, "tags": tags}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation, Cell
+from audio_cls.ablation.losses import loss_caveat
 from audio_cls.ablation.record import Recorded
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.base import uses_decisions
@@ -120,10 +121,12 @@ def amend(result: SuiteResult, answers: Answers, corpus: Corpus) -> SuiteResult:
     arms = []
     for arm in result.arms:
         verdict = arm.verdict
-        if verdict is not None:
+        if verdict is not None and result.looks.finished:
             verdict = _heed(verdict, arm, result, constant, caveat)
             if verdict.text.endswith(NOTHING) and to_try:
                 verdict = replace(verdict, text=f"{verdict.text}; {to_try[0].lower()}{to_try[1:].rstrip('.')}")
+        if verdict is not None and (own_loss := loss_caveat(ablation, result.metric, arm.name)):
+            verdict = replace(verdict, word="not judged", text=f"not judged: {own_loss}")
         arms.append(replace(arm, verdict=verdict))
     findings: list[str] = []
     if result.metric == primary:

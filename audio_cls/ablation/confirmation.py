@@ -17,17 +17,20 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from audio_cls.ablation.filling import Filled, fill_cells, unfinished
+from audio_cls.ablation.looks import Looks, begin_looks, record_look, seen_by
 from audio_cls.ablation.ranking import (
     SELECT,
     Candidate,
     Confirmed,
     Select,
     former_note,
+    fresh_predictions,
     judged_by,
     rank,
     ranking_lines,
     ranking_table,
 )
+from audio_cls.ablation.record import cell_place, recorded_cell
 from audio_cls.core.errors import UserError
 from audio_cls.core.rng import CONFIRMATION_SEED
 from audio_cls.data.corpus import Corpus
@@ -36,7 +39,7 @@ from audio_cls.metrics.classification import check_metric
 from audio_cls.queue.cells import Cell, Cells, read_cells
 from audio_cls.queue.record import experiment_text
 from audio_cls.queue.status import Row, StudyStatus, last_epoch_of, study_status
-from audio_cls.queue.storage import open_storage, open_study
+from audio_cls.queue.storage import StudyStorage, open_storage, open_study
 from audio_cls.queue.work import Kind
 from audio_cls.runs.folds import asked_folds, fold_label, grid_text
 from audio_cls.runs.own_parts import recorded
@@ -77,7 +80,8 @@ class Confirmation:
 @dataclass(frozen=True)
 class ConfirmationOutcome:
     """The result of a confirmation. select: the epoch that its runs are judged by. baseline: the mean figure of a model that
-    learned nothing on the same splits, NaN if unknown. note: what an earlier version recorded of it otherwise, in a sentence.
+    learned nothing on the same splits, NaN if unknown. note: what an earlier version recorded of it otherwise, in a sentence. looks: how
+    often its verdicts were looked at; None where there are none.
     """
 
     plan: Confirmation
@@ -86,6 +90,7 @@ class ConfirmationOutcome:
     select: Select
     baseline: float
     note: str = ""
+    looks: Looks | None = None
 
     def table(self) -> tuple[list[str], list[list[object]]]:
         """Return columns and rows of the new ranking, in points where the metric is a share."""
@@ -93,7 +98,7 @@ class ConfirmationOutcome:
 
     def lines(self) -> list[str]:
         """Return the verdicts and what regressed, in sentences."""
-        said = ranking_lines(self.plan.chosen[0], self.ranked, self.plan.metric, self.select, self.baseline)
+        said = ranking_lines(self.plan.chosen[0], self.ranked, self.plan.metric, self.select, self.baseline, self.looks)
         return [*([self.note] if self.note else []), *said]
 
 
@@ -191,7 +196,10 @@ def confirm(plan: Confirmation, tracker: Tracker, options: QueueOptions) -> Conf
         parent = _open_parent(plan, tracker, opened.user_attrs.get(PARENT))
         opened.set_user_attr(PARENT, parent.id)
         if SELECT not in opened.user_attrs:
-            opened.set_user_attr(SELECT, ["best", "last"] if read_cells(opened) else ["last"])
+            begun = bool(read_cells(opened))
+            opened.set_user_attr(SELECT, ["best", "last"] if begun else ["last"])
+            if not begun:
+                begin_looks(work.name, storage)
     cells = [replace(cell, parent=parent.id) for cell in plan.cells]
     filled = fill_cells(work, cells, tracker, storage, options)
     if filled.interrupted:
@@ -199,11 +207,13 @@ def confirm(plan: Confirmation, tracker: Tracker, options: QueueOptions) -> Conf
         tracker.flush()
         raise unfinished(filled)
     select = judged_by(filled.states, plan.metric)
-    ranked = rank(plan.chosen, filled.states, plan.corpus, plan.metric, select)
+    predictions = fresh_predictions(filled.states, tracker, plan.corpus, select)
+    ranked = rank(plan.chosen, filled.states, plan.corpus, plan.metric, select, predictions)
+    looks = None if filled.left else _look(filled, ranked, storage, work.name)
     plain = plan.metric.rpartition("/")[2]
     baseline = [s.record.baseline[plain] for s in filled.states if plain in s.record.baseline]
     learned_nothing, note = fmean(baseline) if baseline else nan, former_note(opened.user_attrs)
-    outcome = ConfirmationOutcome(plan, filled, tuple(ranked), select, learned_nothing, note)
+    outcome = ConfirmationOutcome(plan, filled, tuple(ranked), select, learned_nothing, note, looks)
     best = next((c for c in ranked if isfinite(c.mean.mean)), None)
     if best is not None:
         parent.final({f"mean/{plain}": best.mean.mean, "final/searched": best.candidate.searched})
@@ -213,6 +223,15 @@ def confirm(plan: Confirmation, tracker: Tracker, options: QueueOptions) -> Conf
     parent.finish("INTERRUPTED" if filled.left else "COMPLETE", "; ".join(filled.refused))
     tracker.flush()
     return outcome
+
+
+def _look(filled: Filled, ranked: Sequence[Confirmed], storage: StudyStorage, study: str) -> Looks | None:
+    """Record that the verdicts of a finished confirmation are looked at; None where there is nothing to compare."""
+    compared = {f"trial {c.candidate.trial}": c.comparison for c in ranked if c.comparison is not None}
+    if not compared:
+        return None
+    records = [recorded_cell(*cell_place(state), state) for state in filled.states]
+    return record_look(seen_by(records, compared), study, storage, write=True)
 
 
 def _open_parent(plan: Confirmation, tracker: Tracker, run_id: str | None) -> Run:

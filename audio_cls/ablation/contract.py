@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 from audio_cls.ablation.declaration import Ablation, Cell
+from audio_cls.ablation.losses import follows_own_loss
 from audio_cls.ablation.settling import settle
+from audio_cls.ablation.training_rules import trained_otherwise
 from audio_cls.core.config import Component, ComponentSet
 from audio_cls.core.device import choose_precision
 from audio_cls.core.errors import UserError
@@ -27,6 +29,7 @@ from audio_cls.data.splits import Split
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import VERSION
 from audio_cls.runs.folds import fold_label, folds_text, grid_text
+from audio_cls.training.batches import count_batches
 
 if TYPE_CHECKING:
     from audio_cls.ablation.record import Recorded
@@ -59,6 +62,7 @@ class Planned:
     experiment: Experiment
     split_digest: str
     steps: int
+    n_train: int = 0
 
     @property
     def cell(self) -> Cell:
@@ -223,8 +227,8 @@ def _steps(experiment: Experiment, targets: np.ndarray) -> Iterator[int]:
     """Return the steps of epoch after epoch, without an end."""
     order, size = experiment.sampling.build(targets), experiment.training.batch_size
     if experiment.sampling.kind in ("uniform", "balanced"):
-        yield from repeat(_batches(len(targets), size))
-    yield from (_batches(len(order(experiment.seed, epoch)), size) for epoch in count())
+        yield from repeat(count_batches(len(targets), size))
+    yield from (count_batches(len(order(experiment.seed, epoch)), size) for epoch in count())
 
 
 def _epochs_for(experiment: Experiment, targets: np.ndarray, steps: int) -> int:
@@ -237,18 +241,13 @@ def _epochs_for(experiment: Experiment, targets: np.ndarray, steps: int) -> int:
     raise AssertionError("epochs do not end")
 
 
-def _batches(n_clips: int, size: int) -> int:
-    n = -(-n_clips // size)
-    return n - (n > 1 and n_clips - (n - 1) * size == 1)  # a last batch of one clip joins the one before
-
-
 def _plan(ablation: Ablation, arm: str, seed: int, fold: int, corpus: Corpus, split: Split) -> Planned:
     experiment = ablation.experiment(arm, seed, fold)
     targets = np.asarray(corpus.targets[split.train])
     if ablation.unit == "steps" and not experiment.model.closed_form:
         epochs = _epochs_for(experiment, targets, ablation.budget or 0)
         experiment = experiment.override({"training.epochs": epochs})
-    return Planned(arm, seed, fold, experiment, split.digest, optimiser_steps(experiment, targets))
+    return Planned(arm, seed, fold, experiment, split.digest, optimiser_steps(experiment, targets), len(targets))
 
 
 def _check_row(ablation: Ablation, row: list[Planned], device: torch.device | None) -> None:
@@ -305,6 +304,7 @@ def _terms(
         ("an arm differs in", "its declared keys and nothing else"),
         ("paired by", "seed and fold: same initial weights where model, features and initial bias are the same, same clip order where sampling is"),
         ("declared to differ", ", ".join(ablation.differs) or "nothing more"),
+        *([("follows each arm's own loss", follows)] if (follows := follows_own_loss(ablation)) else []),
     )  # fmt: skip
 
 
@@ -341,6 +341,13 @@ def check_records(ablation: Ablation, plan: Plan, records: Iterable[Recorded]) -
                 raise _refusal(
                     record, f"the tag {key} in MLflow", value, f"the run itself recorded {record.facts[key]}"
                 )
+    if other := trained_otherwise(planned, begun):
+        raise _refusal(
+            begun[other.place],
+            "training rules",
+            f"corrected in {other.found}",
+            f"others of the suite in {other.expected}",
+        )
     for (arm, cell), record in begun.items():
         partner = begun.get((ablation.reference, cell))
         if partner is None or arm == ablation.reference:

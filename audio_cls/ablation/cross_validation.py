@@ -187,7 +187,7 @@ def _check_splits(plan: CrossValidation, states: Sequence[CellState]) -> None:
         return
     for state in states:
         recorded = state.record.facts.get("split.digest")
-        if recorded and _experiment(state).data.split.assign(plan.corpus).digest != recorded:
+        if recorded and _experiment(state).data.assign(plan.corpus).digest != recorded:
             raise UserError(
                 f"{plan.name}: {cell_name(state)} was trained when identical clips were not kept on one side of the split: its folds "
                 "are others than those now. Train all of them anew: --again"

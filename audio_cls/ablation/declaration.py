@@ -66,7 +66,8 @@ class Ablation:
             is chosen on the very clips that are reported, which favours the arm whose curve jumps most. "best" needs `metric`
             to be the base's `training.metric`.
         differs: points of the contract in which arms are meant to differ (`budget`, `precision`); the report says so.
-        margin: below it, in the metric's units, is no difference; None takes one point.
+        margin: below it, in the metric's units, is no difference, and beyond it an arm is called better or worse in probabilities;
+            None takes one point.
         question: what the suite asks, for the report.
         tune: a search for each arm first, of equal size.
         complete: fills in what an arm leaves to the data; set by the commands, which know the corpus.
@@ -116,8 +117,10 @@ class Ablation:
             raise UserError(f"{where}: unit='steps' needs budget=..., the optimiser steps of a run")
         if self.budget is not None and (not isinstance(self.budget, int) or self.budget < 1):
             raise UserError(f"{where}: budget={self.budget!r}: expected a number of {self.unit}, 1 or more")
-        if self.margin is not None and not (isinstance(self.margin, (int, float)) and 0 <= self.margin < inf):
-            raise UserError(f"{where}: margin={self.margin!r}: expected a number, 0 or more, in the metric's units")
+        if self.margin is not None and not (isinstance(self.margin, (int, float)) and 0 < self.margin < inf):
+            raise UserError(
+                f"{where}: margin={self.margin!r}: expected a number above 0, in the metric's units (0.01 is 1 point)"
+            )
         if not isinstance(self.question, str):
             raise UserError(f"{where}: question must be text, found {self.question!r}")
         self._freeze(where)

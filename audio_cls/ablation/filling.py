@@ -83,7 +83,7 @@ def fill_cells(
     others = [cell for cell in cells if cell.id not in again]
     known = known_results(work, study, others, tracker, storage, choose_device(options.device))
     known = replace(known, cells=(*known.cells, *(replace(cell, former="") for cell in anew)))
-    enqueue(study, storage, known.cells, known=known.records, again=again)
+    enqueue(study, storage, known.cells, known=known.records, again=again, rules=known.rules)
     settle_copies(known, study, tracker)
     sources = [str(known.records[cell].adopted_from.get("study")) for cell in known.copies]
     adopted = {source: sources.count(source) for source in sorted(set(sources))}
@@ -100,7 +100,7 @@ def convert_cells(work: Cells, cells: Sequence[Cell], tracker: Tracker, storage:
     """Enqueue cells that an earlier version kept on disk, with their results; nothing is trained."""
     study = open_study(work, storage)
     known = known_results(work, study, cells, tracker, storage, None)
-    enqueue(study, storage, known.cells, known=known.records)
+    enqueue(study, storage, known.cells, known=known.records, rules=known.rules)
 
 
 def _states(work: Cells, cells: Sequence[Cell], storage: StudyStorage) -> list[CellState]:

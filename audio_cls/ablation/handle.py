@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from audio_cls.ablation.cross_validation import FoldsOutcome
+    from audio_cls.ablation.planning import Forecast
     from audio_cls.ablation.publishing import Publication
     from audio_cls.ablation.results import SuiteResult
+    from audio_cls.ablation.test_split import TestResult
     from audio_cls.experiment import Experiment
     from audio_cls.report.arms import SuiteReport
 
@@ -92,6 +94,32 @@ class Ablation(declaration.Ablation):
             raise UserError(f"{outcome.filled.left} of {len(outcome.filled.states)} runs were refused: {reasons}")
         return AblationResult(published)
 
+    def plan(
+        self,
+        *,
+        workers: int = 1,
+        workspace: Workspace | Path | str | None = None,
+        storage: str | Path | None = None,
+        device: str = "auto",
+    ) -> Forecast:
+        """What the suite can detect and what it costs, before it is trained, as `audio-cls ablate plan` says; nothing is written.
+
+        Args:
+            workers: processes that share the training.
+            workspace, storage, device: as for `run`.
+
+        Raises:
+            UserError: for arms that cannot be compared, naming the difference.
+        """
+        from audio_cls.ablation.planning import forecast
+        from audio_cls.ablation.suite import open_suite
+        from audio_cls.queue.options import QueueOptions
+        from audio_cls.tracking import Tracker
+
+        tracker = Tracker(Workspace.of(workspace))
+        suite = open_suite(self, tracker, QueueOptions(storage=storage, device=device), self._file())
+        return forecast(suite, workers=workers, storage=storage)
+
     def result(
         self, *, workspace: Workspace | Path | str | None = None, storage: str | Path | None = None
     ) -> AblationResult:
@@ -143,6 +171,11 @@ class AblationResult:
         return self.result.state
 
     @property
+    def looks(self) -> list[str]:
+        """How often its verdicts were looked at and what that costs, in sentences."""
+        return self.result.looks.sentences()
+
+    @property
     def verdicts(self) -> dict[str, str]:
         """Arm -> verdict in a sentence; the reference has none."""
         return {arm.name: arm.verdict.text for arm in self.result.arms if arm.verdict is not None}
@@ -152,8 +185,36 @@ class AblationResult:
         """The HTML report; None while no run is finished."""
         return self.published.page
 
+    def evaluate_test(self, *, nested: bool = False, again: bool = False, device: str = "auto") -> TestResult:
+        """Open the test split of all runs of the suite, as `audio-cls evaluate --test` does: recorded, and counted.
+
+        Args:
+            nested: choose an arm inside each fold as well, for a suite whose runs validate on each other's test clips.
+            again: open it once more.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps".
+
+        Returns:
+            the figures of the arms, and what they are (`kind`): "test", or "cross-validation" where these clips chose.
+
+        Raises:
+            UserError: while runs are left; when it was opened before; for `nested` where there is nothing to nest.
+        """
+        from audio_cls.ablation.test_groups import of_suite
+        from audio_cls.ablation.test_split import open_group
+        from audio_cls.core.device import choose_device, tune_process
+        from audio_cls.runs.preparation import Runtime
+
+        tune_process()
+        suite = self.published.suite
+        runtime = Runtime(suite.workspace, suite.tracker, choose_device(device))
+        found = open_group(runtime, of_suite(suite), again=again, nested=nested)
+        suite.tracker.flush()
+        return found
+
     def table(self, metric: str | None = None) -> pd.DataFrame:
-        """A row for each arm: runs, mean, standard deviation, difference from the reference with its 95 % interval, corrected p.
+        """A row for each arm: runs, mean, standard deviation, difference from the reference with its interval (at the arm's own level
+        by Holm), corrected p, probabilities that it is better by more than the margin, within it, worse; the smallest margin within
+        which it is equal; the interval and p for new training sets of this source; the verdict, and what it speaks of.
 
         Args:
             metric: one of the suite's; the first one unless given.
@@ -163,6 +224,8 @@ class AblationResult:
         """
         import pandas as pd
 
+        from audio_cls.ablation.results import Wider
+
         by_metric = {result.metric: result for result in self.published.results}
         if metric is not None and metric not in by_metric:
             raise UserError(f"the suite {self.name!r} is not judged by {metric!r}. {choices(metric, by_metric)}")
@@ -171,10 +234,16 @@ class AblationResult:
             row = {"arm": arm.name, "runs": arm.done, "mean": arm.mean.mean, "sd": arm.mean.sd}
             if arm.comparison is not None and arm.verdict is not None:
                 pair = arm.comparison
-                row |= {"difference": pair.mean, "low": pair.low, "high": pair.high, "p": arm.verdict.p}
+                v, w = arm.verdict, arm.wider or Wider(arm.verdict.p, arm.verdict.low, arm.verdict.high, "")
+                row |= {"difference": pair.mean, "low": v.low, "high": v.high, "p": v.p, "population": v.population}
+                row |= {"better": v.better, "within": v.within, "worse": v.worse, "equal_within": v.equal_within}
+                row |= {"wider_low": w.low, "wider_high": w.high, "wider_p": w.p}
             row["verdict"] = "the reference" if arm.verdict is None else arm.verdict.word
             rows.append(row)
-        columns = ["arm", "runs", "mean", "sd", "difference", "low", "high", "p", "verdict"]
+        columns = [
+            "arm", "runs", "mean", "sd", "difference", "low", "high", "p", "verdict", "better", "within", "worse", "equal_within",
+            "wider_low", "wider_high", "wider_p", "population",
+        ]  # fmt: skip
         return pd.DataFrame(rows, columns=columns).set_index("arm")
 
     def figures(self) -> list[str]:
@@ -213,7 +282,7 @@ class AblationResult:
 
         shown, first = self.published, self.result
         return build_report(
-            first, shown.suite.tracker, shown.suite.corpus, first.scores, shown.intervals, shown.test,
+            first, shown.suite.tracker, shown.suite.corpus, first.scores, shown.test,
             shown.results[1:], shown.history,
         )  # fmt: skip
 
@@ -223,7 +292,8 @@ class AblationResult:
 
     def _repr_html_(self) -> str:
         lines = "".join(f"<li>{html.escape(f'{arm}: {text}')}</li>" for arm, text in self.verdicts.items())
-        head = f"<p><b>{html.escape(self.name)}</b>, {html.escape(self.result.metric)}: {html.escape(self.state)}</p>"
+        said = "; ".join([self.state, *self.looks])
+        head = f"<p><b>{html.escape(self.name)}</b>, {html.escape(self.result.metric)}: {html.escape(said)}</p>"
         return f"{head}<ul>{lines}</ul>" + self.table().to_html(float_format=lambda v: f"{v:.4f}", na_rep="")
 
 

@@ -28,6 +28,7 @@ SIGNS = {
     "no difference": "■",
     "cannot tell": "○",
     "not judged": "×",
+    "under way": "◇",
 }  # as in the forest plot
 CONFUSED = 8  # pairs of classes shown of each arm
 STYLE = """<style>
@@ -35,6 +36,7 @@ STYLE = """<style>
 .verdicts li { border-left: 4px solid; padding: 2px 0 2px 10px; margin: 8px 0; overflow-wrap: anywhere; break-inside: avoid; }
 .verdicts b { display: inline-block; min-width: 9em; }
 .verdicts small { display: block; color: var(--dim); font-size: 13px; }
+.captions { color: var(--dim); font-size: 13px; }
 @media (max-width: 600px) { .verdicts b { min-width: 0; margin-right: 0.6em; } }
 </style>"""
 
@@ -84,7 +86,8 @@ def _verdicts(report: SuiteReport, points: bool) -> Section:
     """Return what the suite says: what is wrong, a line for each arm, the forest plot, and the table of arms."""
     content: list[Any] = [*findings(report.findings), *(text for text in (report.question, report.state) if text)]
     lines = "".join(_line(arm) for arm in report.arms if not arm.reference)
-    content.append(Html(f'{STYLE}<ul class="verdicts">{lines}</ul>'))
+    captions = html.escape(" ".join(f"{line[0].upper()}{line[1:]}." for line in report.captions))
+    content.append(Html(f'{STYLE}<ul class="verdicts">{lines}</ul><p class="captions">{captions}</p>'))
     if any(not arm.reference and math.isfinite(arm.difference) for arm in report.arms):
         content.append(forest(report.arms, report.metric, report.direction, points))
     content.append(_arms(report, points))
@@ -112,7 +115,7 @@ def _arms(report: SuiteReport, points: bool) -> Table:
     baseline = report.baseline.get(report.metric.rpartition("/")[2])
     if baseline is not None:
         rows.append(["(baseline)", "learned nothing", baseline * scale, None, None])
-    columns = ["arm", "verdict", f"mean{', points' if points else ''}", "difference", "95 %"]
+    columns = ["arm", "verdict", f"mean{', points' if points else ''}", "difference", "interval"]
     caption = f"{report.metric} ({report.direction}) against {report.reference or 'the reference'}"
     return Table(columns, rows, caption, 2 if points else 3)
 
@@ -127,27 +130,45 @@ def _others(report: SuiteReport) -> list[Section]:
 
 def _behind(report: SuiteReport, points: bool) -> list[Section]:
     """Return what is behind the verdicts: every figure of every arm, other tests, what it would take to settle them."""
-    scale = 100.0 if points else 1.0
-    rows = []
+    scale, digits = (100.0, 2) if points else (1.0, 3)
+    unit = ", points" if points else ""
+    rows, judged = [], []
     for arm in report.arms:
         changes = ", ".join(f"{k}={_plain(v)}" for k, v in arm.changes.items()) or ("the reference" if arm.reference else "nothing")  # fmt: skip
-        figures = [arm.mean, arm.sd, arm.difference, arm.difference_low, arm.difference_high]
-        shown = [None if arm.reference and k > 1 else v * scale for k, v in enumerate(figures)]
-        p = None if arm.reference else arm.p_holm
-        rows.append([arm.name, "reference" if arm.reference else arm.verdict, *shown, p, arm.pairs or None, arm.n, arm.failed, changes])  # fmt: skip
-    unit = ", points" if points else ""
-    columns = ["arm", "verdict", f"mean{unit}", "sd", "difference", "low", "high", "p (Holm)", "pairs", "runs", "failed", "what it changes"]  # fmt: skip
-    table = Table(columns, rows, f"{report.metric}, 95 % intervals", 2 if points else 3, ("p (Holm)",))
+        figures = [v * scale for v in (arm.mean, arm.sd, arm.low, arm.high)]
+        rows.append([arm.name, *figures, arm.n, arm.failed, changes])
+        if not arm.reference:
+            sides = [v * scale for v in (arm.difference, arm.difference_low, arm.difference_high)]
+            shares = [_share(v) for v in (arm.better, arm.within, arm.worse)]
+            wider = [v * scale for v in (arm.wider_low, arm.wider_high)]
+            judged.append([arm.name, arm.verdict, arm.pairs or None, *sides, arm.p_holm, *shares, arm.equal_within * scale, *wider, arm.wider_p])  # fmt: skip
+    columns = ["arm", f"mean{unit}", "sd", "low", "high", "runs", "failed", "what it changes"]
+    arms = Table(columns, rows, f"{report.metric}; 95 % intervals of the means, each by itself", digits)
+    content: list[Any] = [arms]
+    if judged:
+        margin = "the margin" if math.isnan(report.margin) else format_number(report.margin * scale, digits)
+        columns = ["arm", "verdict", "pairs", f"difference{unit}", "low", "high", "p (Holm)", f"better by > {margin}", "within", "worse", "equal within", "low ", "high ", "p (Holm) "]  # fmt: skip
+        caption = (
+            "Against the reference. Probabilities as if nothing had been known before. The last three columns: the wider test, "
+            "for new training sets of this source; empty where the verdict is by it"
+        )
+        content.append(Table(columns, judged, caption, digits, ("p (Holm)", "p (Holm) ")))
     said = "".join(_line(arm, more=True) for arm in report.arms if arm.more)
-    return [Section("Arms in full", [table, *([Html(f'<ul class="verdicts">{said}</ul>')] if said else [])])]
+    return [Section("Arms in full", [*content, *([Html(f'<ul class="verdicts">{said}</ul>')] if said else [])])]
+
+
+def _share(value: float) -> str:
+    return (
+        "" if math.isnan(value) else "< 1 %" if value < 0.01 else "> 99 %" if value > 0.99 else f"{100 * value:.0f} %"
+    )
 
 
 def _line(arm: ArmSummary, more: bool = False) -> str:
-    """Return an arm's verdict as a list item, or, of `more`, what is behind it."""
+    """Return an arm's verdict as a list item with what belongs beside it, or, of `more`, all that is behind it."""
     colour = VERDICTS.get(arm.verdict, ("#bbbbbb", ""))[0]
     said = html.escape(arm.text or ("no pair of runs yet" if not arm.verdict else arm.verdict))
-    if more:
-        said = "".join(f"<small>{html.escape(line)}</small>" for line in arm.more)
+    below = "".join(f"<small>{html.escape(line)}</small>" for line in (arm.more if more else arm.beside))
+    said = below if more else said + below
     sign = SIGNS.get(arm.verdict, "·")
     return f'<li style="border-color:{colour}"><b>{sign} {html.escape(arm.name)}</b> {said}</li>'
 
@@ -265,7 +286,11 @@ def _thresholds(report: SuiteReport, names: Sequence[str]) -> Section:
         limits = np.full(len(report.classes), 0.5) if given is None else np.asarray(given, float)
         columns.append(limits.mean(axis=0) if limits.ndim == 2 else np.broadcast_to(limits, (len(report.classes),)))
     rows = [[label, *(float(column[k]) for column in columns)] for k, label in enumerate(report.classes)]
-    reading = "A label is called at this probability or above; means over the runs of an arm."
+    reading = (
+        "A label is called at this probability or above: the mean over an arm's runs and over the parts of the validation clips, each "
+        "of which is called by thresholds tuned on the others. The confusion above is of these decisions; figures of decisions "
+        "elsewhere are at 0.5."
+    )
     return Section("Thresholds", [reading, Table(("class", *names), rows, "By class and arm")])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.ablation.declaration import Cell
+from audio_cls.ablation.details import all_details, captions, main_details
 from audio_cls.ablation.page import ArmCurve, ArmSummary, ClassDifferences, SuiteReport
 from audio_cls.ablation.page import Cell as ReportCell
 from audio_cls.ablation.page import Predictions as ReportPredictions
@@ -18,18 +20,18 @@ from audio_cls.ablation.results import ArmResult, SuiteResult, fold_rows
 from audio_cls.ablation.test_split import TestResult
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
-from audio_cls.metrics.base import in_points, number_text
-from audio_cls.metrics.bootstrap import Interval
-from audio_cls.metrics.classification import check_metric, fit_thresholds
-from audio_cls.metrics.paired import compare
+from audio_cls.metrics.base import in_points
+from audio_cls.metrics.classification import check_metric
+from audio_cls.metrics.paired import mean_interval
 from audio_cls.metrics.predictions import Predictions
+from audio_cls.metrics.verdict import MARGIN
 from audio_cls.runs.scores import listening_audit
 
 if TYPE_CHECKING:
     from audio_cls.report.page import Section
     from audio_cls.tracking import Tracker
 
-__all__ = ["audit_of_best", "build_report", "more_lines"]
+__all__ = ["audit_of_best", "build_report"]
 
 SEEDS_SHOWN = 3  # of pooled predictions: ranking curves of more say no more and make the page heavy
 
@@ -39,7 +41,6 @@ def build_report(
     tracker: Tracker,
     corpus: Corpus,
     scores: Mapping[str, Mapping[Cell, Predictions]],
-    intervals: Mapping[str, Interval],
     test: TestResult | None = None,
     others: Sequence[SuiteResult] = (),
     history: str = "",
@@ -52,10 +53,12 @@ def build_report(
         title=f"Ablation {ablation.name}",
         metric=result.metric,
         direction=check_metric(result.metric),
-        arms=[_summary(arm, result, intervals.get(arm.name)) for arm in result.arms],
+        arms=[_summary(arm, result) for arm in result.arms],
         classes=corpus.classes,
         task=corpus.task,
         state=result.state,
+        captions=captions(result),
+        margin=result.ablation.margin or (MARGIN if in_points(result.metric) else math.nan),
         question=ablation.question,
         contract=result.terms,
         cells=[
@@ -101,55 +104,25 @@ def _rows_of(result: SuiteResult) -> list[list[Any]]:
         c, verdict = arm.comparison, arm.verdict
         rest: list[Any] = [None, None, None, None, "reference"]
         if c is not None and verdict is not None:
-            rest = [c.mean, c.low, c.high, verdict.p, verdict.word]
+            rest = [c.mean, verdict.low, verdict.high, verdict.p, verdict.word]
         rows.append([result.metric, arm.name, arm.mean.mean, arm.mean.sd, base, *rest])
     return rows
 
 
-def more_lines(arm: ArmResult, interval: Interval | None, points: bool) -> list[str]:
-    """Return what is beside a verdict: effect size, the signed-rank test, the bootstrap over clips, hints of power."""
-    c, verdict = arm.comparison, arm.verdict
-    if c is None or verdict is None or not c.n:
-        return []
-
-    def amount(value: float) -> str:
-        return number_text(value, points, signed=True)
-
-    lines = [f"better in {c.wins}, worse in {c.losses}, equal in {c.ties} of {c.n} pairs"]
-    if isfinite(c.hedges_g):
-        lines.append(
-            f"effect size g = {c.hedges_g:+.2f}; Wilcoxon p = {c.wilcoxon_p:.2g} (as if runs were independent)"
-        )
-    if interval is not None and isfinite(interval.low):
-        lines.append(
-            f"over clips (bootstrap, {interval.n_units} clips or groups): {amount(interval.estimate)} "
-            f"[{amount(interval.low)}, {amount(interval.high)}]"
-        )
-    hints: dict[str, list[str]] = {}
-    for hint in verdict.more:
-        about = "at least " if hint.lower_bound else "about "
-        words = (
-            "out of reach with more seeds"
-            if hint.pairs is None
-            else f"{about if hint.pairs else ''}{hint.pairs} more pairs"
-        )
-        hints.setdefault(words, []).append(amount(hint.difference).lstrip("+"))
-    if hints:
-        unit = " points" if points else ""
-        parts = [f"of {' or '.join(differences)}{unit}: {words}" for words, differences in hints.items()]
-        lines.append(f"to settle a difference {'; '.join(parts)}")
-    lines.append(c.method)
-    return lines
-
-
-def _summary(arm: ArmResult, result: SuiteResult, interval: Interval | None) -> ArmSummary:
+def _summary(arm: ArmResult, result: SuiteResult) -> ArmSummary:
     c, verdict = arm.comparison, arm.verdict
     figures: dict[str, Any] = {}
     if c is not None and verdict is not None:
-        figures = {
+        if arm.wider is not None:
+            figures = {"wider_low": arm.wider.low, "wider_high": arm.wider.high, "wider_p": arm.wider.p}
+        figures |= {
             "difference": c.mean,
-            "difference_low": c.low,
-            "difference_high": c.high,
+            "difference_low": verdict.low,
+            "difference_high": verdict.high,
+            "better": verdict.better,
+            "within": verdict.within,
+            "worse": verdict.worse,
+            "equal_within": verdict.equal_within,
             "pairs": c.n,
             "p_holm": verdict.p,
             "verdict": verdict.word,
@@ -164,7 +137,8 @@ def _summary(arm: ArmResult, result: SuiteResult, interval: Interval | None) -> 
         sd=arm.mean.sd,
         low=arm.mean.low,
         high=arm.mean.high,
-        more=more_lines(arm, interval, in_points(result.metric)),
+        beside=main_details(arm, result),
+        more=all_details(arm, result),
         seconds=arm.seconds,
         samples_per_second=arm.samples_per_second,
         parameters=int(arm.parameters) if isfinite(arm.parameters) else None,
@@ -227,14 +201,21 @@ def _class_differences(
         mine = by_class(arm)
         for k in range(len(corpus.classes)):
             a, b = ({cell: float(f1[k]) for cell, f1 in side.items() if np.isfinite(f1[k])} for side in (mine, base))
-            c = compare(a, b, test_to_train=result.plan.test_to_train)
-            figures[:, k, column] = c.mean, c.low, c.high
+            of_pairs = {cell: a[cell] - b[cell] for cell in a.keys() & b.keys()}
+            found = mean_interval(of_pairs, test_to_train=result.plan.test_to_train)
+            figures[:, k, column] = found.mean, *((found.low, found.high) if found.sd > 0 else (np.nan, np.nan))
     return ClassDifferences(corpus.classes, arms, figures[0], figures[1], figures[2], measure)
 
 
+def _tuned(predictions: Predictions) -> NDArray[Any]:
+    """Return a threshold for each clip and label, (n, n_classes); 0.5 where scores are no numbers."""
+    found = predictions.tuned().thresholds
+    return np.full(predictions.scores.shape, 0.5) if found is None else found
+
+
 def _pooled(scores: Mapping[str, Mapping[Cell, Predictions]], corpus: Corpus) -> dict[str, ReportPredictions]:
-    """Return an arm's validation predictions, run below run; of several labels each run's with the thresholds fitted
-    on its clips.
+    """Return an arm's validation predictions, run below run; of several labels each run's with thresholds cross-fitted over its
+    clips.
     """
     out = {}
     for arm, cells in scores.items():
@@ -243,8 +224,7 @@ def _pooled(scores: Mapping[str, Mapping[Cell, Predictions]], corpus: Corpus) ->
         if parts:
             thresholds = None
             if corpus.task == "multilabel":
-                fitted = [np.tile(fit_thresholds(p.scores, p.targets), (len(p), 1)) for p in parts]
-                thresholds = np.concatenate(fitted)
+                thresholds = np.concatenate([_tuned(p) for p in parts])
             out[arm] = ReportPredictions(
                 np.concatenate([p.scores for p in parts]), np.concatenate([p.targets for p in parts]), thresholds
             )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from audio_cls.ablation.declaration import Cell
 from audio_cls.data.corpus import Corpus
@@ -21,21 +19,10 @@ if TYPE_CHECKING:
     from audio_cls.tracking import Run, Tracker
 
 __all__ = [
-    "Pair",
     "log_out_of_fold",
     "pool",
     "pooled_by_seed",
-    "stacked",
 ]
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Two arms on the same clips. clips: (n,) rows. one, other: (n_seeds, n, n_classes), the same seeds in both."""
-
-    clips: NDArray[np.int64]
-    one: NDArray[np.float64]
-    other: NDArray[np.float64]
 
 
 def pool(parts: Iterable[Predictions], corpus: Corpus) -> Predictions:
@@ -53,22 +40,6 @@ def pooled_by_seed(cells: Mapping[Cell, Predictions], folds: Sequence[int], corp
     seeds = sorted({seed for seed, _ in cells})
     whole = [s for s in seeds if all((s, fold) in cells for fold in folds)]
     return {s: pool((cells[s, fold] for fold in folds), corpus) for s in whole}
-
-
-def stacked(
-    one: Mapping[Cell, Predictions], other: Mapping[Cell, Predictions], corpus: Corpus, folds: Sequence[int]
-) -> Pair | None:
-    """Return two arms' out-of-fold predictions of the seeds that both have run whole, on the same clips; None if
-    there is none.
-    """
-    a, b = pooled_by_seed(one, folds, corpus), pooled_by_seed(other, folds, corpus)
-    seeds = sorted(a.keys() & b.keys())
-    if not seeds:
-        return None
-    clips = a[seeds[0]].rows
-    if any(not np.array_equal(side[s].rows, clips) for side in (a, b) for s in seeds):
-        return None  # folds that overlap otherwise for each seed
-    return Pair(clips, np.stack([a[s].scores for s in seeds]), np.stack([b[s].scores for s in seeds]))
 
 
 def log_out_of_fold(run: Run, tracker: Tracker, runs: Mapping[Cell, str], corpus: Corpus) -> dict[str, float]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audio_cls.ablation.declaration import load_ablation
+from audio_cls.ablation.details import captions, main_details
 from audio_cls.ablation.page import suite_report
 from audio_cls.ablation.page_data import audit_of_best, build_report
-from audio_cls.ablation.results import SuiteResult, bootstrap_arms
+from audio_cls.ablation.results import SuiteResult
 from audio_cls.ablation.running import ascending, log_result
 from audio_cls.ablation.settling import settle
 from audio_cls.ablation.stored import existing_storage, join_suite, suite_names
@@ -18,9 +19,9 @@ from audio_cls.ablation.suite import Suite, reopen_suite, results
 from audio_cls.ablation.test_groups import suite_splits
 from audio_cls.ablation.test_split import TestResult, read_result
 from audio_cls.core.errors import UserError
-from audio_cls.metrics.bootstrap import Interval
 from audio_cls.runs.opened_clips import history_of_runs
 from audio_cls.runs.split_overlap import Overlap, overlap_of
+from audio_cls.tracking.notes import renewed_note
 
 if TYPE_CHECKING:
     from audio_cls.tracking import Tracker
@@ -32,14 +33,13 @@ __all__ = ["Publication", "SuiteLine", "list_suites", "publish", "report_suite"]
 class Publication:
     """A suite's results and where they are shown.
 
-    intervals: of each arm's difference over clips. test: what the last opening of the test split found. history: how often its
+    test: what the last opening of the test split found. history: how often its
     test clips were opened for other runs, in a sentence. page: the HTML file, None if none was written. links: to MLflow's
     views, by their names.
     """
 
     suite: Suite
     results: Sequence[SuiteResult]
-    intervals: Mapping[str, Interval]
     test: TestResult | None
     history: str
     page: Path | None
@@ -81,18 +81,18 @@ def report_suite(reference: str, tracker: Tracker, storage: str | Path | None = 
 def publish(suite: Suite, summed: Sequence[SuiteResult]) -> Publication:
     """Write the page of a suite with runs, store it in MLflow, and renew the views."""
     first, ablation, tracker = summed[0], suite.ablation, suite.tracker
-    intervals = bootstrap_arms(first, first.scores, suite.corpus)
     test = read_result(tracker, suite.state.run_id, lambda: _overlap(suite))
     history = _history(suite, first)
     page = None
     if first.done and not suite.workspace.read_only:
         page = suite.workspace.reports / f"suite-{ablation.name}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
-        data = build_report(first, tracker, suite.corpus, first.scores, intervals, test, summed[1:], history)
+        data = build_report(first, tracker, suite.corpus, first.scores, test, summed[1:], history)
         suite_report(data, page, audit_of_best(first, first.scores, suite.corpus))
         if suite.state.run_id and not suite.state.run_id.startswith("local-"):
             run = tracker.reopen(suite.state.run_id)
             run.artifact_text("report.html", page.read_text(encoding="utf-8"))
+            run.tags(_tags(first, tracker.resolve(suite.state.run_id).tags))
             run.close()
     known = ablation.base.keys()
     declared = {key for changes in ablation.arms.values() for key in changes} | {ablation.fold_key or ""}
@@ -101,7 +101,23 @@ def publish(suite: Suite, summed: Sequence[SuiteResult]) -> Publication:
         suite.experiment_name, ablation.name, first.metric.rpartition("/")[2], ablation.select, keys,
         ascending=ascending(first),
     )  # fmt: skip
-    return Publication(suite, summed, intervals, test, history, page, links)
+    return Publication(suite, summed, test, history, page, links)
+
+
+def _tags(result: SuiteResult, present: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of the suite's run in MLflow that tell its verdicts: looks, and a description unless somebody has edited it."""
+    looks = result.looks
+    counted = {"looks": str(len(looks.looks)), "looks.level": f"{looks.alpha:.4g}"} if looks.looks else {}
+    lines = [
+        f"**{result.metric}** of the {result.ablation.select} epoch, against {result.ablation.reference}: {result.state}"
+    ]
+    for arm in result.arms:
+        if arm.verdict is not None:
+            lines.append(
+                "\n".join([f"- **{arm.name}**: {arm.verdict.text}", *(f"  - {t}" for t in main_details(arm, result))])
+            )
+    lines.append("\n".join(f"{line[0].upper()}{line[1:]}." for line in (*captions(result), *result.findings)))
+    return {**counted, **renewed_note("\n\n".join(lines), present)}
 
 
 def _overlap(suite: Suite) -> Overlap:

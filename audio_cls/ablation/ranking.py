@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,11 +16,29 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.base import in_points, number_text
 from audio_cls.metrics.classification import check_metric
+from audio_cls.metrics.clip_differences import ClipDifferences, clip_differences
 from audio_cls.metrics.paired import Comparison, Mean, compare, mean_interval
+from audio_cls.metrics.predictions import Predictions
 from audio_cls.metrics.verdict import verdicts
 from audio_cls.queue.cells import CellState
+from audio_cls.runs.scores import read_predictions
 
-__all__ = ["Candidate", "Confirmed", "Select", "judged_by", "rank", "ranking_lines", "ranking_table"]
+if TYPE_CHECKING:
+    from audio_cls.ablation.looks import Looks
+    from audio_cls.tracking import Tracker
+
+__all__ = [
+    "SELECT",
+    "Candidate",
+    "Confirmed",
+    "Select",
+    "former_note",
+    "fresh_predictions",
+    "judged_by",
+    "rank",
+    "ranking_lines",
+    "ranking_table",
+]
 
 Select = Literal["last", "best"]
 
@@ -63,9 +81,16 @@ def judged_by(states: Sequence[CellState], metric: str) -> Select:
 
 
 def rank(
-    chosen: Sequence[Candidate], states: Sequence[CellState], corpus: Corpus, metric: str, select: Select = "last"
+    chosen: Sequence[Candidate],
+    states: Sequence[CellState],
+    corpus: Corpus,
+    metric: str,
+    select: Select = "last",
+    predictions: Mapping[str, Mapping[Place, Predictions]] | None = None,
 ) -> list[Confirmed]:
-    """Rank candidates again by their fresh runs, the best first; one without a run yet comes last."""
+    """Rank candidates again by their fresh runs, the best first; one without a run yet comes last. They are compared clip by clip where
+    the runs' `predictions` (arm -> (seed, fold) -> of the validation clips) are at hand.
+    """
     plain, direction = metric.rpartition("/")[2], check_metric(metric)
     values: list[dict[Place, float]] = [{} for _ in chosen]
     places = {f"trial {candidate.trial}": i for i, candidate in enumerate(chosen)}
@@ -87,12 +112,35 @@ def rank(
         same = [v for (_, fold), v in values[i].items() if fold in (0, own) and isfinite(v)]
         against = compare(
             values[i], values[0], test_to_train=ratio, direction=direction, arm=f"trial {chosen[i].trial}",
-            reference=f"trial {chosen[0].trial}",
+            reference=f"trial {chosen[0].trial}", clips=_clips(predictions, chosen[i], chosen[0], metric) if i else None,
         )  # fmt: skip
         out.append(
             Confirmed(chosen[i], values[i], means[i], fmean(same) if same else nan, against if i else None, position)
         )
     return out
+
+
+def fresh_predictions(
+    states: Sequence[CellState], tracker: Tracker, corpus: Corpus, select: Select
+) -> dict[str, dict[Place, Predictions]]:
+    """Read the validation predictions of the complete runs: arm -> (seed, fold) -> predictions; those that cannot be had are missing."""
+    found: dict[str, dict[Place, Predictions]] = {}
+    for state in states:
+        if state.state == "COMPLETE" and state.record.mlflow_run_id:
+            predictions = read_predictions(tracker, state.record.mlflow_run_id, corpus, select)
+            if predictions is not None:
+                place = int(state.params["seed"]), int(state.params["fold"])
+                found.setdefault(str(state.params["arm"]), {})[place] = predictions
+    return found
+
+
+def _clips(
+    predictions: Mapping[str, Mapping[Place, Predictions]] | None, one: Candidate, other: Candidate, metric: str
+) -> ClipDifferences | None:
+    if predictions is None:
+        return None
+    a, b = (predictions.get(f"trial {candidate.trial}", {}) for candidate in (one, other))
+    return clip_differences(a, b, metric)
 
 
 def ranking_table(
@@ -117,9 +165,14 @@ def ranking_table(
 
 
 def ranking_lines(
-    winner: Candidate, ranked: Sequence[Confirmed], metric: str, select: Select, baseline: float
+    winner: Candidate,
+    ranked: Sequence[Confirmed],
+    metric: str,
+    select: Select,
+    baseline: float,
+    looks: Looks | None = None,
 ) -> list[str]:
-    """Return which epoch the figures are of, the verdicts, and what regressed to the mean, in sentences."""
+    """Return which epoch the figures are of, the verdicts, how often they were looked at, and what regressed to the mean, in sentences."""
     number, points = _number(metric), in_points(metric)
     comparisons: Mapping[str, Comparison] = {
         str(c.candidate.trial): c.comparison for c in ranked if c.comparison is not None
@@ -127,8 +180,9 @@ def ranking_lines(
     lines = [_which_epoch(select)]
     lines += [
         f"trial {trial} against the search's winner, trial {winner.trial}: {v.text}"
-        for trial, v in verdicts(comparisons, points=points).items()
+        for trial, v in verdicts(comparisons, points=points, alpha=looks.alpha if looks else None).items()
     ]
+    lines += looks.sentences() if looks else []
     known = [c for c in ranked if isfinite(c.mean.mean)]
     if known:
         confirmed = fmean(c.mean.mean for c in known)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 
 from audio_cls.ablation.filling import Filled, fill_cells, unfinished
+from audio_cls.ablation.looks import begin_looks
 from audio_cls.ablation.record import read_records
 from audio_cls.ablation.results import SuiteResult
 from audio_cls.ablation.stored import (
@@ -14,14 +15,17 @@ from audio_cls.ablation.stored import (
 )
 from audio_cls.ablation.suite import Suite, results, suite_cells, tuned
 from audio_cls.ablation.tuning import tune_arms
+from audio_cls.core.notices import say
 from audio_cls.metrics.baselines import BASELINE
 from audio_cls.metrics.classification import check_metric
-from audio_cls.queue.cells import Cell
+from audio_cls.queue.cells import Cell, begun_rules, read_cells
 from audio_cls.queue.options import QueueOptions
-from audio_cls.queue.storage import open_storage
+from audio_cls.queue.storage import load_study, open_storage, study_names
 from audio_cls.runs.own_parts import remember, sources_of
+from audio_cls.runs.weighting import weighting_warning
 from audio_cls.tracking import Run
 from audio_cls.tracking.suites import arm_colours, arm_figures
+from audio_cls.training.rules import FORMER, corrections, former_note
 
 __all__ = ["SuiteOutcome", "ascending", "log_result", "run_suite", "start_suite"]
 
@@ -47,6 +51,7 @@ def run_suite(suite: Suite, options: QueueOptions, *, retry: bool = False) -> Su
         suite = replace(suite, storage=open_storage(options.storage or suite.workspace.optuna_db))
     if suite.ablation.tune is not None:
         suite = tune_arms(suite, options)
+    _warn(suite)
     parent, arms = start_suite(suite)
     assert suite.storage is not None
     cells = suite_cells(suite)
@@ -67,6 +72,21 @@ def run_suite(suite: Suite, options: QueueOptions, *, retry: bool = False) -> Su
     parent.finish("INTERRUPTED" if left else "COMPLETE", f"{total - left} of {total} runs" if left else "")
     suite.tracker.flush()
     return SuiteOutcome(suite, filled, summed)
+
+
+def _warn(suite: Suite) -> None:
+    """Say what is doubtful in the arms, and that the suite goes on by former training rules, where that changes a run."""
+    first = {planned.arm: planned for planned in reversed(suite.plan.cells)}
+    for arm, planned in reversed(first.items()):
+        if arm != suite.ablation.reference and (warning := weighting_warning(planned.experiment, suite.corpus)):
+            say(f"arm {arm}: {warning}", err=True)
+    assert suite.storage is not None
+    begun = suite.study in study_names(suite.storage, None)
+    cells = read_cells(load_study(suite.study, suite.storage)) if begun else []
+    if begun_rules(cell.record for cell in cells) == FORMER:
+        missing = [corrections(planned.experiment, planned.n_train) for planned in first.values()]
+        if found := ", ".join(sorted({word for text in missing for word in text.split(", ") if word})):
+            say(former_note(f"suite {suite.ablation.name}", found, "a suite of another name"))
 
 
 def _failed(suite: Suite, cells: list[Cell]) -> list[str]:
@@ -117,8 +137,11 @@ def start_suite(suite: Suite) -> tuple[Run, dict[str, Run]]:
             suite.experiment_name, f"suite {ablation.name}", kind="suite", params={**ablation.base.flatten(), **base},
             tags={**tags, "runs": str(len(suite.plan.cells)), "contract": terms}, run_id=state.run_id,
         )  # fmt: skip
-        if state.run_id is None and suite.file is not None:
-            parent.artifact(suite.file, "source")
+        if state.run_id is None:
+            assert suite.storage is not None
+            begin_looks(suite.study, suite.storage)
+            if suite.file is not None:
+                parent.artifact(suite.file, "source")
         state.run_id = parent.id
         for arm in ablation.arms:
             params = {**whole.arm(arm).flatten(), **base, "ablation.arm": arm}
@@ -141,8 +164,12 @@ def log_result(result: SuiteResult, runs: dict[str, Run]) -> None:
         figures = {"mean": arm.mean.mean, "std": arm.mean.sd, "low": arm.mean.low, "high": arm.mean.high}
         figures["n"] = float(arm.done)
         if arm.comparison is not None and arm.verdict is not None:
-            figures |= {"difference": arm.comparison.mean, "p": arm.verdict.p}
-            figures |= {"difference_low": arm.comparison.low, "difference_high": arm.comparison.high}
+            verdict = arm.verdict
+            figures |= {"difference": arm.comparison.mean, "p": verdict.p}
+            figures |= {"difference_low": verdict.low, "difference_high": verdict.high}
+            figures |= {"better": verdict.better, "within": verdict.within, "worse": verdict.worse}
+            if arm.wider is not None:
+                figures |= {"wider_p": arm.wider.p, "wider_low": arm.wider.low, "wider_high": arm.wider.high}
         run = runs[arm.name]
         run.final({names[k]: round(v, 4) for k, v in figures.items() if isfinite(v)})  # shown as they are written
         plain = result.metric.rpartition("/")[2]

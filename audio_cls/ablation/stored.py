@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from audio_cls.ablation.declaration import Ablation, identity_changes
+from audio_cls.ablation.looks import describe_looks
 from audio_cls.ablation.ranking import former_note
 from audio_cls.core.errors import UserError, choices
 from audio_cls.core.workspace import Workspace
@@ -174,8 +175,12 @@ def remarks_of(study: str, workspace: Workspace, storage: str | Path | None = No
     where = existing_storage(workspace, storage)
     assert where is not None
     attributes = load_study(study, where).user_attrs
-    note = former_note(attributes) if study.startswith("confirmation:") else ""
-    return [note] if note else []
+    if study.startswith(f"{KIND}:"):
+        return describe_looks(attributes)
+    if not study.startswith("confirmation:"):
+        return []
+    note = former_note(attributes)
+    return [*([note] if note else []), *describe_looks(attributes)]
 
 
 def list_others(workspace: Workspace, storage: str | Path | None = None) -> list[StudyStatus]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from audio_cls.ablation.answers import amend, read_answers
 from audio_cls.ablation.contract import Plan, check_plan, check_records
 from audio_cls.ablation.declaration import Ablation
 from audio_cls.ablation.filling import convert_cells
-from audio_cls.ablation.record import openings, read_records
-from audio_cls.ablation.results import SuiteResult, summarise
+from audio_cls.ablation.looks import Looks, record_look, seen_by
+from audio_cls.ablation.losses import check_losses
+from audio_cls.ablation.record import Recorded, openings, read_records
+from audio_cls.ablation.results import SuiteResult, compare_arms, summarise
 from audio_cls.ablation.settling import settle
 from audio_cls.ablation.stored import (
     SuiteState,
@@ -27,6 +30,7 @@ from audio_cls.ablation.stored import (
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
+from audio_cls.metrics.comparison import Comparison
 from audio_cls.queue.cells import Cell
 from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.storage import StudyStorage, open_storage
@@ -101,6 +105,7 @@ def open_suite(
     state = join_suite(ablation, old, corpus, file)
     grown: Any = {"seeds": state.seeds, "folds": state.folds, "arms": state.identity["arms"]}
     ablation = replace(ablation, **grown)
+    check_losses(tuned(ablation, state), old)
     plan = check_plan(tuned(ablation, state), corpus, choose_device(options.device))  # again after a search
     if state.run_id is None:
         for planned in {p.arm: p for p in reversed(plan.cells)}.values():
@@ -198,9 +203,22 @@ def suite_cells(suite: Suite) -> list[Cell]:
 
 
 def results(suite: Suite) -> list[SuiteResult]:
-    """Sum up the suite by each of its metrics, the first one first, once its records have passed the contract."""
+    """Sum up the suite by each of its metrics, the first one first, once its records have passed the contract.
+
+    Once every planned run is finished, its verdicts are given, and that is recorded as a look (see `looks`) before they are returned.
+    """
     records = read_records(suite.ablation, suite.plan, suite.study, suite.storage, suite.tracker)
     check_records(suite.ablation, suite.plan, records)
     answers = read_answers(suite.ablation, suite.plan, records, suite.corpus, suite.tracker)
-    summed = [summarise(suite.ablation, suite.plan, records, metric) for metric in suite.ablation.metrics]
+    ablation, plan = suite.ablation, suite.plan
+    compared = {m: compare_arms(ablation, plan, records, m, answers.scores) for m in ablation.metrics}
+    looks = _look(suite, records, compared[ablation.metrics[0]])
+    summed = [summarise(ablation, plan, records, m, compared=c, looks=looks) for m, c in compared.items()]
     return [amend(result, answers, suite.corpus) for result in summed]
+
+
+def _look(suite: Suite, records: Sequence[Recorded], compared: Mapping[str, Comparison]) -> Looks:
+    """Record that the verdicts of a suite are looked at; nothing is while runs are under way."""
+    if suite.storage is None or not all(r.done for r in records):
+        return Looks(finished=False)
+    return record_look(seen_by(records, compared), suite.study, suite.storage, write=not suite.workspace.read_only)

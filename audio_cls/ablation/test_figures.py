@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.predictions import pooled_by_seed
 from audio_cls.data.corpus import Corpus
-from audio_cls.metrics.base import uses_decisions
+from audio_cls.metrics.base import plain_name, uses_decisions
 from audio_cls.metrics.baselines import judge
 from audio_cls.metrics.bootstrap import Interval, bootstrap_interval, clip_bootstrap, is_counted, metric_function
 from audio_cls.metrics.classification import check_metric, evaluate
 from audio_cls.metrics.clip_differences import clip_differences
 from audio_cls.metrics.paired import compare
+from audio_cls.metrics.predictions import Predictions
+from audio_cls.metrics.thresholds import TUNED
 from audio_cls.metrics.verdict import in_points, verdicts
 from audio_cls.runs.evaluation import Scored
 from audio_cls.training.predictions import corpus_predictions
@@ -33,6 +35,7 @@ __all__ = [
     "paired_interval",
     "pooled_baseline",
     "pooled_interval",
+    "with_tuned",
 ]
 
 RESAMPLES = 1000
@@ -53,13 +56,10 @@ def pooled_baseline(cells: Mapping[Cell, Scored], corpus: Corpus, metrics: Seque
 
 
 def evaluate_pooled(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -> float:
-    """Return a metric over the clips of some runs together, each called by its own run's thresholds."""
-    plain = metric.rpartition("/")[2]
-    values = np.concatenate(
-        [decided(one) if uses_decisions(metric) else one.predictions.scores for one in cells.values()]
-    )
+    """Return a metric over the clips of some runs together; a tuned one with each run's own thresholds."""
+    values = np.concatenate([as_judged(one, metric).scores for one in cells.values()])
     targets = np.concatenate([one.predictions.targets for one in cells.values()])
-    return evaluate(values, targets, corpus.task).overall[plain]
+    return evaluate(values, targets, corpus.task).overall[plain_name(metric).removesuffix(TUNED)]
 
 
 def findings_of(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str, kind: str) -> tuple[str, ...]:
@@ -84,10 +84,7 @@ def stacked_scores(
     """Return the test clips, (n,) rows, and what the runs say of them, (m, n, n_classes): the folds of a seed pooled, so that m is
     the number of seeds; m is the number of runs where all runs test on the same clips. None where no seed has all its folds.
     """
-    parts = {
-        cell: replace(one.predictions, scores=decided(one)) if uses_decisions(metric) else one.predictions
-        for cell, one in cells.items()
-    }
+    parts = {cell: as_judged(one, metric) for cell, one in cells.items()}
     if parts and same_clips(cells):
         return next(iter(cells.values())).clips, np.stack([part.scores for part in parts.values()])
     seeds = list(pooled_by_seed(parts, sorted({fold for _, fold in parts}), corpus).values())
@@ -105,7 +102,7 @@ def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -
     if found is None:
         return Interval(nan, nan, nan, 0.95, 0, 0, NOT_WHOLE)
     clips, scores = found
-    figure = metric_function(metric, corpus.task)
+    figure = metric_function(metric.removesuffix(TUNED), corpus.task)
     return bootstrap_interval(scores, corpus.targets[clips], figure, corpus.resampling_groups(clips), RESAMPLES)
 
 
@@ -114,21 +111,27 @@ def paired_interval(one: Mapping[Cell, Scored], other: Mapping[Cell, Scored], co
     a, b = stacked_scores(one, corpus, metric), stacked_scores(other, corpus, metric)
     if a is None or b is None or not np.array_equal(a[0], b[0]):
         return Interval(nan, nan, nan, 0.95, 0, 0, NOT_WHOLE)
-    clips, figure = a[0], metric_function(metric, corpus.task)
+    clips, figure = a[0], metric_function(metric.removesuffix(TUNED), corpus.task)
     return clip_bootstrap(
         a[1], b[1], corpus.targets[clips], figure, corpus.resampling_groups(clips), n_resamples=RESAMPLES
     )
 
 
-def decided(one: Scored) -> NDArray[Any]:
-    """Return scores moved so that each label's own threshold lies at 0.5: runs with thresholds of their own can be
-    pooled.
+def with_tuned(metrics: Sequence[str], task: str) -> list[str]:
+    """Return metrics; of several labels a clip, those of decisions also by tuned thresholds: `val/macro_f1_tuned`."""
+    out = []
+    for metric in metrics:
+        out += [metric, f"{metric}{TUNED}"] if task == "multilabel" and uses_decisions(metric) else [metric]
+    return out
+
+
+def as_judged(one: Scored, metric: str) -> Predictions:
+    """Return a run's predictions, whose figure at the threshold 0.5 is the metric; for a tuned metric the scores are the decisions
+    by the run's own thresholds, as 0 and 1.
     """
-    return (
-        one.predictions.scores
-        if one.predictions.thresholds is None
-        else one.predictions.scores - one.predictions.thresholds + 0.5
-    )
+    if not metric.endswith(TUNED):
+        return one.predictions.with_thresholds(None)
+    return replace(one.predictions, scores=one.predictions.called.astype(np.float64), thresholds=None, tuned_on="")
 
 
 def as_dict(interval: Interval) -> dict[str, Any]:
@@ -148,22 +151,25 @@ def differences(
     some = next(iter(scored[reference].values()))
     place = _places(scored)
     ratio = fmean(len(s.clips) for s in scored[reference].values()) / len(some.split.train)
-    runs = {arm: {place[cell]: one.predictions for cell, one in cells.items()} for arm, cells in scored.items()}
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for metric in metrics:
-        plain = metric.rpartition("/")[2]
-        values = {arm: {c: float(p.evaluation.overall[plain]) for c, p in cells.items()} for arm, cells in runs.items()}
+        kind = metric.removesuffix(TUNED)
+        runs = {arm: {place[c]: as_judged(one, metric) for c, one in cells.items()} for arm, cells in scored.items()}
+        values = {
+            arm: {c: float(p.evaluation.overall[plain_name(kind)]) for c, p in cells.items()}
+            for arm, cells in runs.items()
+        }
         found = {
             arm: compare(
-                values[arm], values[reference], test_to_train=ratio, direction=check_metric(metric), arm=arm,
-                reference=reference, clips=clip_differences(runs[arm], runs[reference], metric),
+                values[arm], values[reference], test_to_train=ratio, direction=check_metric(kind), arm=arm,
+                reference=reference, clips=clip_differences(runs[arm], runs[reference], kind),
             )
             for arm in scored
             if arm != reference
         }  # fmt: skip
         # Without components a verdict gives no advice on further runs: there will be none once the test split is open.
         unadvised = {arm: replace(c, components=None) for arm, c in found.items()}
-        for arm, verdict in verdicts(unadvised, points=in_points(metric), margin=margin).items():
+        for arm, verdict in verdicts(unadvised, points=in_points(kind), margin=margin).items():
             numbers = {"value": found[arm].mean, "low": verdict.low, "high": verdict.high, "p": verdict.p}
             out.setdefault(arm, {})[metric] = {
                 **{k: float(v) if isfinite(v) else None for k, v in numbers.items()},
@@ -183,13 +189,11 @@ def _places(scored: Mapping[str, Mapping[Cell, Scored]]) -> dict[Cell, Cell]:
 
 def figure_of_run(one: Scored, corpus: Corpus, metric: str) -> Interval:
     """Return a single run's figure, with an interval where it is cheap."""
-    plain = metric.rpartition("/")[2]
-    if not is_counted(metric):
-        return Interval(one.predictions.evaluation.overall[plain], nan, nan, 0.95, len(one.clips), 0)
-    groups = corpus.resampling_groups(one.clips)
-    return bootstrap_interval(
-        decided(one), one.predictions.targets, metric_function(metric, corpus.task), groups, RESAMPLES
-    )
+    kind = metric.removesuffix(TUNED)
+    if not is_counted(kind):
+        return Interval(one.predictions.evaluation.overall[plain_name(metric)], nan, nan, 0.95, len(one.clips), 0)
+    groups, judged = corpus.resampling_groups(one.clips), as_judged(one, metric)
+    return bootstrap_interval(judged.scores, judged.targets, metric_function(kind, corpus.task), groups, RESAMPLES)
 
 
 def named_ends(figures: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -20,6 +20,7 @@ from audio_cls.ablation.test_figures import (
     named_ends,
     pooled_baseline,
     pooled_interval,
+    with_tuned,
 )
 from audio_cls.ablation.test_groups import Group
 from audio_cls.core.errors import UserError
@@ -167,7 +168,7 @@ def open_group(
     found = None
     if choice is not None:
         found = replace(nested_choice(group, choice, scored, corpus, metrics), remarks=_not_nested(runtime, group))
-    return _record(runtime, group, scored, corpus, metrics, overlap, found)
+    return _record(runtime, group, scored, corpus, with_tuned(metrics, corpus.task), overlap, found)
 
 
 def _choice(group: Group, overlap: Overlap) -> Choice:
@@ -193,6 +194,12 @@ def _not_nested(runtime: Runtime, group: Group) -> list[str]:
         f"the arms themselves come from a search that was judged by {searched.n_validating} of these {searched.n_test} clips: nested "
         "choice covers the choice among the arms, not that search"
     ]
+
+
+def _remarks(one: Scored) -> list[str]:
+    """Return what a reader of a run's test figures must know: of the split, and how thresholds came about."""
+    note = one.predictions.threshold_note
+    return [*one.remarks, note[0].lower() + note[1:].rstrip(".")] if note else list(one.remarks)
 
 
 def _record(
@@ -232,7 +239,7 @@ def _record(
         metrics=metrics,
         arms=figures,
         differences=differences(scored, metrics, group.reference, group.margin),
-        remarks=sorted({remark for cells in scored.values() for one in cells.values() for remark in one.remarks}),
+        remarks=sorted({r for cells in scored.values() for one in cells.values() for r in _remarks(one)}),
         baseline=pooled_baseline(next(iter(scored.values())), corpus, metrics),
         findings={
             arm: list(found)

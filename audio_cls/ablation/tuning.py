@@ -24,9 +24,12 @@ from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.process import Session, Worked, WorkTarget
 from audio_cls.queue.storage import open_study
 from audio_cls.queue.supervisor import run_workers
-from audio_cls.study.declaration import TPE, NoPruning, Settled, Study
+from audio_cls.study.declaration import TPE, TRAINING, NoPruning, Settled, Study
+from audio_cls.study.losses import check_losses
 from audio_cls.study.opening import PARENT
 from audio_cls.study.search import open_parent, study_identity, trial_objective
+from audio_cls.study.versions import stored_identity
+from audio_cls.training.rules import FORMER, RULES
 
 __all__ = ["arm_search", "tune_arms"]
 
@@ -53,9 +56,13 @@ def tune_arms(suite: Suite, options: QueueOptions) -> Suite:
     for arm in ablation.arms:
         if arm in suite.state.tuned:
             continue
-        study = _study(ablation, arm, seed, fold, suite.state.data_rules)
+        begun = stored_identity(f"{ablation.name}.{arm}", storage)
+        training = RULES if begun is None else int(begun.get(TRAINING, FORMER))
+        study = _study(ablation, (arm, seed, fold), suite.state.data_rules, training)
         say(f"{study.name}: searching, {tune.trials} trials")
         identity = study_identity(suite.corpus)
+        if begun is None:
+            check_losses(study)
         opened = open_study(study, storage, extra=identity)
         parent = open_parent(suite.tracker, study, suite.corpus, suite.file, opened.user_attrs.get(PARENT))
         opened.set_user_attr(PARENT, parent.id)
@@ -65,6 +72,7 @@ def tune_arms(suite: Suite, options: QueueOptions) -> Suite:
             "assignments": list(suite.assignments),
             "cell": {"arm": arm, "seed": seed, "fold": fold},
             "rules": suite.state.data_rules,
+            "training": training,
             "parent": parent.id,
         }
         target = WorkTarget(f"{__name__}:arm_search", arguments)
@@ -88,7 +96,13 @@ def tune_arms(suite: Suite, options: QueueOptions) -> Suite:
 
 
 def arm_search(
-    session: Session, file: str, assignments: Sequence[str], cell: Mapping[str, Any], rules: int, parent: str
+    session: Session,
+    file: str,
+    assignments: Sequence[str],
+    cell: Mapping[str, Any],
+    rules: int,
+    training: int,
+    parent: str,
 ) -> Worked:
     """Return the search of an arm for a worker process; see `queue.process.WorkTarget`."""
     runtime = session.runtime()
@@ -96,13 +110,14 @@ def arm_search(
     declared = replace(declared, base=declared.base.override(dict(parse_assignment(a) for a in assignments)))
     corpus = runtime.corpus(declared.base.data)
     ablation, _ = settle(declared, corpus, rules)
-    study = _study(ablation, cell["arm"], cell["seed"], cell["fold"], rules)
+    study = _study(ablation, (cell["arm"], cell["seed"], cell["fold"]), rules, training)
     objective = trial_objective(runtime, study, parent, Path(file))
     return Worked(study, objective, study_identity(corpus), runtime.tracker.flush)
 
 
-def _study(ablation: Ablation, arm: str, seed: int, fold: int, rules: int) -> Study:
-    """Return the search of an arm on one fold and seed."""
+def _study(ablation: Ablation, place: tuple[str, int, int], rules: int, training: int) -> Study:
+    """Return the search of an (arm, seed, fold), by versions of the rules for the data and for the training."""
+    arm, seed, fold = place
     tune = ablation.tune
     assert tune is not None
 
@@ -114,5 +129,5 @@ def _study(ablation: Ablation, arm: str, seed: int, fold: int, rules: int) -> St
     metric = base.training.metric
     return Study(
         f"{ablation.name}.{arm}", base, tune.space, metric, check_metric(metric), TPE(seed=tune.seed), NoPruning(),
-        settled=Settled(rules, complete),
+        settled=Settled(rules, complete, training=training),
     )  # fmt: skip

@@ -23,6 +23,7 @@ from audio_cls.cli.options import (
 from audio_cls.core.errors import UserError
 
 if TYPE_CHECKING:
+    from audio_cls.ablation.declaration import Ablation
     from audio_cls.ablation.filling import Filled
     from audio_cls.ablation.publishing import Publication
     from audio_cls.ablation.results import SuiteResult
@@ -33,7 +34,50 @@ FOLDS_SHOWN = 20
 
 @click.group(cls=Commands)
 def ablate() -> None:
-    """Compare arms that differ in declared keys: run, status, report, list."""
+    """Compare arms that differ in declared keys: plan, run, status, report, list."""
+
+
+@ablate.command("plan")
+@click.argument("file", type=click.Path(path_type=Path))
+@queue_options
+@click.option("--seeds", type=click.IntRange(1), default=None, help="How many, in place of the file's.")
+@SET
+@WITH
+@TRACKING
+@click.pass_context
+def ablate_plan(ctx: click.Context, file: Path, seeds: int | None, assignments: tuple[str, ...], options: QueueOptions) -> None:  # fmt: skip
+    """What the suite that FILE declares can detect, and what it costs, before it is trained; nothing is written.
+
+    The spread is taken from the suite's own finished runs, else from earlier suites on this corpus, else guessed."""
+    from audio_cls.ablation.planning import forecast
+    from audio_cls.ablation.suite import open_suite
+    from audio_cls.metrics.base import in_points
+    from audio_cls.tracking import Tracker
+
+    tracker = Tracker(workspace_of(ctx))
+    suite = open_suite(_declared(file, assignments, seeds), tracker, options, file, assignments)
+    found = forecast(suite, workers=options.workers, storage=options.storage)
+    for line in found.lines():
+        say(line)
+    columns, rows = found.rows()
+    unit = ", points" if in_points(found.metric) else ""
+    title = f"{found.name}: the difference in {found.metric}{unit} that is found four times in five, by seeds and folds"
+    table(title, columns, rows, right=range(len(columns)))
+
+
+def _declared(file: Path, assignments: tuple[str, ...], seeds: int | None) -> Ablation:
+    """Return the suite that a file declares, its base changed by --set, with so many seeds if a number is given."""
+    from audio_cls.ablation.declaration import load_ablation
+
+    ablation = load_ablation(file)
+    if assignments:
+        from audio_cls.core.config import parse_assignment
+
+        ablation = replace(ablation, base=ablation.base.override(dict(parse_assignment(a) for a in assignments)))
+    if seeds is not None:
+        first = min(ablation.seeds)
+        ablation = replace(ablation, seeds=range(first, first + seeds))
+    return ablation
 
 
 @ablate.command("run")
@@ -49,21 +93,13 @@ def ablate() -> None:
 @click.pass_context
 def ablate_run(ctx: click.Context, file: Path, seeds: int | None, retry: bool, assignments: tuple[str, ...], parts: tuple[Path, ...], options: QueueOptions) -> None:  # fmt: skip
     """Run the suite that FILE declares (ABLATION), its base changed by --set; run again, it fills only what is missing."""
-    from audio_cls.ablation.declaration import load_ablation
     from audio_cls.ablation.publishing import publish
     from audio_cls.ablation.running import run_suite
     from audio_cls.ablation.suite import open_suite
     from audio_cls.runs.resolve import announce
     from audio_cls.tracking import Tracker
 
-    ablation = load_ablation(file)
-    if assignments:
-        from audio_cls.core.config import parse_assignment
-
-        ablation = replace(ablation, base=ablation.base.override(dict(parse_assignment(a) for a in assignments)))
-    if seeds is not None:
-        first = min(ablation.seeds)
-        ablation = replace(ablation, seeds=range(first, first + seeds))
+    ablation = _declared(file, assignments, seeds)
     tracker = Tracker(workspace_of(ctx))
     tracker.flush()
     suite = open_suite(ablation, tracker, options, file, assignments)
@@ -170,8 +206,7 @@ def ablate_list(ctx: click.Context, storage: str | None) -> None:
 
 def _show(shown: Publication) -> None:
     """Print the tables of a suite, its verdicts, and where more of it is."""
-    from audio_cls.ablation.page_data import more_lines
-    from audio_cls.metrics.verdict import in_points
+    from audio_cls.ablation.details import captions, main_details
 
     first, ablation = shown.results[0], shown.suite.ablation
     for result in shown.results:
@@ -181,12 +216,12 @@ def _show(shown: Publication) -> None:
         if what == "groups":
             say(f"note: {text}")
     say(f"{ablation.name}: {first.state}; {first.metric} of the {ablation.select} epoch, against {ablation.reference}")
-    for line in (*first.adopted, *first.findings):
+    for line in (*captions(first), *first.adopted, *first.findings):
         say(line)
     for arm in first.arms:
         if arm.verdict is not None:
             say(f"  {arm.name}: {arm.verdict.text}")
-            for line in more_lines(arm, shown.intervals.get(arm.name), in_points(first.metric)):
+            for line in main_details(arm, first):
                 say(f"    {line}")
     for arm in first.arms:
         for words, reason in arm.failed:
@@ -227,14 +262,14 @@ def _print_arms(result: SuiteResult) -> None:
         if c is None or verdict is None:
             rows.append([*row, "", "", "reference"])
             continue
-        interval = "" if isnan(c.low) else f" [{number(c.low)}, {number(c.high)}]"
+        interval = "" if isnan(verdict.low) else f" [{number(verdict.low)}, {number(verdict.high)}]"
         p = "" if isnan(verdict.p) else "< 0.001" if verdict.p < 0.001 else f"{verdict.p:.2g}"
         rows.append([*row, number(c.mean, signed=True) + interval, p, verdict.word])
     plain = result.metric.rpartition("/")[2]
     if plain in result.baseline:
         rows.append(["(baseline)", "", number(result.baseline[plain]), "", "", "learned nothing"])
     unit = " (points)" if points else ""
-    columns = ["arm", "runs", "mean ± sd", "difference [95 %]", "p Holm", "verdict"]
+    columns = ["arm", "runs", "mean ± sd", "difference [interval]", "p Holm", "verdict"]
     table(f"{result.ablation.name}: {result.metric}{unit}", columns, rows, right=(1, 2, 3, 4))
 
 

@@ -162,9 +162,21 @@ def _next_commands(name: str, task: str, domain: str) -> str:
     show_default=True,
     help="What a broken, empty, silent or mislabelled clip does.",
 )
+@click.option(
+    "--groups-from-names", is_flag=True, help="Take the groups (recordings, speakers) that file names suggest."
+)
+@click.option("--group-pattern", default=None, metavar="REGEX", help="Take each clip's group from its path.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. Default: one a core.")
 @click.pass_context
-def data_prepare(ctx: click.Context, source: Path, name: str, assignments: tuple[str, ...], **settings: Any) -> None:
+def data_prepare(
+    ctx: click.Context,
+    source: Path,
+    name: str,
+    assignments: tuple[str, ...],
+    groups_from_names: bool,
+    group_pattern: str | None,
+    **settings: Any,
+) -> None:
     """Decode, mix to mono, resample and pack SOURCE once. Interrupted, it continues."""
     from audio_cls.core.config import parse_assignment
     from audio_cls.data.making import prepare
@@ -172,6 +184,7 @@ def data_prepare(ctx: click.Context, source: Path, name: str, assignments: tuple
 
     given = {key: value for key, value in settings.items() if value is not None}  # a layout knows only some of them
     given |= dict(map(parse_assignment, assignments))
+    given["groups_from_names"] = group_pattern or groups_from_names
     workspace = workspace_of(ctx)
     try:
         report = recorded(lambda: prepare(source, name=name, workspace=workspace, **given), workspace)

@@ -44,12 +44,17 @@ def show_opening(found: OpenedTestSplit) -> None:
 
 def show_classes(scored: Scored) -> None:
     """Print the figures of each class, and what a reader must know of the split."""
+    from audio_cls.report.tables import class_figures
+
     per_class = scored.predictions.evaluation.per_class
     rows = [
         [c, *(f"{per_class[k][i]:.3f}" if k != "support" else int(per_class[k][i]) for k in per_class)]
         for i, c in enumerate(scored.corpus.classes)
     ]
-    table("by class", ["class", *per_class], rows, right=range(1, len(per_class) + 1))
+    names = class_figures(per_class, bool(scored.predictions.tuned_on))
+    table("by class", ["class", *names], rows, right=range(1, len(per_class) + 1))
+    if note := scored.predictions.threshold_note:
+        say(note)
     for remark in scored.remarks:
         say(f"note: {remark}")
 

@@ -197,6 +197,7 @@ def ablation_text(fitted: Fitted) -> str:
     head = f'''\
         """Which of these helps on {_described(fitted)}?
 
+            audio-cls ablate plan experiments/{fitted.stem}.py --workers {WORKERS}    # what it can detect, and what it costs
             audio-cls ablate run experiments/{fitted.stem}.py --workers {WORKERS}
             audio-cls ablate report {fitted.stem}
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,18 @@ from torch import Tensor, nn
 from audio_cls.core.config import Component, ConfigError
 from audio_cls.core.errors import choices
 
-__all__ = ["Bce", "CrossEntropy", "Focal", "Loss", "WeightedLoss", "class_weights", "log_odds", "log_priors"]
+__all__ = [
+    "Bce",
+    "CrossEntropy",
+    "Focal",
+    "Loss",
+    "WeightedLoss",
+    "class_weights",
+    "log_odds",
+    "log_priors",
+    "part_shares",
+    "splits_into_parts",
+]
 
 TASKS = ("multiclass", "multilabel")
 
@@ -26,6 +38,9 @@ class Loss(Component, family=True):
     @abstractmethod
     def build(self, class_counts: Tensor, n_clips: int, task: str) -> nn.Module:
         """Return a module with forward(logits, targets) -> scalar.
+
+        A scalar that is a mean over something else than the clips also needs `batch_weight(targets)`, the sum of the weights that
+        it divides by: with it a batch that does not fit into memory is trained in parts and gets the same gradient.
 
         Args:
             class_counts: (n_classes,) training clips of each class.
@@ -40,6 +55,10 @@ class Loss(Component, family=True):
     def initial_bias(self, class_counts: Tensor, n_clips: int, task: str) -> Tensor | None:
         """Return what the bias of the output layer starts at, (n_classes,), or None to leave it."""
         return None
+
+    def value_settings(self) -> dict[str, Any]:
+        """Return the settings that the loss's value depends on, by name: figures of losses that agree in them can be compared."""
+        return self.to_dict()
 
     def check_task(self, task: str) -> None:
         if task not in TASKS:
@@ -76,6 +95,10 @@ class WeightedLoss(Loss):
         if not self.prior_bias:
             return None
         return log_priors(class_counts) if self._is_softmax(task) else log_odds(class_counts, n_clips)
+
+    def value_settings(self) -> dict[str, Any]:
+        unused = {"prior_bias"} | (set() if self.class_weights == "effective" else {"effective_beta"})
+        return {key: value for key, value in super().value_settings().items() if key not in unused}
 
     def _is_softmax(self, task: str) -> bool:
         return task == "multiclass"
@@ -168,6 +191,34 @@ def log_odds(counts: Tensor, n_clips: int) -> Tensor:
     return (counts / (n_clips - counts)).log().float()
 
 
+# -- a batch in parts ---------------------------------------------------------------------------------------------
+
+
+def part_shares(loss: nn.Module, targets: Sequence[Tensor]) -> list[Tensor]:
+    """Return the share of each part of a batch in its loss: the sum of `share * loss(part)` is the loss of the whole batch.
+
+    Args:
+        targets: (clips, n_classes) of each part. A loss without `batch_weight` is taken for a mean over clips.
+    """
+    weigh = getattr(loss, "batch_weight", None)
+    weights = [weigh(part) if weigh else part.new_tensor(float(len(part))) for part in targets]
+    total = torch.stack(weights).sum().clamp(min=1e-12)
+    return [weight / total for weight in weights]
+
+
+@torch.no_grad()
+def splits_into_parts(loss: nn.Module, n_classes: int, device: torch.device) -> bool:
+    """Whether `part_shares` put a loss together again, tried on random logits of unequal parts."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, n_classes, generator=random).to(device)
+    targets = F.one_hot(torch.randint(n_classes, (8,), generator=random), n_classes).float().to(device)
+    parts = list(zip(logits.split((5, 3)), targets.split((5, 3)), strict=True))
+    shares = part_shares(loss, [y for _, y in parts])
+    together = sum(float(share * loss(x, y)) for share, (x, y) in zip(shares, parts, strict=True))
+    whole = float(loss(logits, targets))
+    return abs(together - whole) <= 1e-4 * max(abs(whole), 1e-6)
+
+
 # -- modules ------------------------------------------------------------------------------------------------------
 
 
@@ -182,7 +233,7 @@ class _Softmax(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits, targets = _float(logits, targets)
         log_p = torch.log_softmax(logits, 1)
-        weight = (targets * self.weights).sum()
+        weight = self.batch_weight(targets)
         if self.smoothing:
             targets = torch.lerp(targets, torch.full_like(targets, 1 / targets.shape[1]), self.smoothing)
         terms = self.weights * targets * -log_p
@@ -190,6 +241,10 @@ class _Softmax(nn.Module):
             # the bound keeps the slope of a power below 1 finite where p rounds to 1
             terms = terms * (1 - log_p.exp()).clamp(min=1e-8).pow(self.gamma)
         return terms.sum() / weight.clamp(min=1e-12)
+
+    def batch_weight(self, targets: Tensor) -> Tensor:
+        """Return what the sum over a batch is divided by: the weight of its targets, (batch, n_classes)."""
+        return (targets * self.weights).sum()
 
 
 class _Sigmoid(nn.Module):

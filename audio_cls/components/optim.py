@@ -128,12 +128,20 @@ class Schedule(Component, family=True):
     warmup_epochs: float = Field(default=0.0, ge=0)
     """Epochs of linear warm-up."""
 
-    def factor(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]] = ()) -> float:
-        """Return the learning rate at `epoch` (a float: epochs done so far) of `epochs`, as a factor of the
-        optimiser's `lr`.
+    def factor(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]] = (), step: float = 0.0) -> float:
+        """Return the learning rate at `epoch` of `epochs`, as a factor of the optimiser's `lr`.
+
+        Args:
+            epoch: a float, epochs done so far.
+            history: one row for each epoch done.
+            step: length of an optimiser step in epochs, for a schedule whose end is the last step (`shape_of_steps`).
         """
         warm = min(1.0, (epoch + 1e-9) / self.warmup_epochs) if epoch < self.warmup_epochs else 1.0
-        return warm * self.shape(epoch, epochs, history)
+        return warm * self.shape_of_steps(epoch, epochs, history, step)
+
+    def shape_of_steps(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]], step: float) -> float:
+        """Return `shape`, laid out over steps that are `step` epochs long."""
+        return self.shape(epoch, epochs, history)
 
     @abstractmethod
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
@@ -177,8 +185,8 @@ class Plateau(Schedule, kind="plateau"):
     """Multiplied by `gamma` after each `patience` + 1 epochs in which `monitor` did not improve."""
 
     longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
-    monitor: Literal["val/loss", "train/loss"] = "val/loss"
-    """What must improve."""
+    monitor: Literal["val/loss", "train/loss", "val/nll"] = "val/loss"
+    """What must improve; val/nll is the same figure whatever loss is trained on."""
     patience: int = Field(default=3, ge=0)
     """Epochs without improvement before a reduction."""
     gamma: float = Field(default=0.5, gt=0, lt=1)
@@ -200,7 +208,9 @@ class Plateau(Schedule, kind="plateau"):
 
 
 class OneCycle(Schedule, kind="one_cycle"):
-    """Up from `lr / start_div` to `lr` over the first `rise` of training, then down to `lr / start_div / final_div`, both as cosines (Smith and Topin, 2018)."""
+    """Up from `lr / start_div` to `lr` over the first `rise` of training, then down to `lr / start_div / final_div`, both as
+    cosines (Smith and Topin, 2018); at every step what PyTorch's `OneCycleLR` gives.
+    """
 
     rise: float = Field(default=0.3, gt=0, lt=1)
     """Share of training in which the learning rate rises."""
@@ -210,11 +220,16 @@ class OneCycle(Schedule, kind="one_cycle"):
     """Learning rate at the start divided by that at the end."""
 
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
-        done = min(1.0, epoch / max(epochs, 1))
+        return self.shape_of_steps(epoch, epochs, history, 0.0)
+
+    def shape_of_steps(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]], step: float) -> float:
+        """Return the factor at `epoch`. As in PyTorch the peak is the last step of the rise, the end the last step of all."""
+        done, one = min(1.0, epoch / max(epochs, 1)), step / max(epochs, 1)  # as shares of the training
         low, end = 1 / self.start_div, 1 / self.start_div / self.final_div
-        if done < self.rise:
-            return _cosine(low, 1.0, done / self.rise)
-        return _cosine(1.0, end, (done - self.rise) / (1 - self.rise))
+        peak, last = self.rise - one, 1 - one
+        if done < peak:
+            return _cosine(low, 1.0, done / peak)
+        return _cosine(1.0, end, min(1.0, (done - peak) / (last - peak)))
 
 
 def _cosine(start: float, end: float, part: float) -> float:

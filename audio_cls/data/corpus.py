@@ -354,5 +354,7 @@ class Corpus:
             options += ["--max-seconds", f"{self.index['max_seconds']:g}"]
         if layout == "esc50" and rest != "all":
             options += ["--subset", rest]
+        if isinstance(self.index.get("group_pattern"), str):
+            options += ["--group-pattern", self.index["group_pattern"]]
         source = str(Path(self._root or "SOURCE") / (rest if layout == "csv" else ""))
         return f"repair it with: audio-cls data prepare {shlex.join([source, *options])}"

@@ -44,6 +44,7 @@ def make_index(
         "n": len(good),
         "source": manifest.source,
         "note": manifest.note,
+        **({} if manifest.group_pattern is None else {"group_pattern": manifest.group_pattern}),
         "root": None if manifest.root is None else manifest.root.as_posix(),
         "fingerprint": fingerprint,
         "bad": [[c.id, manifest.relative(c), c.row, why] for c, why in ((manifest.clips[i], why) for i, why in bad)],

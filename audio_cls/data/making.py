@@ -17,6 +17,7 @@ from audio_cls.core import notices
 from audio_cls.core.names import check_name
 from audio_cls.core.workspace import Workspace
 from audio_cls.data import packing, sources
+from audio_cls.data.name_groups import with_groups
 from audio_cls.data.sources import synthetic
 
 __all__ = ["generate", "prepare"]
@@ -49,6 +50,7 @@ def prepare(
     on_bad: Literal["refuse", "skip"] = "refuse",
     workers: int | None = None,
     progress: bool = True,
+    groups_from_names: bool | str = False,
     **options: Any,
 ) -> packing.PrepareReport:
     """Decode, mix to mono, resample and pack a data set once, as `audio-cls data prepare` does. Interrupted, it continues.
@@ -62,6 +64,8 @@ def prepare(
         on_bad: what a broken, empty, silent or mislabelled clip does.
         workers: processes; one a core unless given.
         progress: show a bar.
+        groups_from_names: take the groups (recordings, speakers) that the names of the files suggest, or a regular expression whose
+            first group is the clip's group.
         options: `max_seconds` keeps at most so much of each clip; others are the layout's, such as `task="multilabel"`,
             `subset="esc10"`.
 
@@ -70,7 +74,7 @@ def prepare(
     """
     check_name(name, "a corpus")
     max_seconds = options.pop("max_seconds", None)
-    manifest = replace(sources.read(source, layout, **options), name=name)
+    manifest = with_groups(replace(sources.read(source, layout, **options), name=name), groups_from_names)
     with notices.shown(progress), notices.progress(f"preparing {name}") as tell:
         return packing.prepare(
             manifest,

@@ -74,7 +74,8 @@ class Manifest:
 
     `source` says which layout was read and from where; paths below `root` are kept relative to it, so that a moved data
     set is still recognised. Labels are not checked against `classes` here: a clip with an unknown label is a bad clip,
-    which `prepare` leaves out or refuses, as asked.
+    which `prepare` leaves out or refuses, as asked. `group_pattern` is the regular expression by which the groups were taken
+    from the paths, if they were (`name_groups.with_groups`).
 
     Attributes:
         codec: decodes the clips' files; None decodes audio files.
@@ -94,6 +95,7 @@ class Manifest:
     source: str
     note: str = ""
     root: Path | None = None
+    group_pattern: str | None = None
     codec: Codec | None = None
     extra: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     lists: Mapping[int, Mapping[str, Sequence[str]]] = field(default_factory=dict)

@@ -12,20 +12,34 @@ from audio_cls.data.identical import (
     identical_on_two_sides,
     identical_text,
 )
+from audio_cls.data.name_groups import name_group_notes, name_group_warning
+from audio_cls.data.near import near_notes, near_warning
 
 if TYPE_CHECKING:
     from audio_cls.data.corpus import Corpus
-    from audio_cls.data.splits import Split
+    from audio_cls.data.splits import Split, SplitScheme
 
-__all__ = ["REMARKS", "corpus_notes", "declared_remarks", "recorded_remarks", "split_remarks"]
+__all__ = ["REMARKS", "corpus_notes", "declared_remarks", "recorded_remarks", "split_remarks", "split_warnings"]
 
 REMARKS = ("split.shared_groups", "split.duplicates")
 """Facts and tags of a run that hold remarks on its split; those without a remark are absent."""
+_RANDOM = ("k_fold", "grouped")
 
 
 def corpus_notes(corpus: Corpus) -> list[str]:
     """Return what to say of a corpus when it is prepared or described, a sentence or two each."""
-    return [*shared_groups_notes(corpus), *identical_notes(corpus)]
+    return [*shared_groups_notes(corpus), *identical_notes(corpus), *near_notes(corpus), *name_group_notes(corpus)]
+
+
+def split_warnings(corpus: Corpus, scheme: SplitScheme) -> list[str]:
+    """Return what to warn of before training on the split that a scheme makes.
+
+    Raises:
+        UserError: where the corpus cannot be split so.
+    """
+    split = scheme.assign(corpus)
+    by_name = name_group_warning(corpus, split) if scheme.kind in _RANDOM else ""
+    return [line for line in (near_warning(corpus, split), by_name) if line]
 
 
 def split_remarks(corpus: Corpus, split: Split) -> dict[str, str]:

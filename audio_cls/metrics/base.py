@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from audio_cls.core.config import Component
 from audio_cls.core.errors import ConfigError, UserError, choices
 from audio_cls.metrics.ranking import average_precision, d_prime, lwlrap, rank, roc_auc
+from audio_cls.metrics.thresholds import TUNED
 
 __all__ = [
     "ClipMetric",
@@ -289,7 +290,7 @@ def own_metrics(task: str) -> dict[str, Metric]:
 
 def in_points(metric: str) -> bool:
     """Whether a metric is told in points (hundredths); a prefix such as `val/` is allowed. An unknown one is."""
-    member = Metric.members().get(plain_name(metric))
+    member = Metric.members().get(plain_name(metric).removesuffix(TUNED))
     return member is None or member.unit == "points"
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from audio_cls.metrics.base import metric_of
 from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, is_counted, metric_function
-from audio_cls.metrics.classification import evaluate, fit_thresholds, predict
+from audio_cls.metrics.classification import evaluate, predict
 from audio_cls.metrics.predictions import Predictions
 
 __all__ = [
@@ -88,24 +88,16 @@ def finite_figures(predictions: Predictions) -> dict[str, float]:
     return {name: value for name, value in predictions.evaluation.overall.items() if isfinite(value)}
 
 
-def baseline_figures(
-    training_targets: Array, targets: Array, task: str, *, fitted_on: Array | None = None
-) -> dict[str, float]:
-    """Return every overall metric of the baseline that is defined.
+def baseline_figures(training_targets: Array, targets: Array, task: str) -> dict[str, float]:
+    """Return every overall metric of the baseline that is defined; labels are called from 0.5 on.
 
     Args:
         training_targets: (n_training, n_classes).
         targets: (n, n_classes) of the clips that are measured on.
-        task: "multiclass" or "multilabel".
-        fitted_on: (n_validation, n_classes), multilabel only: call labels by thresholds fitted on these clips instead of 0.5,
-            to compare with a model's figures that were computed so.
     """
-    thresholds = None
-    if fitted_on is not None and task == "multilabel":
-        thresholds = fit_thresholds(baseline_scores(training_targets, len(fitted_on)), fitted_on)
     if not len(targets):
         return {}
-    overall = evaluate(baseline_scores(training_targets, len(targets)), targets, task, thresholds=thresholds).overall
+    overall = evaluate(baseline_scores(training_targets, len(targets)), targets, task).overall
     return {name: value for name, value in overall.items() if isfinite(value)}
 
 

@@ -20,6 +20,7 @@ from audio_cls.core.rng import numpy_rng
 from audio_cls.metrics.base import ClipMetric, CountMetric, metric_of
 from audio_cls.metrics.classification import evaluate, predict
 from audio_cls.metrics.predictions import Predictions
+from audio_cls.metrics.thresholds import TUNED
 
 __all__ = [
     "Counted",
@@ -70,8 +71,8 @@ class Interval:
     note: str = ""
 
 
-def metric_function(name: str, task: str, thresholds: Array | None = None) -> Figure:
-    """Return a metric by name as a function for the bootstrap.
+def metric_function(name: str, task: str) -> Figure:
+    """Return a metric by name as a function for the bootstrap; labels are called from 0.5 on.
 
     Raises:
         UserError: for an unknown metric, or the loss, which stored probabilities do not determine.
@@ -80,7 +81,7 @@ def metric_function(name: str, task: str, thresholds: Array | None = None) -> Fi
     if isinstance(metric, CountMetric):
 
         def counts(scores: Array, targets: Array) -> Array:
-            return CountMetric.counts(targets > 0.5, predict(scores, task, thresholds))
+            return CountMetric.counts(targets > 0.5, predict(scores, task))
 
         return Counted(counts, metric.of_counts)
     if isinstance(metric, ClipMetric):
@@ -95,7 +96,7 @@ def metric_function(name: str, task: str, thresholds: Array | None = None) -> Fi
     def figure(scores: Array, targets: Array) -> float:
         if np.isnan(scores).any():
             return nan
-        return float(metric.compute(scores, targets > 0.5, predict(scores, task, thresholds), task))
+        return float(metric.compute(scores, targets > 0.5, predict(scores, task), task))
 
     return figure
 
@@ -217,16 +218,18 @@ def figure_intervals(
     metrics of a ranking are computed in as many resamples as a large set allows, at least 200.
     """
     scores, targets = np.asarray(predictions.scores), np.asarray(predictions.targets)
-    task, thresholds, groups = predictions.task, predictions.thresholds, predictions.groups
+    task, groups = predictions.task, predictions.groups
+    thresholds = None if predictions.thresholds is None else np.broadcast_to(predictions.thresholds, scores.shape)
     whole = predictions.evaluation.overall
-    out = {
-        name: bootstrap_interval(
-            scores, targets, metric_function(name, task, thresholds), groups, n_resamples, seed, level
-        )
-        for name in whole
-        if is_counted(name)
-    }
-    ranked = [name for name in whole if not is_counted(name)]
+    out = {}
+    for name in whole:
+        kind = name.removesuffix(TUNED)
+        if is_counted(kind):
+            values = scores if name == kind else predictions.called.astype(np.float64)  # decisions, as they were made
+            out[name] = bootstrap_interval(
+                values, targets, metric_function(kind, task), groups, n_resamples, seed, level
+            )
+    ranked = [name for name in whole if name not in out]
     few = max(200, min(n_resamples, int(LARGE // max(targets.size, 1))))
     unit_of = np.arange(len(targets)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     n_units = int(unit_of.max()) + 1
@@ -235,7 +238,8 @@ def figure_intervals(
     for block in _draws(n_units, few, seed):
         for count in block:
             rows = np.repeat(clips, count[unit_of.reshape(-1)])
-            overall = evaluate(scores[rows], targets[rows], task, thresholds=thresholds).overall
+            drawn = None if thresholds is None else thresholds[rows]
+            overall = evaluate(scores[rows], targets[rows], task, thresholds=drawn).overall
             for name in ranked:
                 found[name].append(overall[name])
     for name in ranked:

@@ -25,6 +25,7 @@ from audio_cls.metrics.ranking import (
     roc_auc,
     roc_curve,
 )
+from audio_cls.metrics.thresholds import TUNED
 
 __all__ = [
     "VERSION",
@@ -53,7 +54,8 @@ REPORTED = ("accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", 
 class Evaluation:
     """The figures of one set of predictions.
 
-    overall: kind of metric -> figure, of every `Metric` that predictions determine (all but the loss), the user's own too.
+    overall: kind of metric -> figure, of every `Metric` that predictions determine (all but the loss), the user's own too; those of
+        decisions by other thresholds than 0.5 under names that end in `_tuned`.
     per_class: (n_classes,) arrays support, precision, recall, f1, ap, auc, d_prime, lwlrap.
     """
 
@@ -75,7 +77,8 @@ def evaluate(
         targets: (n_clips, n_classes) with 0 and 1.
         task: "multiclass" (the prediction is the highest score, of equal ones the first) or "multilabel".
         classes: names, only to check that their number fits.
-        thresholds: (n_classes,), multilabel only: a label is predicted at this score or above; 0.5 unless given.
+        thresholds: (n_classes,) or (n_clips, n_classes), multilabel only: a label is predicted at this score or above. Figures of
+            these decisions are reported besides those at 0.5, under names that end in `_tuned`; by class they take their place.
 
     Returns:
         the figures; all but the support are NaN when a score is NaN (a diverged model has no ranking).
@@ -109,15 +112,35 @@ def evaluate(
 def decide_again(
     evaluation: Evaluation, scores: NDArray[Any], targets: NDArray[Any], task: str, thresholds: NDArray[Any] | None
 ) -> Evaluation:
-    """Return the figures of the same scores called by other thresholds: those of decisions are computed, those of the
-    ranking kept.
-    """
+    """Return the figures of the same scores with decisions by other thresholds, as `evaluate` does; those of the ranking are kept."""
     if np.isnan(scores).any():
         return evaluation
-    truth = np.asarray(targets) > 0.5
-    scores = np.asarray(scores)
-    predicted = predict(scores, task, thresholds)
+    truth, scores = np.asarray(targets) > 0.5, np.asarray(scores)
     support = evaluation.per_class["support"]
+    predicted = predict(scores, task)
+    overall, per_class = _decisions(predicted, truth, support)
+    own = own_metrics(task)
+    figures = {kind: float(metric.compute(scores, truth, predicted, task)) for kind, metric in own.items()}
+    if thresholds is not None:
+        predicted = predict(scores, task, thresholds)
+        tuned, per_class = _decisions(predicted, truth, support)
+        tuned |= {
+            kind: float(metric.compute(scores, truth, predicted, task))
+            for kind, metric in own.items()
+            if metric.uses == "decisions"
+        }
+        figures |= {f"{kind}{TUNED}": value for kind, value in tuned.items()}
+    before = {kind: value for kind, value in evaluation.overall.items() if not kind.endswith(TUNED)}
+    return Evaluation(
+        {**overall, **_without(before, overall), **figures},
+        {**per_class, **_without(evaluation.per_class, per_class)},
+    )
+
+
+def _decisions(
+    predicted: NDArray[np.bool_], truth: NDArray[np.bool_], support: NDArray[Any]
+) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
+    """Return the figures of decisions, (n_clips, n_classes), overall and by class."""
     hits, calls = (predicted & truth).sum(axis=0), predicted.sum(axis=0)
     recall, f1 = _ratio(hits, support), _ratio(2 * hits, calls + support)
     overall = {
@@ -126,12 +149,7 @@ def decide_again(
         "micro_f1": float(_ratio(2 * hits.sum(), calls.sum() + support.sum())),
         "uar": _mean(recall),
     }
-    own = {kind: float(metric.compute(scores, truth, predicted, task)) for kind, metric in own_metrics(task).items()}
-    per_class = {"support": support, "precision": _ratio(hits, calls), "recall": recall, "f1": f1}
-    return Evaluation(
-        {**overall, **_without(evaluation.overall, overall), **own},
-        {**per_class, **_without(evaluation.per_class, per_class)},
-    )
+    return overall, {"support": support, "precision": _ratio(hits, calls), "recall": recall, "f1": f1}
 
 
 def _without(mapping: dict[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:

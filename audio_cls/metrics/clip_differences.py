@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 
@@ -25,28 +25,34 @@ class ClipDifferences:
 
     cells: (seed, fold) of the pairs. units: (n_units,) names of the clips, or of the groups where clips are grouped.
     grouped: whether units are groups. influence: (n_cells, n_units), one minus the other arm; 0 where a unit is not
-    in a fold. sizes: (n_cells,) units of each cell.
+    in a fold.
     """
 
     cells: tuple[Cell, ...]
     units: tuple[str, ...]
     grouped: bool
     influence: Array
-    sizes: NDArray[np.int64]
+
+    def of(self, cells: Sequence[Cell]) -> Array:
+        """Return the influence in some of the cells, (n_cells, n_units), without the units that are in none of them."""
+        rows = self.influence[[self.cells.index(cell) for cell in cells]]
+        return rows if len(cells) == len(self.cells) else rows[:, (rows != 0).any(axis=0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClipSpread:
     """What the sampling of clips alone makes a suite's mean difference vary by, in squared units of the metric.
+
+    Of one or many grids; arrays have the leading shape of the influences.
 
     mean: variance of the mean over folds and seeds. df: its degrees of freedom. fold: of the mean over seeds in one fold.
     run: the part of one run's variance that is new with each seed; NaN with one seed. n_units: clips or groups in all.
     """
 
-    mean: float
-    df: float
-    fold: float
-    run: float
+    mean: Array
+    df: Array
+    fold: Array
+    run: Array
     n_units: int
 
 
@@ -68,44 +74,47 @@ def clip_differences(
     pairs = [(one[cell], other[cell]) for cell in cells]
     if any(a.clips != b.clips or len(a) < 2 for a, b in pairs):
         return None
-    grouped = any(a.groups is not None for a, _ in pairs)
     of_clips = [a.groups if a.groups is not None else a.clips for a, _ in pairs]
     units = sorted({unit for names in of_clips for unit in names})
+    grouped = any(len(set(names)) < len(names) for names in of_clips)
     place = {unit: i for i, unit in enumerate(units)}
-    influence, sizes = np.zeros((len(cells), len(units))), np.zeros(len(cells), np.int64)
+    influence = np.zeros((len(cells), len(units)))
     for row, ((a, b), names) in enumerate(zip(pairs, of_clips, strict=True)):
         unit_of = np.array([place[name] for name in names])
-        sizes[row] = n = len(np.unique(unit_of))
+        n = len(np.unique(unit_of))
         if n < 2:
             return None
         difference = unit_influences(a, figure, unit_of, len(units)) - unit_influences(b, figure, unit_of, len(units))
         influence[row] = difference * np.sqrt(n / (n - 1))
     if not np.isfinite(influence).all():
         return None
-    return ClipDifferences(tuple(cells), tuple(units), grouped, influence, sizes)
+    return ClipDifferences(tuple(cells), tuple(units), grouped, influence)
 
 
-def clip_spread(clips: ClipDifferences, cells: tuple[Cell, ...]) -> ClipSpread:
-    """Return the clips' share of the variance of the mean over `cells`, which `clips` must all have."""
-    rows = [clips.cells.index(cell) for cell in cells]
-    u = clips.influence[rows]
+def clip_spread(influence: Array, cells: Sequence[Cell]) -> ClipSpread:
+    """Return the clips' share of the variance of the mean over folds (of the mean over seeds).
+
+    Args:
+        influence: (..., n_cells, n_units) as in `ClipDifferences`, rows in the order of `cells`.
+    """
     folds, fold_of = np.unique([k for _, k in cells], return_inverse=True)
     member = np.eye(len(folds))[fold_of]  # (n_cells, n_folds)
-    by_fold = (member / member.sum(axis=0)).T @ u  # (n_folds, n_units) of the mean over seeds
-    whole = by_fold.mean(axis=0)
-    variance = float((whole**2).sum())
-    n_units = int((clips.influence[rows] != 0).any(axis=0).sum()) if variance else len(clips.units)
-    within = u - by_fold[fold_of]
+    by_fold = (member / member.sum(axis=0)).T @ influence  # (..., n_folds, n_units) of the mean over seeds
+    whole = by_fold.mean(axis=-2)
     repeats = len(cells) - len(folds)
-    run = float((within**2).sum() / repeats) if repeats else nan
-    return ClipSpread(variance, _degrees(whole), float((by_fold**2).sum(axis=1).mean()), run, max(n_units, 1))
+    within = ((influence - by_fold[..., fold_of, :]) ** 2).sum(axis=(-1, -2))
+    return ClipSpread(
+        mean=(whole**2).sum(axis=-1),
+        df=_degrees(whole),
+        fold=(by_fold**2).sum(axis=-1).mean(axis=-1),
+        run=within / repeats if repeats else within + nan,
+        n_units=influence.shape[-1],
+    )
 
 
-def _degrees(influence: Array) -> float:
+def _degrees(influence: Array) -> Array:
     """Return the degrees of freedom of a sum of squares: 2 n / (kurtosis - 1), which few units that differ make small."""
-    squares = influence[influence != 0] ** 2
-    n = len(influence)
-    if not len(squares):
-        return float(max(n - 1, 1))
-    kurtosis = n * (squares**2).sum() / squares.sum() ** 2
-    return float(np.clip(2 * n / max(kurtosis - 1, 1e-9), 1.0, max(n - 1, 1)))
+    n, squares = influence.shape[-1], influence**2
+    total = squares.sum(axis=-1)
+    kurtosis = n * (squares**2).sum(axis=-1) / np.where(total > 0, total, 1.0) ** 2
+    return np.clip(2 * n / np.maximum(kurtosis - 1, 1e-9), 1.0, max(n - 1, 1))

@@ -17,6 +17,7 @@ from audio_cls.metrics.classification import (
     fit_thresholds,
     predict,
 )
+from audio_cls.metrics.thresholds import PARTS, TUNED, cross_fit_thresholds
 
 __all__ = ["Predictions"]
 
@@ -30,7 +31,9 @@ class Predictions:
     targets: (n, n_classes) 0 and 1.
     classes: (n_classes,) names.
     task: "multiclass" or "multilabel".
-    thresholds: (n_classes,) or (n, n_classes), multilabel: a label is called from here on; 0.5 unless given.
+    thresholds: (n_classes,) or (n, n_classes), multilabel: a label is called from here on; 0.5 unless given. Figures by them end in
+        `_tuned`; those without that ending are at 0.5.
+    tuned_on: how the thresholds came about, in words; empty at 0.5.
     groups: (n,) recording or speaker of each clip, drawn together by the bootstrap; each clip its own unless given.
     rows: (n,) the clips' rows in their corpus; empty unless given.
     """
@@ -43,6 +46,7 @@ class Predictions:
     thresholds: NDArray[Any] | None = None
     groups: tuple[str, ...] | None = None
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    tuned_on: str = ""
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -62,11 +66,26 @@ class Predictions:
         """Counts, (n_classes, n_classes), as `confusion_matrix` makes them of decisions."""
         return confusion_matrix(np.asarray(self.targets), self.called)
 
-    def with_thresholds(self, thresholds: NDArray[Any] | None) -> Predictions:
+    @property
+    def threshold_note(self) -> str:
+        """What figures of decisions mean, in a sentence; empty with one label a clip."""
+        if self.task != "multilabel":
+            return ""
+        if not self.tuned_on:
+            return "Labels are called from 0.5 on."
+        return (
+            f"Figures that end in {TUNED}, and the decisions by class, are by thresholds {self.tuned_on}; the other figures of "
+            "decisions are at 0.5."
+        )
+
+    def with_thresholds(self, thresholds: NDArray[Any] | None, tuned_on: str = "given") -> Predictions:
         """Return the same scores called by other thresholds; what depends on the scores' order alone is not
         computed again.
+
+        Args:
+            tuned_on: how the thresholds came about, as in "thresholds tuned on the validation clips".
         """
-        changed = replace(self, thresholds=thresholds)
+        changed = replace(self, thresholds=thresholds, tuned_on="" if thresholds is None else tuned_on)
         if "evaluation" in vars(self):
             vars(changed)["evaluation"] = decide_again(
                 self.evaluation, self.scores, self.targets, self.task, thresholds
@@ -74,7 +93,18 @@ class Predictions:
         return changed
 
     def tuned(self) -> Predictions:
-        """Return the same scores with the thresholds that fit them best; with one label a clip there are none to fit."""
+        """Return the same scores called by tuned thresholds, each clip by those fitted on other clips (`cross_fit_thresholds`);
+        with one label a clip there are none to fit.
+        """
         if self.task != "multilabel" or np.isnan(self.scores).any():
             return self
-        return self.with_thresholds(fit_thresholds(self.scores, self.targets))
+        thresholds = cross_fit_thresholds(self.scores, self.targets, self.groups)
+        return self.with_thresholds(
+            thresholds, f"cross-fitted over {PARTS} parts: no clip is called by a threshold that it tuned"
+        )
+
+    def fitted_thresholds(self) -> NDArray[np.float64] | None:
+        """Return the thresholds (n_classes,) that fit these clips best, to call others by; None with one label a clip."""
+        if self.task != "multilabel" or np.isnan(self.scores).any():
+            return None
+        return fit_thresholds(self.scores, self.targets)

@@ -18,7 +18,7 @@ from audio_cls.metrics.paired import Comparison, MorePairs
 
 __all__ = ["DIFFERENCES", "MARGIN", "Verdict", "Word", "in_points", "verdict", "verdicts"]
 
-Word = Literal["helps", "hurts", "no difference", "cannot tell", "not judged"]
+Word = Literal["helps", "hurts", "no difference", "cannot tell", "not judged", "under way"]
 
 MARGIN = 0.01
 """A difference below one point is no difference, unless the caller says otherwise."""
@@ -31,7 +31,8 @@ ENOUGH = 5  # pairs that are all equal, to say so and not that they tell nothing
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: one of five ("not judged": the metric says little on these clips, see `answers`). text: figures and word in a line. p: after Holm where there are several arms, else as it is.
+    """word: one of six ("not judged": the metric says little on these clips, see `answers`; "under way": runs are still missing).
+    text: figures and word in a line. hint: what would settle it, in words; empty for one that is settled. p: after Holm where there are several arms, else as it is.
 
     p_equivalence: of the two one-sided tests against the margin, adjusted likewise; NaN without a margin.
     more: what it would take to settle each of the differences asked about, empty when that cannot be said.
@@ -55,6 +56,7 @@ class Verdict:
     worse: float = nan
     equal_within: float = nan
     population: str = ""
+    hint: str = ""
 
 
 def verdicts(
@@ -136,8 +138,8 @@ def _margin(points: bool, margin: float | None) -> float | None:
 def _judge(c: Comparison, p: float, p_equivalence: float, found: dict[str, Any], family: _Family) -> Verdict:
     points, margin = family.points, family.margin
 
-    def said(word: Word, text: str, more: tuple[MorePairs, ...] = ()) -> Verdict:
-        return Verdict(word, text, p, p_equivalence, more, **found)
+    def said(word: Word, text: str, more: tuple[MorePairs, ...] = (), hint: str = "") -> Verdict:
+        return Verdict(word, text, p, p_equivalence, more, hint=hint, **found)
 
     if c.n == 0:
         broken = f", {len(c.pairs.not_finite)} with a figure that is not finite" if c.pairs.not_finite else ""
@@ -163,7 +165,7 @@ def _judge(c: Comparison, p: float, p_equivalence: float, found: dict[str, Any],
     if small and margin is not None:
         none = f"no difference of {_amount(margin, points)} or more ({_p(p_equivalence)}{corrected}), {equal}"
         return said("no difference", f"{head}: {none}{_population(c)}", more)
-    return said("cannot tell", f"{head}: cannot tell, {equal}{_population(c)}{_hint(more, c, points)}", more)
+    return said("cannot tell", f"{head}: cannot tell, {equal}{_population(c)}", more, _hint(more, c, points))
 
 
 def _population(c: Comparison) -> str:
@@ -206,7 +208,7 @@ def _hint(more: tuple[MorePairs, ...], c: Comparison, points: bool) -> str:
         largest = _amount(beyond[-1].difference, points)
         of = "this fold" if c.single_split else f"these {c.n_folds} folds"
         parts.append(f"{largest} is out of reach with more seeds on {of}: it takes other folds or more clips")
-    return "".join(f", {part}" for part in parts)
+    return "; ".join(parts)
 
 
 def _amount(value: float, points: bool, *, signed: bool = False) -> str:

@@ -32,8 +32,9 @@ from audio_cls.queue.supervisor import run_workers
 from audio_cls.queue.tracked import run_tracked
 from audio_cls.queue.work import SEARCH, Direction, Kind
 from audio_cls.runs.outcome import Outcome
+from audio_cls.training.rules import FORMER, RULES
 
-__all__ = ["Cell", "CellState", "Cells", "Enqueued", "cell_objective", "enqueue", "finished_cells", "open_cells", "read_cells", "run_cells"]  # fmt: skip
+__all__ = ["Cell", "CellState", "Cells", "Enqueued", "begun_rules", "cell_objective", "enqueue", "finished_cells", "open_cells", "read_cells", "run_cells"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class Cell:
     def id(self) -> str:
         return _id(self.params)
 
-    def attributes(self, config: int) -> dict[str, Any]:
-        """Return the attributes of its first attempt."""
+    def attributes(self, config: int, rules: int) -> dict[str, Any]:
+        """Return the attributes of its first attempt, in a list that is trained by a version of the training rules."""
         kept = ("key", "name", "tags", "run_params", "parent", "former")
-        cell = {name: getattr(self, name) for name in kept} | {"params": dict(self.params)}
+        cell = {name: getattr(self, name) for name in kept} | {"params": dict(self.params), "rules": rules}
         own = attributes(config=config, ready=True, experiment=self.experiment.to_json(None), cell=cell)
         return own | (attributes(mlflow_run_id=self.run_id) if self.run_id else {})
 
@@ -153,12 +154,14 @@ def enqueue(
     *,
     known: Mapping[str, TrialRecord] | None = None,
     again: Collection[str] = (),
+    rules: int = RULES,
 ) -> Enqueued:
     """Enqueue the cells that the study does not have, each exactly once, whoever else does so at this moment.
 
     A cell that was refused is asked for again.
 
     Args:
+        rules: the version of the training rules of a list that begins here; one that has cells goes on by its own.
         known: results to take over, by `Cell.id`: a finished trial is added, as `TrialRecord.outcome` and `value` say.
         again: the ids of finished cells to run once more from nothing; their earlier results are superseded.
 
@@ -169,19 +172,22 @@ def enqueue(
     with storage.lock(study.study_name):
         trials = storage.backend.get_all_trials(study._study_id, deepcopy=False)
         have = {_id(record_of(t).cell["params"]): t for t in Tally.of(trials).latest.values()}
+        begun = begun_rules(map(record_of, have.values()))
+        rules = rules if begun is None else begun
         distributions = _distributions(study, storage, trials, cells)
         configs = (k for k in range(len(trials) + len(cells)) if k not in {record_of(t).config for t in have.values()})
         added = adopted = repeated = 0
         for cell in cells:
             if cell.id not in have:
                 result = known.get(cell.id)
-                study.add_trial(_trial(cell, next(configs), distributions, result))
+                study.add_trial(_trial(cell, next(configs), distributions, result, rules))
                 adopted += result is not None
                 added += result is None
             elif cell.id in again and is_finished(have[cell.id]):
                 config = record_of(have[cell.id]).config
                 assert config is not None
-                study.add_trial(_trial(replace(cell, run_id=None, former=""), config, distributions, None))
+                anew = replace(cell, run_id=None, former="")
+                study.add_trial(_trial(anew, config, distributions, None, rules))
                 repeated += 1
         total = len(have) + added + adopted
         if study.user_attrs.get(TOTAL) != total:
@@ -193,6 +199,11 @@ def enqueue(
         if refused and queue.requeue(trial.number, "asked for again") is not None:
             repeated += 1
     return Enqueued(total, added, adopted, repeated)
+
+
+def begun_rules(records: Iterable[TrialRecord]) -> int | None:
+    """Return the version of the training rules by which a list of cells began, from the records of its cells; None for no cell."""
+    return min((int(record.cell.get("rules", FORMER)) for record in records), default=None)
 
 
 def read_cells(study: optuna.Study) -> list[CellState]:
@@ -276,6 +287,7 @@ def cell_objective(runtime: Any, kind: Kind) -> Objective:
             on_run_id=lambda run_id: trial.note(mlflow_run_id=run_id),
             params=cell["run_params"],
             on_facts=lambda facts: trial.note(facts=facts),
+            rules=int(cell.get("rules", FORMER)),
         )
         former = cell.get("former")
         return run_tracked(trial, runtime, record, runtime.workspace.checkpoints / "runs" / former if former else None)
@@ -288,10 +300,10 @@ def _id(params: Mapping[str, str | int]) -> str:
 
 
 def _trial(
-    cell: Cell, config: int, distributions: Mapping[str, BaseDistribution], result: TrialRecord | None
+    cell: Cell, config: int, distributions: Mapping[str, BaseDistribution], result: TrialRecord | None, rules: int
 ) -> FrozenTrial:
     """Return the trial of a cell that waits; of one whose result is known, a finished one."""
-    attrs = cell.attributes(config)
+    attrs = cell.attributes(config, rules)
     state, value = TrialState.WAITING, None
     if result is not None:
         attrs = {**result.attributes(), **attributes(config=config, ready=True, cell=attrs["cell"])}

@@ -20,6 +20,7 @@ from audio_cls.queue.record import INTERRUPTED, TrialRecord, is_finished, record
 from audio_cls.queue.storage import IDENTITY, TOTAL, StudyStorage, damage_as_user_error, load_study
 from audio_cls.queue.work import SEARCH, kind_of
 from audio_cls.queue.worker import reason_kind
+from audio_cls.runs.loss_settings import loss_remark
 
 __all__ = [
     "BEST_EPOCH",
@@ -254,10 +255,12 @@ def last_epoch_of(row: Row, metric: str) -> float | None:
 
 
 def findings_of(status: StudyStatus) -> list[str]:
-    """Return what is wrong with the best trial's predictions, in sentences; empty if nothing is, or it was not
-    recorded.
+    """Return what is wrong with the comparison of the trials, and with the best one's predictions, in sentences; empty if
+    nothing is, or it was not recorded.
     """
-    return [str(line) for line in status.best.record.findings] if status.best else []
+    stored = {f"configuration {r.config}": r.record.experiment for r in status.rows if r.record.experiment}
+    remark = loss_remark(status.metric, stored) if status.kind == SEARCH else ""
+    return [*([remark] if remark else []), *(str(line) for line in status.best.record.findings)] if status.best else []
 
 
 def best_experiment(status: StudyStatus) -> tuple[Row, dict[str, Any]]:

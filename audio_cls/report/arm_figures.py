@@ -20,6 +20,7 @@ VERDICTS = {  # word -> colour, symbol
     "no difference": ("#0072B2", "square"),
     "cannot tell": ("#777777", "circle-open"),
     "not judged": ("#777777", "x-thin"),
+    "under way": ("#777777", "diamond-open"),
 }
 DIVERGING = ((0.0, "#b35806"), (0.25, "#f1a340"), (0.5, "#f7f7f7"), (0.75, "#998ec3"), (1.0, "#542788"))
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")
@@ -27,7 +28,7 @@ CLASSES = 40  # in the figure at most: those that differ most
 
 
 def forest(arms: Sequence[ArmSummary], metric: str, direction: str, points: bool) -> go.Figure:
-    """Return each arm's mean difference from the reference with its 95 % interval, beside the line of no difference.
+    """Return each arm's mean difference from the reference with its interval, beside the line of no difference.
 
     Args:
         arms: the reference among them, which is left out.
@@ -70,7 +71,7 @@ def forest(arms: Sequence[ArmSummary], metric: str, direction: str, points: bool
     figure.add_vline(x=0, line={"color": "#222222", "width": 1.2})
     return figure.update_layout(
         layout(
-            f"Difference from {reference}, 95 % interval",
+            f"Difference from {reference}, with its interval",
             int(np.clip(150 + 34 * len(shown), 230, 1600)),
             xaxis={"title": {"text": f"{text(metric)}, {unit}: better to the {better}"}, "rangemode": "tozero"},
             yaxis={

@@ -38,12 +38,17 @@ class ArmSummary:
     reference: whether it is the reference arm; it has no difference and no verdict.
     n: runs with a figure.
     mean, sd, low, high: of the metric over those runs; [low, high] is the 95 % interval of the mean.
-    difference, difference_low, difference_high: the paired mean difference from the reference and its 95 % interval.
+    difference, difference_low, difference_high: the paired mean difference from the reference and its interval, at the level of
+        the arm's own step of Holm's procedure.
     pairs: on how many pairs (seed, fold) it rests.
     p_holm: of the paired test, after Holm over the arms.
-    verdict: "helps", "hurts", "no difference" or "cannot tell" ("" while there is none).
+    better, within, worse: probabilities that it is better by more than the margin, within it, worse by more.
+    equal_within: the smallest margin within which it is shown to be equal.
+    wider_low, wider_high, wider_p: of the test that speaks of new training sets too, likewise after Holm; NaN where the verdict is by it.
+    verdict: "helps", "hurts", "no difference", "cannot tell" or "under way" ("" while there is none).
     text: the verdict in a line, figures and word.
-    more: other lines on this arm: the Wilcoxon and bootstrap figures, the effect size, a hint of power.
+    beside: lines that belong below the verdict: probabilities, the wider test, what would settle it.
+    more: all lines on this arm: those, effects of training sets and seeds, the effect size, hints of power.
     seconds: of training, mean per run.
     samples_per_second: clips trained on in a second, mean.
     parameters: trainable ones of the model.
@@ -63,8 +68,16 @@ class ArmSummary:
     difference_high: float = NAN
     pairs: int = 0
     p_holm: float = NAN
+    better: float = NAN
+    within: float = NAN
+    worse: float = NAN
+    equal_within: float = NAN
+    wider_low: float = NAN
+    wider_high: float = NAN
+    wider_p: float = NAN
     verdict: str = ""
     text: str = ""
+    beside: Sequence[str] = ()
     more: Sequence[str] = ()
     seconds: float = NAN
     samples_per_second: float = NAN
@@ -126,6 +139,8 @@ class SuiteReport:
     task: "multiclass" or "multilabel".
     classes: (n_classes,) names.
     state: one line on how far it is: "complete: 90 of 90 runs", "half-way: 40 of 90 runs, 2 failed".
+    captions: what holds for all verdicts: how often they were looked at, what their intervals are.
+    margin: beyond it an arm is called better or worse in probabilities, in the metric's units; NaN for none.
     question: what the suite asks, prose.
     contract: (what, value) of all that the arms share, and how it was checked.
     arms: in the order declared; one of them is the reference.
@@ -152,6 +167,8 @@ class SuiteReport:
     classes: Sequence[str] = ()
     task: str = "multiclass"
     state: str = ""
+    captions: Sequence[str] = ()
+    margin: float = NAN
     question: str = ""
     contract: Sequence[tuple[str, Any]] = ()
     cells: Sequence[Cell] = ()

@@ -18,12 +18,16 @@ __all__ = ["data_report"]
 
 CLASSES_SHOWN = 12
 ROWS_SHOWN = 1000
+PAIRS_SHOWN = 500
 
 
 def data_report(corpus: Corpus, path: Path | None = None, classes_shown: int = CLASSES_SHOWN) -> str:
     """Return the page as HTML, also written to `path`. A clip is drawn for each of the first `classes_shown` classes."""
     description = describe(corpus)
-    tables = [Table(list(t.columns), [list(row) for row in t.rows], caption=t.title) for t in description.tables()]
+    tables = [
+        Table(list(t.columns), [list(row) for row in t.rows], caption=t.title)
+        for t in description.tables(most_pairs=PAIRS_SHOWN)
+    ]
     counts = {f"fold {k}": np.array(v) for k, v in description.by_fold.items()}
     counts = (
         counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.default_split import choose_split
 from audio_cls.data.groups import shared_groups_published
+from audio_cls.data.near import near_pairs
 from audio_cls.data.splits import Split
 from audio_cls.metrics.baselines import accuracy_caveat, baseline_figures, few_clips
 
@@ -48,6 +52,8 @@ class Description:
             makes accuracy meaningless.
         turned_down: clips whose level was lowered to keep them from clipping.
         duplicates: sets of ids whose audio is the same (`data.identical`).
+        near: pairs of ids that are nearly the same (`data.near`): similarity, seconds by which the first begins later, and the sides
+            (of the given split, else the published fold or split, else the default split) of both.
         bad: clips left out when the corpus was prepared: id, row, reason.
     """
 
@@ -75,6 +81,7 @@ class Description:
     warnings: tuple[str, ...]
     turned_down: int
     duplicates: tuple[tuple[str, ...], ...]
+    near: tuple[tuple[str, str, float, float, str], ...]
     bad: tuple[tuple[str, int | None, str], ...]
 
     def _origin(self) -> list[tuple[str, Any]]:
@@ -90,8 +97,12 @@ class Description:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def tables(self) -> list[Table]:
-        """Return the description as tables for a terminal or a page, the empty ones left out."""
+    def tables(self, most_pairs: int = 10) -> list[Table]:
+        """Return the description as tables for a terminal or a page, the empty ones left out.
+
+        Args:
+            most_pairs: rows of the table of nearly identical clips.
+        """
         s = self.seconds
         facts: list[tuple[str, Any]] = [
             ("task", self.task),
@@ -131,6 +142,12 @@ class Description:
         where = tuple(next(iter(self.baselines.values())))
         scores = tuple((name, *(values[side] for side in where)) for name, values in self.baselines.items())
         tables.append(Table("baselines that learn nothing", ("baseline", *where), scores))
+        if self.near:
+            title = "nearly identical clips" + (
+                f", {most_pairs} of {len(self.near)}" if len(self.near) > most_pairs else ""
+            )
+            columns = ("clip", "and", "similarity", "shift in s", "where")
+            tables.append(Table(title, columns, self.near[:most_pairs]))
         if self.bad:
             tables.append(Table("left out", ("clip", "row", "reason"), self.bad[:20]))
         return tables
@@ -171,6 +188,7 @@ def describe(corpus: Corpus, split: Split | None = None) -> Description:
         warnings=_warnings(corpus, sides, list(folds.values())),
         turned_down=int((corpus.gains < 1).sum()),
         duplicates=tuple(tuple(corpus.ids[i] for i in clips) for clips in corpus.identical),
+        near=_near(corpus, split),
         bad=tuple((id_, row, reason) for id_, _, row, reason in corpus.bad),
     )
 
@@ -215,6 +233,24 @@ def _warnings(corpus: Corpus, sides: dict[str, NDArray[np.int64]], folds: list[N
     measured = corpus.targets[sides["validation"]] if "validation" in sides else corpus.targets
     caveat = accuracy_caveat("accuracy", measured, corpus.task, corpus.classes)
     return tuple(line for line in (caveat, few) if line)
+
+
+def _near(corpus: Corpus, split: Split | None) -> tuple[tuple[str, str, float, float, str], ...]:
+    pairs = near_pairs(corpus)
+    if pairs and split is None and not any(corpus.splits) and (corpus.folds < 0).all():
+        with contextlib.suppress(UserError):  # too few clips to be split
+            split = choose_split(corpus)[0].assign(corpus)
+    sides = {} if split is None else {int(i): name for name, side in split.sides().items() for i in side}
+
+    def where(i: int) -> str:
+        published = corpus.splits[i] or (f"fold {corpus.folds[i]}" if corpus.folds[i] >= 0 else "")
+        return (published if split is None else sides.get(i, "unused")) or "no side"
+
+    def both(a: int, b: int) -> str:
+        group = ", one group" if corpus.groups[a] is not None and corpus.groups[a] == corpus.groups[b] else ""
+        return (where(a) if where(a) == where(b) else f"{where(a)} | {where(b)}") + group
+
+    return tuple((corpus.ids[p.a], corpus.ids[p.b], p.similarity, p.shift, both(p.a, p.b)) for p in pairs)
 
 
 def _listed(sets: tuple[tuple[str, ...], ...]) -> str:

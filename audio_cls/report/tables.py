@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from audio_cls.metrics.classification import Evaluation
 from audio_cls.metrics.predictions import Predictions
+from audio_cls.metrics.thresholds import TUNED
 
-__all__ = ["confusion_csv", "decision_margin", "per_class_csv", "predictions_csv"]
+__all__ = ["class_figures", "confusion_csv", "decision_margin", "per_class_csv", "predictions_csv"]
 
 SEPARATOR = ";"
 
@@ -55,11 +56,20 @@ def decision_margin(scores: NDArray[Any], task: str, thresholds: NDArray[Any] | 
     return np.asarray(ordered[:, -1] - ordered[:, -2])
 
 
-def per_class_csv(evaluation: Evaluation, classes: Sequence[str]) -> str:
-    """Return one row for each class with every figure of `Evaluation.per_class`; an undefined one is an empty cell."""
+def per_class_csv(evaluation: Evaluation, classes: Sequence[str], tuned: bool = False) -> str:
+    """Return one row for each class with every figure of `Evaluation.per_class`; an undefined one is an empty cell.
+
+    Args:
+        tuned: whether decisions are by tuned thresholds; the names of their figures say so.
+    """
     keys = list(evaluation.per_class)
     rows = ([name, *(_cell(evaluation.per_class[key][k]) for key in keys)] for k, name in enumerate(classes))
-    return _csv(["class", *keys], rows)
+    return _csv(["class", *class_figures(keys, tuned)], rows)
+
+
+def class_figures(keys: Iterable[str], tuned: bool) -> list[str]:
+    """Return the names of the figures by class: those of decisions by tuned thresholds end in `_tuned`."""
+    return [f"{key}{TUNED}" if tuned and key in ("precision", "recall", "f1") else key for key in keys]
 
 
 def confusion_csv(matrix: NDArray[Any], classes: Sequence[str]) -> str:

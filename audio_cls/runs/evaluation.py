@@ -43,14 +43,16 @@ __all__ = [
 
 
 Part = Literal["validation", "test"]
+ON_VALIDATION = "tuned on the validation clips"  # how thresholds of test clips came about
 TOLERANCE = 1e-9  # between a recorded figure and the same one computed again from the recorded predictions
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The predictions of a run on one part of its split; of several labels, called by thresholds that fit its validation clips.
+    """The predictions of a run on one part of its split; of several labels, with tuned thresholds: on validation clips
+    cross-fitted, on test clips those that fit the validation clips.
 
-    baseline: what a model that learned nothing predicts on the same clips, its thresholds fitted where the run's are.
+    baseline: what a model that learned nothing predicts on the same clips, its thresholds tuned as the run's are.
     chosen: which epoch's weights, and by what. remarks: what a reader of the figures must know of the split.
     """
 
@@ -134,19 +136,23 @@ def score_run(
     else:
         epoch = int(info.metrics.get("best/epoch", 0)) + 1
         chosen = f"epoch {epoch}, the best of {experiment.training.epochs} by {experiment.training.metric}"
-    predictions = None
-    if part == "validation" or corpus.task == "multilabel":
-        predictions = _recorded(runtime.tracker, info, corpus, split, weights) or model.predict(
-            corpus, split.validation
-        )
-        predictions = predictions.tuned()
     training = corpus.targets[split.train]
-    baseline = baseline_predictions(corpus_predictions(corpus, split.validation), training).tuned()
-    if part == "test":
-        thresholds = predictions.thresholds if predictions else None
-        predictions = model.predict(corpus, clips).with_thresholds(thresholds)
-        baseline = baseline_predictions(predictions, training).with_thresholds(baseline.thresholds)
-    assert predictions is not None
+
+    def validation() -> Predictions:
+        recorded = _recorded(runtime.tracker, info, corpus, split, weights)
+        return recorded or model.predict(corpus, split.validation)
+
+    if part == "validation":
+        predictions = validation().tuned()
+        baseline = baseline_predictions(predictions, training).tuned()
+    else:
+        predictions = model.predict(corpus, clips)
+        baseline = baseline_predictions(predictions, training)
+        if corpus.task == "multilabel":
+            chosen_on = validation()
+            learned_nothing = baseline_predictions(chosen_on, training)
+            predictions = predictions.with_thresholds(chosen_on.fitted_thresholds(), ON_VALIDATION)
+            baseline = baseline.with_thresholds(learned_nothing.fitted_thresholds(), ON_VALIDATION)
     remarks = tuple(split_remarks(corpus, split).values())
     return Scored(info, experiment, corpus, predictions, baseline, chosen, split, part, remarks)
 

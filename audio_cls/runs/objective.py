@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from audio_cls.components.losses import splits_into_parts
 from audio_cls.core.device import describe_device
 from audio_cls.core.disk import DiskFull, is_disk_full
 from audio_cls.core.errors import UserError
+from audio_cls.core.notices import say
 from audio_cls.core.stopping import Abandoned
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.baselines import BASELINE, finite_figures
@@ -31,6 +33,7 @@ from audio_cls.runs.resolve import resolve
 from audio_cls.runs.results import final_metrics, log_results, run_baseline
 from audio_cls.training.checkpoint import CheckpointStore
 from audio_cls.training.loop import FINISHED_AT, Diverged, Fit, fit
+from audio_cls.training.rules import ACCUMULATED, FORMER, RULES
 
 if TYPE_CHECKING:
     from audio_cls.tracking import Run
@@ -45,7 +48,8 @@ class Record:
     """Where and under what name a run is recorded in MLflow. `run_id` continues with an earlier run; `on_run_id` is given the id
     before the run is made (a provisional one) and after, so that it is never without an owner, whoever dies in between.
 
-    `params` join the experiment's own parameters. `on_facts` is given, before training, what a comparison rests on: the tags of
+    `params` join the experiment's own parameters. `rules` is the version of the training rules by which the study or list that the
+    run belongs to was begun; a run that has a checkpoint goes on by its own. `on_facts` is given, before training, what a comparison rests on: the tags of
     `run_facts`.
     """
 
@@ -57,6 +61,7 @@ class Record:
     sources: tuple[Path, ...] = ()
     on_run_id: Callable[[str], None] | None = None
     params: dict[str, str] = field(default_factory=dict)
+    rules: int | None = None
     on_facts: Callable[[dict[str, str]], None] | None = None
 
 
@@ -91,16 +96,17 @@ def run_experiment(
     caller = Caller(report, should_stop, leave_now, is_mine, record)
     patient = PatientStore(store, runtime.disk_wait_seconds, caller.should_stop)
     batch_size, accumulate, tried_again = experiment.training.batch_size, 1, False
+    rules = _rules_of(store, record)
     run: Run | None = None
     while True:
         prepared: Prepared | None = None
         try:
-            prepared = prepare_run(experiment, runtime)
+            prepared = prepare_run(experiment, runtime, rules)
             caller.check_mine()
             if run is None:
                 run = _open_run(experiment, prepared, runtime, caller)
             if accumulate > 1:
-                run.tags({"accumulate": str(accumulate)})
+                run.tags({"accumulate": str(accumulate), **_accumulated_loss(prepared)})
             outcome = _train(experiment, prepared, run, record.name, patient, caller, accumulate)
             caller.check_mine()
             run.finish(outcome.state, outcome.reason)
@@ -150,6 +156,30 @@ def run_experiment(
             accumulate *= 2
             prepared = None
         _free_memory(runtime)
+
+
+def _rules_of(store: CheckpointStore, record: Record) -> int:
+    """Return the version of the training rules by which a run goes on or begins."""
+    begun = store.begun_rules()
+    if begun is not None:
+        return begun
+    return RULES if record.rules is None else record.rules
+
+
+def _accumulated_loss(prepared: Prepared) -> dict[str, str]:
+    """Return the tag that says how the gradients of a batch's parts are put together, with a warning where they cannot be."""
+    if prepared.batches.rules == FORMER:
+        return {}
+    n_classes = len(prepared.corpus.classes)
+    if splits_into_parts(prepared.chain.loss, n_classes, prepared.batches.device):
+        return {ACCUMULATED: "as the whole batch"}
+    kind = prepared.experiment.loss.kind
+    say(
+        f"warning: loss.kind={kind} is no mean over clips, and batches are trained in parts for want of memory: the gradient is not "
+        "that of the whole batch. Give its module batch_weight(targets), or set a smaller training.batch_size",
+        err=True,
+    )
+    return {ACCUMULATED: "by clips: not as the whole batch"}
 
 
 def _train(

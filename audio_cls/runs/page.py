@@ -132,7 +132,8 @@ def _headline(report: RunReport) -> str:
     n_clips, n_classes = np.shape(predictions.scores)
     best = best_epoch(report.curves, report.metric)
     chosen = "" if best is None else f" The best of {len(report.curves)} epochs by {report.metric} is epoch {best:g}."
-    return f"{n_clips:,} clips of the {report.reported_on} set, {n_classes} classes, {predictions.task}.{chosen}"
+    note = f" {predictions.threshold_note}" if predictions.threshold_note else ""
+    return f"{n_clips:,} clips of the {report.reported_on} set, {n_classes} classes, {predictions.task}.{chosen}{note}"
 
 
 def _class_table(report: RunReport, evaluation: Evaluation) -> Table:
@@ -143,8 +144,10 @@ def _class_table(report: RunReport, evaluation: Evaluation) -> Table:
     ]
     thresholds = report.predictions.thresholds
     if report.predictions.task == "multilabel":
-        columns.append("threshold")
-        limits = np.full(len(rows), 0.5) if thresholds is None else np.asarray(thresholds)
+        columns.append("threshold" if thresholds is None or thresholds.ndim < 2 else "threshold (mean)")
+        limits = np.broadcast_to(0.5 if thresholds is None else thresholds, np.shape(report.predictions.scores)).mean(
+            axis=0
+        )
         rows = [[*row, float(limit)] for row, limit in zip(rows, limits)]
     return Table(columns, rows, "Per class; click a heading to sort")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from audio_cls.components.augment import Masks
 from audio_cls.components.normaliser import Normaliser
 from audio_cls.components.shapes import check_features
 from audio_cls.core.device import choose_device, choose_precision
@@ -24,7 +25,8 @@ from audio_cls.data.remarks import split_remarks
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Chain, Data, Experiment, assemble, check_corpus, feature_shape
 from audio_cls.metrics.classification import VERSION
-from audio_cls.training.batches import Batches, FeatureCache
+from audio_cls.training.batches import Batches, FeatureCache, PackedFeatures
+from audio_cls.training.rules import CORRECTIONS, FORMER, RULES, corrections, fills_with_mean
 
 if TYPE_CHECKING:
     from audio_cls.tracking import DatasetInfo, Tracker
@@ -112,8 +114,11 @@ class Prepared:
     chain: Chain
 
 
-def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
+def prepare_run(experiment: Experiment, runtime: Runtime, rules: int = RULES) -> Prepared:
     """Open the corpus of an experiment that was resolved on it (`resolve`), split it, pack the features, build the chain.
+
+    Args:
+        rules: the version of the training rules that it is trained by (`training.rules`).
 
     Raises:
         UserError: for a corpus, split or configuration that does not hold.
@@ -128,7 +133,11 @@ def prepare_run(experiment: Experiment, runtime: Runtime) -> Prepared:
     packed = runtime.features.packed(experiment, corpus, features, runtime.device, runtime.watch)
     normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device, runtime.watch)
     chain = assemble(experiment, corpus, split, normaliser, runtime.device)
-    batches = Batches(experiment, corpus, split, chain.features, packed, runtime.device, runtime.watch)
+    if rules != FORMER and fills_with_mean(experiment) and isinstance(packed, PackedFeatures):
+        for op in chain.feature_ops:
+            if isinstance(op, Masks):
+                op.centre = runtime.features.band_means(experiment, corpus, split, packed)
+    batches = Batches(experiment, corpus, split, chain.features, packed, runtime.device, runtime.watch, rules)
     return Prepared(experiment, corpus, split, batches, chain)
 
 
@@ -172,7 +181,7 @@ def check_fits(experiment: Experiment, corpus: Corpus) -> None:
 def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
     """Return what two runs must share to be compared, of a chain that has not been trained yet: digests of data,
     split, initial weights and the first epoch's clip order; the code of the metrics; kind of device and precision;
-    with `split_facts`.
+    with `split_facts`, and the `corrections` of the training rules that change the run.
     """
     experiment, split = prepared.experiment, prepared.split
     weights = hashlib.sha256()
@@ -181,8 +190,10 @@ def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
         weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     rows = experiment.sampling.build(np.asarray(prepared.corpus.targets[split.train]))(experiment.seed, 0)
     order = split.train[rows].astype("<i8")
+    corrected = corrections(experiment, len(split.train), prepared.batches.rules)
     return {
         **split_facts(prepared.experiment, prepared.corpus, split),
+        **({CORRECTIONS: corrected} if corrected else {}),
         "data.digest": prepared.corpus.digest,
         "split.digest": split.digest,
         "experiment.digest": experiment.digest(),

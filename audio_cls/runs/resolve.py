@@ -25,8 +25,10 @@ from audio_cls.core.notices import say
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.default_split import choose_split
 from audio_cls.data.identical import identical_on_two_sides
+from audio_cls.data.remarks import split_warnings
 from audio_cls.data.splits import Folds
 from audio_cls.experiment import Experiment
+from audio_cls.runs.weighting import weighting_warning
 
 __all__ = [
     "FORMER",
@@ -216,11 +218,14 @@ def hand_set_faults(resolved: Resolved, corpus: Corpus) -> list[str]:
 
 
 def announce(resolved: Resolved, corpus: Corpus) -> None:
-    """Tell what was chosen from the data, and what is set by hand against it: once, by the process that the user started."""
+    """Tell what was chosen from the data, what is set by hand against it, and what the split divides: once, by the process that the user started."""
     if resolved.choices:
         say("from the data:\n  " + "\n  ".join(resolved.lines()))
-    for line in hand_set_faults(resolved, corpus):
+    warnings = split_warnings(corpus, resolved.experiment.data.split)
+    for line in (*hand_set_faults(resolved, corpus), *warnings):
         say(f"warning: {line}", err=True)
+    if warning := weighting_warning(resolved.experiment, corpus):
+        say(warning, err=True)
 
 
 def _window_faults(clip_seconds: float, corpus: Corpus) -> Iterable[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from audio_cls.core.device import describe_device
 from audio_cls.metrics.baselines import BASELINE, baseline_predictions, finite_figures, judge
 from audio_cls.metrics.predictions import Predictions
+from audio_cls.metrics.thresholds import TUNED
 from audio_cls.runs.preparation import Prepared, split_facts
 from audio_cls.training.checkpoint import CheckpointStore
 from audio_cls.training.loop import FINISHED_AT, Fit
@@ -81,12 +82,12 @@ def log_results(
     predictions = result.predictions.tuned()
     lines = (*([collapse] if collapse else []), *judgement.lines)
     run.tags({"findings": " ".join(lines) or "none"})
-    if predictions.thresholds is not None:
-        tuned = {
-            f"best/{k}_tuned": v for k, v in predictions.evaluation.overall.items() if k in ("macro_f1", "micro_f1")
-        }
+    fitted = predictions.fitted_thresholds()
+    if fitted is not None:
+        tuned = {f"best/{k}": v for k, v in predictions.evaluation.overall.items() if k.endswith(TUNED)}
         run.final(tuned, result.history[-1].get(FINISHED_AT))
-        by_class = dict(zip(corpus.classes, predictions.thresholds.tolist(), strict=True))
+        run.tags({"thresholds": predictions.tuned_on})
+        by_class = dict(zip(corpus.classes, fitted.tolist(), strict=True))  # for new clips: these have tuned them
         run.artifact_text("thresholds.json", json.dumps(by_class, indent=2))
     written = partial(prepared.batches.watch.step, "writing results", total=3, finish=True)
     written(0)
@@ -134,6 +135,6 @@ def _log_tables(run: Run, predictions: Predictions, last: Predictions) -> None:
     run.artifact_text("predictions.csv", predictions_csv(predictions))
     run.artifact_text(SCORES, scores_csv(clips, predictions.scores, classes))
     run.artifact_text(LAST_SCORES, scores_csv(clips, last.scores, classes))
-    run.artifact_text("per_class.csv", per_class_csv(predictions.evaluation, classes))
+    run.artifact_text("per_class.csv", per_class_csv(predictions.evaluation, classes, bool(predictions.tuned_on)))
     if predictions.task == "multiclass":
         run.artifact_text("confusion.csv", confusion_csv(predictions.confusion, classes))

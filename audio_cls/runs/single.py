@@ -18,12 +18,14 @@ from typing import Any
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.locks import LockBusy, file_lock
+from audio_cls.core.notices import say
 from audio_cls.core.workspace import Workspace, atomic_write
 from audio_cls.experiment import Experiment
 from audio_cls.runs.objective import Record, run_experiment
 from audio_cls.runs.preparation import Runtime
 from audio_cls.runs.resolve import resolve
 from audio_cls.training.checkpoint import CheckpointStore
+from audio_cls.training.rules import CORRECTIONS, FORMER, corrections, former_note
 
 __all__ = ["RunState", "SingleRun", "continue_run", "read_state", "run_folder", "run_key", "train_single"]
 
@@ -145,11 +147,21 @@ def continue_run(
             _set_aside(folder)
         state = read_state(folder)
         if state.done:
+            if missing := _missing_corrections(run, runtime, state.facts):
+                say(
+                    f"{run.name} was trained by former training rules, without: {missing}. By the present ones: --again"
+                )
             return state
         state.experiment = run.experiment.to_dict()
         store = CheckpointStore(folder)
         found = store.load()
         begun = state.epoch = found[0].state["epoch"] if found else -1
+        if (
+            found
+            and found[0].state.get("rules", FORMER) == FORMER
+            and (missing := _missing_corrections(run, runtime, {}))
+        ):
+            say(former_note(run.name, missing, "--again"))
         if on_begin:
             on_begin(begun + 1)
 
@@ -183,6 +195,13 @@ def continue_run(
         state.collapsed = outcome.attrs.get("collapsed", {})
         write_state(folder, state)
         return state
+
+
+def _missing_corrections(run: SingleRun, runtime: Runtime, facts: Mapping[str, str]) -> str:
+    """Return what the present training rules correct in a run, where its facts say that it was trained without."""
+    corpus = runtime.corpus(run.experiment.data)
+    present = corrections(run.experiment, len(run.experiment.data.assign(corpus).train))
+    return "" if facts.get(CORRECTIONS, "") == present else present
 
 
 @contextmanager

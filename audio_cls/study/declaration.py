@@ -22,6 +22,7 @@ from audio_cls.core.loading import declaration
 from audio_cls.core.names import check_name
 from audio_cls.queue.record import TrialRecord
 from audio_cls.queue.work import SEARCH, Direction, Kind
+from audio_cls.training.rules import RULES as TRAINING_VERSION
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -41,6 +42,7 @@ __all__ = [
     "load_study_file",
 ]
 
+TRAINING = "training_rules"  # key of an identity: the version of the training rules; absent for the former ones
 RULES = "data_rules"  # key of an identity: the version of the rules by which what is left to the data is chosen
 
 
@@ -154,11 +156,15 @@ class Settled:
         rules: the version of the rules by which it is chosen; part of the study's identity.
         complete: fills in what an experiment still leaves to the data.
         tags: what was chosen for the base, for the record.
+        training: the version of the training rules (`training.rules`) by which its trials are trained; part of its identity.
+        corrected: (experiment, version) -> what that version of the training rules changes in the experiment, in words.
     """
 
     rules: int
     complete: Callable[[Component], Component]
     tags: Mapping[str, str] = field(default_factory=dict)
+    training: int = TRAINING_VERSION
+    corrected: Callable[[Component, int], str] = lambda experiment, rules: ""
 
 
 @dataclass(frozen=True)
@@ -274,7 +280,7 @@ class Study:
             "sampler": self.sampler.to_dict(),
             "pruner": self.pruner.to_dict(),
             "space": {"digest": hashlib.sha256(source.encode()).hexdigest(), "source": source},
-            **({} if self.settled is None else {RULES: self.settled.rules}),
+            **({} if self.settled is None else {RULES: self.settled.rules, TRAINING: self.settled.training}),
         }
 
     def _where(self) -> str:

@@ -59,6 +59,7 @@ def open_parts(
     from audio_cls.queue.storage import open_storage, open_study
     from audio_cls.runs.preparation import check_fits, open_corpus
     from audio_cls.study.carry_over import bring_checkpoints
+    from audio_cls.study.losses import check_losses
     from audio_cls.study.search import check_study, settle_study, study_identity
     from audio_cls.study.versions import begin_version, resolve_version, stored_identity
 
@@ -70,6 +71,7 @@ def open_parts(
     address, extra = storage or workspace.optuna_db, study_identity(corpus)
     if new_version or not _may_exist(address):
         check_fits(check_study(settle(declared, None)), corpus)
+        check_losses(settle(declared, None))
     where = open_storage(address)
     made = None
     if new_version:
@@ -80,6 +82,7 @@ def open_parts(
         study = settle(declared, stored_identity(launch.name, where))
     if stored_identity(study.name, where) is None:
         check_fits(check_study(study), corpus)
+        check_losses(study)
     opened = open_study(study, where, extra=extra)
     return OpenedSearch(study, corpus, opened, tuple(made.describe()) if made else ())
 

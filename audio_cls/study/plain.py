@@ -37,10 +37,12 @@ from audio_cls.metrics.classification import check_metric
 from audio_cls.runs.objective import Outcome, Record, run_experiment
 from audio_cls.runs.preparation import Runtime, dataset_info, mlflow_experiment
 from audio_cls.runs.single import run_key
-from audio_cls.study.declaration import Study
+from audio_cls.study.declaration import TRAINING, Study
+from audio_cls.study.losses import check_losses
 from audio_cls.study.search import settle_study
 from audio_cls.tracking import Run, Tracker
 from audio_cls.training.checkpoint import CheckpointStore
+from audio_cls.training.rules import FORMER, RULES
 
 __all__ = ["objective"]
 
@@ -107,6 +109,8 @@ class _PlainObjective:
         _check_direction(trial.study, self._base.training.metric)
         runtime = self._warm_runtime()
         declared = self._declared(trial.study, runtime)
+        if RUN not in trial.study.user_attrs:
+            check_losses(declared)
         experiment = declared.experiment(declared.overrides(trial))
         assert isinstance(experiment, Experiment)
         trial.set_user_attr("experiment", experiment.to_json(None))
@@ -124,6 +128,7 @@ class _PlainObjective:
                 **{f"suggested.{k}": str(v) for k, v in trial.params.items()},
             },
             on_run_id=lambda run_id: trial.set_user_attr(RUN, run_id),
+            rules=int(trial.study.user_attrs.get(TRAINING, FORMER)),
         )
         with _own_folder(self._workspace.checkpoints / "trials" / key, trial) as folder:
             outcome = self._train(experiment, runtime, record, folder, trial)
@@ -184,6 +189,8 @@ class _PlainObjective:
             )
             if known != run.id:
                 study.set_user_attr(RUN, run.id)
+            if known is None:
+                study.set_user_attr(TRAINING, RULES)
         return run
 
     def _record_end(self, parent: Run, trial: optuna.Trial, outcome: Outcome, declared: Study) -> None:

@@ -26,8 +26,10 @@ from audio_cls.study.opening import PARENT, OpenedSearch, declared_study, open_p
 from audio_cls.study.page_data import study_page
 from audio_cls.study.search import check_study, open_parent, study_identity, trial_objective
 from audio_cls.tracking import Tracker
+from audio_cls.training.rules import RULES, former_note
 
 if TYPE_CHECKING:
+    from audio_cls.study.declaration import Study
     from audio_cls.tracking import Run
 
 __all__ = ["SearchOutcome", "run_search"]
@@ -78,6 +80,8 @@ def run_search(
         say(line)
     if study.settled is not None:
         announce(resolve(check_study(declared_study(launch)), corpus, rules=study.settled.rules), corpus)
+    if missing := _missing_corrections(study):
+        say(former_note(f"study {study.name}", missing, "study run --new-version"))
     record_launch(workspace, opened, launch)
     if launch.study is None:
         load_with(workspace, [launch.file])  # it was loaded above; remembered now, also if no trial is left to run
@@ -100,6 +104,15 @@ def run_search(
     tracker.flush()
     page, problem = _write_page(tracker, study.name, options.storage) if done else (None, "")
     return SearchOutcome(status, done, links, page, problem)
+
+
+def _missing_corrections(study: Study) -> str:
+    """Return what the present training rules would correct in the base of a study that goes on by former ones."""
+    settled = study.settled
+    if settled is None:
+        return ""
+    present = settled.corrected(study.base, RULES)
+    return "" if settled.corrected(study.base, settled.training) == present else present
 
 
 def _work_here(search: OpenedSearch, trials: int, options: QueueOptions, tracker: Tracker, file: Path) -> StudyStatus:

@@ -18,8 +18,10 @@ from audio_cls.runs import resolve
 from audio_cls.runs.objective import Record
 from audio_cls.runs.outcome import Outcome
 from audio_cls.runs.preparation import Runtime, dataset_info, mlflow_experiment
-from audio_cls.study.declaration import RULES, Settled, Study
+from audio_cls.study.declaration import RULES, TRAINING, Settled, Study
 from audio_cls.tracking import Run, Tracker
+from audio_cls.training import rules as training_version
+from audio_cls.training.rules import corrections
 
 __all__ = [
     "check_study",
@@ -65,8 +67,14 @@ def settle_study(declared: Study, corpus: Corpus, stored: Mapping[str, Any] | No
         assert isinstance(experiment, Experiment)
         return resolve.resolve(experiment, corpus, rules=rules).experiment
 
+    def corrected(experiment: Component, rules: int) -> str:
+        assert isinstance(experiment, Experiment)
+        return corrections(experiment, len(experiment.data.assign(corpus).train), rules)
+
+    training = training_version.RULES if stored is None else int(stored.get(TRAINING, training_version.FORMER))
     resolved = resolve.resolve(check_study(declared), corpus, rules=rules)
-    return replace(declared, base=resolved.experiment, settled=Settled(rules, complete, resolved.tags))
+    settled = Settled(rules, complete, resolved.tags, training, corrected)
+    return replace(declared, base=resolved.experiment, settled=settled)
 
 
 def study_identity(corpus: Corpus) -> dict[str, Any]:
@@ -120,6 +128,7 @@ def trial_objective(runtime: Runtime, study: Study, parent: str | None, file: Pa
             },
             sources=(file,),
             on_run_id=lambda run_id: trial.note(mlflow_run_id=run_id),
+            rules=study.settled.training if study.settled else None,
         )
         return run_tracked(trial, runtime, record)
 

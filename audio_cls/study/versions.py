@@ -25,8 +25,9 @@ from audio_cls.core.errors import UserError
 from audio_cls.queue.queue import Tally
 from audio_cls.queue.record import attributes, record_of, root_of
 from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, study_ids, study_names
-from audio_cls.study.declaration import Study, identity_changes
+from audio_cls.study.declaration import TRAINING, Study, identity_changes
 from audio_cls.study.writing import tidy_leftovers, with_attrs, write_study
+from audio_cls.training.rules import FORMER
 
 __all__ = ["VERSION", "NewVersion", "begin_version", "newest_version", "resolve_version", "stored_identity", "versions"]
 
@@ -124,9 +125,11 @@ def begin_version(
             return None
         current = resolve_version(declared, storage, extra, settle)
         stored = _attrs(current.name, storage).get(IDENTITY)
-        if stored is None or not (changes := identity_changes(stored, current, extra)):
-            return None
         declared = settle(declared, None)
+        if stored is None or not (
+            changes := identity_changes(stored, current, extra) + _rules_changed(stored, declared)
+        ):
+            return None
         taken = study_ids(storage)
         number = len(found) + 1
         while f"{declared.name}.v{number}" in taken:
@@ -170,7 +173,7 @@ def _carry(
             made.left["pruned by a rule that is no longer the study's"] += 1
         else:
             fixed = FixedTrial(dict(trial.params))
-            why = _unfit(made.study, fixed, trial)
+            why = _unfit(made.study, fixed, trial, int(stored.get(TRAINING, FORMER)))
             if why:
                 made.left[why] += 1
                 continue
@@ -180,8 +183,24 @@ def _carry(
     return out
 
 
-def _unfit(study: Study, fixed: FixedTrial, trial: FrozenTrial) -> str | None:
-    """Return why a trial's value says nothing about the new space; None when it does."""
+def _rules_changed(stored: Mapping[str, Any], declared: Study) -> list[str]:
+    """Return what the present training rules would change in the base of a study that began by former ones, as a line."""
+    settled, began = declared.settled, int(stored.get(TRAINING, FORMER))
+    if settled is None or settled.corrected(declared.base, began) == settled.corrected(declared.base, settled.training):
+        return []
+    return [f"training rules: {began} -> {settled.training}: {settled.corrected(declared.base, settled.training)}"]
+
+
+def _trained_otherwise(study: Study, experiment: Component, training: int) -> str | None:
+    """Return which training rules changed since a trial was trained by a version of them; None where that does not matter."""
+    settled = study.settled
+    if settled is None or settled.corrected(experiment, training) == settled.corrected(experiment, settled.training):
+        return None
+    return f"trained by former rules (now corrected: {settled.corrected(experiment, settled.training)})"
+
+
+def _unfit(study: Study, fixed: FixedTrial, trial: FrozenTrial, training: int) -> str | None:
+    """Return why a trial's value, trained by a version of the training rules, says nothing about the new space; None when it does."""
     stored = record_of(trial).experiment
     if not stored:
         return "no experiment is stored with it"
@@ -200,7 +219,7 @@ def _unfit(study: Study, fixed: FixedTrial, trial: FrozenTrial) -> str | None:
     except UserError:
         return "its experiment does not parse any more"
     if was.digest() == experiment.digest():
-        return None
+        return _trained_otherwise(study, experiment, training)
     keys = ", ".join(list(was.diff(experiment))[:3])
     return f"its experiment would be another one ({keys})"
 

@@ -1,4 +1,4 @@
-"""The description of an experiment, which MLflow's UI shows above its runs: the data, what the runs are, links to the views.
+"""Descriptions that MLflow's UI shows: of an experiment, above its runs (the data, what the runs are, links to the views); of a run.
 
 A description that somebody has edited stays as it is: the tag `mlflow.audio_cls.note` holds the digest of what was written last.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from audio_cls.tracking.outbox import Operation
 from audio_cls.tracking.views import view_links_of
 
-__all__ = ["NOTE", "experiment_note", "note_tags", "renew_note"]
+__all__ = ["NOTE", "experiment_note", "note_tags", "renew_note", "renewed_note"]
 
 NOTE = "mlflow.note.content"
 _DIGEST = "mlflow.audio_cls.note"  # its prefix keeps it out of the lists of tags
@@ -43,6 +43,15 @@ def note_tags(note: str) -> dict[str, str]:
     """Return the tags that give an experiment its description."""
     note = note[:_LIMIT]
     return {NOTE: note, _DIGEST: _digest(note)} if note else {}
+
+
+def renewed_note(note: str, present: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags that give a run its description; empty where somebody has edited the one that it has.
+
+    Args:
+        present: the run's tags.
+    """
+    return note_tags(note) if NOTE not in present or _is_ours(present) else {}
 
 
 def renew_note(client: Any, experiment_id: str) -> None:

@@ -33,6 +33,12 @@ def arm_figures(metric: str) -> dict[str, str]:
         "p": f"final/{metric}_p_holm",
         "difference_low": f"final/{metric}_difference_low",
         "difference_high": f"final/{metric}_difference_high",
+        "better": f"final/{metric}_better",
+        "within": f"final/{metric}_within_margin",
+        "worse": f"final/{metric}_worse",
+        "wider_p": f"final/{metric}_wider_p_holm",
+        "wider_low": f"final/{metric}_wider_low",
+        "wider_high": f"final/{metric}_wider_high",
         "low": f"final/{metric}_low",
         "high": f"final/{metric}_high",
     }

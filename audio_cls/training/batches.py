@@ -1,8 +1,9 @@
 """From a packed corpus to batches: gathered by index on the device, no loader, deterministic by (seed, epoch).
 
 Features of whole clips are computed once per process and held packed, frame after frame, in half precision; a batch is a
-gather of windows. Only when an experiment augments waveforms are features computed batch by batch, from windows of samples.
-Evaluation always reads the packed features: the middle window of each clip, never augmented.
+gather of windows. Only when an experiment augments waveforms are features computed batch by batch, from windows of samples at
+the same places, and only of the clips that an augmentation changed: the others keep their packed features, so that a run whose
+augmentations change nothing is the run without them. Evaluation always reads the packed features: the middle window of each clip, never augmented.
 """
 
 from __future__ import annotations
@@ -23,19 +24,26 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Data, Experiment, check_corpus
 from audio_cls.training.row_windows import PackedRows, position
+from audio_cls.training.rules import FORMER, RULES, uses_waveforms
 
-__all__ = ["Batch", "Batches", "FeatureCache", "PackedFeatures", "pack_features"]
+__all__ = ["Batch", "Batches", "FeatureCache", "PackedFeatures", "count_batches", "pack_features"]
 
 PHASE = "computing features"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`clips` are corpus rows; `x` is what the chain takes next (waveforms or features); `y` soft targets (batch, n_classes)."""
+    """`clips` are corpus rows; `x` is what the chain takes next (waveforms or features); `y` soft targets (batch, n_classes).
+
+    packed: features of the same windows, where `x` are waveforms that are augmented before features are taken from them; None
+        otherwise, and by the former rules. n_steps: batches of the epoch, this one included.
+    """
 
     clips: np.ndarray
     x: torch.Tensor
     y: torch.Tensor
+    packed: torch.Tensor | None = None
+    n_steps: int = 1
 
 
 @dataclass
@@ -190,6 +198,16 @@ class FeatureCache:
         normaliser.load_state_dict(self._statistics[key])
         return normaliser
 
+    def band_means(self, experiment: Experiment, corpus: Corpus, split: Split, packed: PackedFeatures) -> torch.Tensor:
+        """Return the mean of each band over the training clips, (1, 1, n_bins, 1), before any normalisation."""
+        device = packed.values.device
+        key = (corpus.digest, experiment.features.digest(), str(experiment.data.clip_samples), experiment.data.pad,
+               split.digest, str(device), "means")  # fmt: skip
+        if key not in self._statistics:
+            fitted = Normaliser("band", packed.values.shape[1]).fit(packed.rows(split.train).cpu())
+            self._statistics[key] = {"mean": fitted.mean.to(device)}
+        return self._statistics[key]["mean"]
+
 
 class Batches:
     """The training and evaluation batches of one experiment on one corpus."""
@@ -205,9 +223,10 @@ class Batches:
         packed: PackedFeatures | PackedRows,
         device: torch.device,
         watch: Watch = QUIET,
+        rules: int = RULES,
     ) -> None:
         data = experiment.data
-        self.watch = watch
+        self.watch, self.rules = watch, rules
         check_corpus(experiment, corpus)
         self.extractor = features
         self.experiment, self.corpus, self.split, self.device = experiment, corpus, split, device
@@ -215,7 +234,8 @@ class Batches:
         self.parts = 1  # in how many parts batches are worked on, for want of memory
         self.framewise = experiment.features.framewise
         self.is_waveform = experiment.features.output_domain == "waveform"
-        self.from_waveforms = self.is_waveform or any(op.domain == "waveform" for op in experiment.augment.ops)
+        self.from_waveforms = self.is_waveform or uses_waveforms(experiment)
+        self.hop_length = features.hop_length
         self.frames = features.frames(data.clip_samples) if self.framewise else 0
         self.targets = torch.from_numpy(np.asarray(corpus.targets, dtype=np.float32)).to(device)
         self._order = experiment.sampling.build(np.asarray(corpus.targets[split.train]))
@@ -228,16 +248,17 @@ class Batches:
         crops = numpy_rng(seed, "crop", epoch).random(len(order))
         if self.experiment.data.crop == "centre":
             crops[:] = 0.5
-        starts = list(range(0, len(order), size))
-        if len(starts) > 1 and len(order) - starts[-1] == 1:
-            starts.pop()  # a last batch of one clip has no batch statistics: it joins the one before
+        n_steps = count_batches(len(order), size)
+        starts = [step * size for step in range(n_steps)]
         ends = [*starts[1:], len(order)]
+        whole = self.from_waveforms and not self.is_waveform and self.rules != FORMER
         for start, end in zip(starts, ends, strict=True):
             if self.watch.tell:
                 self.watch.tell(f"epoch {epoch + 1}", start, len(order))
             clips, where = order[start:end], crops[start:end]
             x = self.waveforms(clips, where) if self.from_waveforms else self.features(clips, where)
-            yield Batch(clips, x, self.targets[torch.as_tensor(clips, device=self.device)])
+            y = self.targets[torch.as_tensor(clips, device=self.device)]
+            yield Batch(clips, x, y, self.features(clips, where) if whole else None, n_steps)
 
     def evaluate(self, clips: np.ndarray, size: int | None = None) -> Iterator[Batch]:
         """Return the middle window of each clip, in the order given, never augmented.
@@ -272,14 +293,24 @@ class Batches:
         return window.transpose(1, 2).unsqueeze(1).float()
 
     def waveforms(self, clips: np.ndarray, where: np.ndarray) -> torch.Tensor:
-        """Return windows of samples at `where`, (batch, clip_samples) float32 in [-1, 1]."""
+        """Return windows of samples at `where`, (batch, clip_samples) float32 in [-1, 1]: those of the packed features."""
         data = self.experiment.data
+        rows = self.packed.lengths
+        grid = 1 if rows is None or self.rules == FORMER else self.hop_length
         out = np.empty((len(clips), data.clip_samples), dtype=np.float32)
         for row, (clip, part) in enumerate(zip(clips.tolist(), where.tolist(), strict=True)):
             samples = self.corpus.samples_of(clip)
-            if len(samples) >= data.clip_samples:
-                start = int(position(np.array([part]), np.array([len(samples) - data.clip_samples]))[0])
+            room = len(samples) - data.clip_samples
+            if room >= 0:
+                places = room if rows is None or grid == 1 else int(rows[clip]) - self.frames
+                start = min(grid * int(position(np.array([part]), np.array([places]))[0]), room)
                 out[row] = samples[start : start + data.clip_samples]
             else:
                 out[row] = fit_length(samples, data.clip_samples, data.pad)
         return torch.from_numpy(out).mul_(1 / 32768).to(self.device, non_blocking=True)
+
+
+def count_batches(n_clips: int, size: int) -> int:
+    """Return the steps of an epoch of so many clips. A last batch of one clip, which has no batch statistics, joins the one before."""
+    n = -(-n_clips // size)
+    return n - (n > 1 and n_clips - (n - 1) * size == 1)

@@ -219,6 +219,19 @@ class CheckpointStore:
             state["experiment"] = self.renamed[state["experiment"]]
         return found
 
+    def begun_rules(self) -> int | None:
+        """Return the version of the training rules of the furthest checkpoint; None if there is none. See `training.rules`."""
+        found: dict[str, Any] | None = None
+        for folder in (self.folder, *self.previous):
+            try:
+                with open(folder / "last.safetensors", "rb") as file:
+                    state = read_state(file, file.name)
+            except (OSError, UserError):
+                continue
+            if found is None or state.get("epoch", -1) > found.get("epoch", -1):
+                found = state
+        return None if found is None else int(found.get("rules", 0))
+
     def _check(self, checkpoint: Checkpoint, folder: Path) -> None:
         """Refuse a checkpoint that contradicts itself (one without a checksum can), or that is nothing without its best weights.
 

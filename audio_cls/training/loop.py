@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from audio_cls.components.losses import part_shares
 from audio_cls.core.config import ConfigError
 from audio_cls.core.rng import derive, generator
 from audio_cls.core.stopping import Abandoned
 from audio_cls.experiment import Chain, Experiment
 from audio_cls.metrics.base import check_metric
 from audio_cls.metrics.predictions import Predictions
-from audio_cls.training.batches import Batches
+from audio_cls.training.average import WeightAverage, copy_state, other_weights
+from audio_cls.training.batches import Batch, Batches
 from audio_cls.training.checkpoint import Checkpoint, CheckpointStore, load_optimizer_state, optimizer_state
 from audio_cls.training.divergence import FIRST_LOSS, MEDIAN_LOSS, Diverged, StateCheck
 from audio_cls.training.predictions import autocast, corpus_predictions, evaluate_clips, predict_clips
+from audio_cls.training.rules import FORMER, corrections
 
 __all__ = ["FINISHED_AT", "Diverged", "Fit", "Observer", "augment", "fit"]
 
@@ -77,13 +79,14 @@ def fit(
 
     On return the chain holds the weights of the best epoch. `epochs` ends training there, on the experiment's own schedule;
     `accumulate` splits each batch in so many parts whose gradients are added (for a device too small for the whole batch):
-    the same gradient, except for batch normalisation, whose statistics are those of a part (ghost batch normalisation, Hoffer
-    et al. 2017) and whose running averages move once a part.
+    the same gradient, weighted losses included (`Loss.build`), except for batch normalisation, whose statistics are those of a
+    part (ghost batch normalisation, Hoffer et al. 2017) and whose running averages move once a part.
     `on_step(step, epoch)` is called before each optimiser step; it may raise `Abandoned`, which ends the training before this
     epoch: its reason is `stopped`.
 
     Raises:
         Abandoned: when the watch of `batches` was asked to leave while a closed form was fitted.
+        ConfigError: when the checkpoint is of another experiment, or was trained by other rules than `batches.rules`.
         Diverged: when loss, weights, buffers, normalisation or logits are not finite; the last finite checkpoint stays.
     """
     training = experiment.training
@@ -98,8 +101,8 @@ def fit(
         return result
 
     optimizer = experiment.optimizer.build(chain.classifier.parameters())
-    ema = _Average(chain.classifier, training.ema_decay) if training.ema_decay else None
-    _resume(experiment, chain, optimizer, ema, batches.split.digest, store, result)
+    ema = WeightAverage(chain.classifier, training.ema_decay, batches.rules != FORMER) if training.ema_decay else None
+    _resume(experiment, chain, batches, optimizer, ema, store, result)
     budget = min(training.epochs, epochs or training.epochs)
     if observe and result.history:  # the process that trained them may have died before it reported
         for epoch, row in enumerate(result.history):
@@ -114,7 +117,7 @@ def fit(
             try:
                 row = _train_epoch(chain, batches, optimizer, ema, epoch, result.history, accumulate, on_step)
                 state.check(f"after epoch {epoch + 1}")
-                with _weights(chain.classifier, ema.values if ema else None):
+                with other_weights(chain.classifier, ema.values if ema else None):
                     figures, predictions = evaluate_clips(
                         chain, batches, validation, "val/", f"after epoch {epoch + 1}"
                     )
@@ -125,7 +128,7 @@ def fit(
                     )
                     best = None
                     if better:
-                        best = Checkpoint(_copy(chain.classifier.state_dict()), {"epoch": epoch, "value": value})
+                        best = Checkpoint(copy_state(chain.classifier.state_dict()), {"epoch": epoch, "value": value})
             except Abandoned as error:
                 result.stopped = str(error)
                 break
@@ -161,7 +164,7 @@ def _complete_predictions(chain: Chain, batches: Batches, store: CheckpointStore
         if found is None:  # it has gone meanwhile
             result.last_predictions = result.predictions
             return
-        with _weights(chain.classifier, found[0].part("ema") or found[0].part("model")):
+        with other_weights(chain.classifier, found[0].part("ema") or found[0].part("model")):
             result.last_predictions = missing()
 
 
@@ -169,7 +172,7 @@ def _train_epoch(
     chain: Chain,
     batches: Batches,
     optimizer: torch.optim.Optimizer,
-    ema: _Average | None,
+    ema: WeightAverage | None,
     epoch: int,
     history: list[dict[str, float]],
     accumulate: int,
@@ -179,7 +182,6 @@ def _train_epoch(
     experiment, device = batches.experiment, batches.device
     training, seed = experiment.training, experiment.seed
     began = time.perf_counter()
-    n_steps = max(1, math.ceil(len(batches.split.train) / training.batch_size))
     loss_sum = torch.zeros((), device=device, dtype=torch.float64)
     losses: list[torch.Tensor] = []  # of each part of a batch, left on the device
     hits = torch.zeros((), device=device, dtype=torch.float64)
@@ -188,20 +190,23 @@ def _train_epoch(
     for step, batch in enumerate(batches.train(epoch)):
         if on_step:
             on_step(step, epoch)
-        lr = experiment.optimizer.lr * experiment.schedule.factor(epoch + step / n_steps, training.epochs, history)
+        lr = experiment.optimizer.lr * _schedule_factor(batches, epoch, step, batch.n_steps, history)
         for group in optimizer.param_groups:
             group["lr"] = lr
         torch.manual_seed(derive(seed, "step", epoch, step))  # dropout
-        x, y = augment(chain, batch.x, batch.y, generator(seed, "augment", epoch, step), batches.from_waveforms)
+        x, y = augment(chain, batch, generator(seed, "augment", epoch, step), batches.from_waveforms)
         optimizer.zero_grad(set_to_none=True)
         parts = max(1, min(accumulate, len(x) // 2))  # one clip alone has no batch statistics
-        for part_x, part_y in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+        split_y = y.tensor_split(parts)
+        by_clips = parts == 1 or batches.rules == FORMER
+        shares = [len(part) / len(y) for part in split_y] if by_clips else part_shares(chain.loss, split_y)
+        for part_x, part_y, share in zip(x.tensor_split(parts), split_y, shares, strict=True):
             with autocast(training.precision, device):
                 logits = chain.classifier.model(part_x)
             logits = logits.float()
             loss = chain.loss(logits, part_y)
-            (loss * (len(part_x) / len(x))).backward()
-            loss_sum += loss.detach().double() * len(part_x)
+            (loss * share).backward()
+            loss_sum += loss.detach().double() * share * len(x)
             losses.append(loss.detach())
             hits += (logits.detach().argmax(1) == part_y.argmax(1)).sum()
         if training.clip_norm:
@@ -223,18 +228,35 @@ def _train_epoch(
     return row
 
 
+def _schedule_factor(batches: Batches, epoch: int, step: int, n_steps: int, history: list[dict[str, float]]) -> float:
+    """Return the learning rate at a step of an epoch of `n_steps`, as a factor of the optimiser's `lr`."""
+    schedule, training = batches.experiment.schedule, batches.experiment.training
+    if batches.rules == FORMER:
+        n_steps = max(1, math.ceil(len(batches.split.train) / training.batch_size))
+        return schedule.factor(epoch + step / n_steps, training.epochs, history)
+    return schedule.factor(epoch + step / n_steps, training.epochs, history, 1 / n_steps)
+
+
 def augment(
-    chain: Chain, x: torch.Tensor, y: torch.Tensor, random: torch.Generator, from_waveforms: bool
+    chain: Chain, batch: Batch, random: torch.Generator, from_waveforms: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a batch on its way to the model: waveform operations, features, normalised, feature operations, mixing.
 
+    Features are taken of the clips whose waveform was changed, and rounded as the packed ones are, which the other clips keep.
     Normalised before feature operations, so that a mask of zeros is a mask of the training mean.
     """
+    x, y = batch.x, batch.y
     with torch.no_grad():
         if from_waveforms:
+            before = x if batch.packed is None else x.clone()  # an operation of a user's own may change its input
             for op in chain.waveform_ops:
                 x = op(x, random)
-            x = chain.features(x)
+            if batch.packed is None:
+                x = chain.features(x)
+            else:
+                changed = (x != before).any(1).nonzero().flatten()
+                fresh = chain.features(x[changed]).to(torch.float16).float()
+                x = batch.packed.index_copy(0, changed, fresh)
         x = chain.classifier.normaliser(x)
         for op in chain.feature_ops:
             x = op(x, random)
@@ -246,18 +268,34 @@ def augment(
 def _resume(
     experiment: Experiment,
     chain: Chain,
+    batches: Batches,
     optimizer: torch.optim.Optimizer,
-    ema: _Average | None,
-    split_digest: str,
+    ema: WeightAverage | None,
     store: CheckpointStore,
     result: Fit,
 ) -> None:
-    checkpoint = _take_up(experiment, chain, split_digest, store, result)
+    checkpoint = _take_up(experiment, chain, batches.split.digest, store, result)
     if checkpoint is None:
         return
+    _check_rules(batches, checkpoint)
     load_optimizer_state(optimizer, checkpoint.part("optimizer"), checkpoint.state["optimizer"])
     if ema:
-        ema.load(checkpoint.part("ema"))
+        ema.load(checkpoint.part("ema"), checkpoint.state.get("ema_updates", 0))
+
+
+def _check_rules(batches: Batches, checkpoint: Checkpoint) -> None:
+    """Refuse to continue by other rules than a run began with.
+
+    Raises:
+        ConfigError: naming what would change in the middle of the run.
+    """
+    began = int(checkpoint.state.get("rules", FORMER))
+    texts = [corrections(batches.experiment, len(batches.split.train), rules) for rules in (began, batches.rules)]
+    if texts[0] != texts[1]:
+        raise ConfigError(
+            f"this checkpoint was trained by version {began} of the training rules, and is continued by version {batches.rules}: "
+            f"{' and '.join(filter(None, texts))} would change half-way"
+        )
 
 
 def _take_up(
@@ -294,7 +332,7 @@ def _checkpoint(
     batches: Batches,
     chain: Chain,
     optimizer: torch.optim.Optimizer,
-    ema: _Average | None,
+    ema: WeightAverage | None,
     result: Fit,
 ) -> Checkpoint:
     tensors = {f"model.{k}": v for k, v in chain.classifier.state_dict().items()}
@@ -311,7 +349,10 @@ def _checkpoint(
         "best_epoch": result.best_epoch,
         "best_value": result.best_value if result.best_epoch >= 0 else None,
         "optimizer": plain,
+        "rules": batches.rules,
     }
+    if ema:
+        state["ema_updates"] = ema.updates
     return Checkpoint(tensors, state)
 
 
@@ -342,7 +383,7 @@ def _fit_closed_form(
     row[FINISHED_AT] = time.time()
     result.history = [row]
     result.best_epoch, result.best_value = 0, row[experiment.training.metric]
-    best = Checkpoint(_copy(chain.classifier.state_dict()), {"epoch": 0, "value": result.best_value})
+    best = Checkpoint(copy_state(chain.classifier.state_dict()), {"epoch": 0, "value": result.best_value})
     state = {"epoch": 0, "experiment": experiment.digest(), "data": batches.corpus.digest, "split": batches.split.digest,
              "history": result.history, "best_epoch": 0, "best_value": result.best_value, "optimizer": {}}  # fmt: skip
     store.save(Checkpoint({f"model.{k}": v for k, v in best.tensors.items()}, state), best)
@@ -350,41 +391,3 @@ def _fit_closed_form(
 
 def _patience_spent(result: Fit, patience: int | None) -> bool:
     return patience is not None and result.best_epoch >= 0 and len(result.history) - 1 - result.best_epoch >= patience
-
-
-def _copy(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {k: v.detach().clone() for k, v in state.items()}
-
-
-class _Average:
-    """An exponential moving average of all weights and buffers (integers are copied)."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.values = _copy(module.state_dict())
-
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                self.values[name].lerp_(value, 1 - self.decay)
-            else:
-                self.values[name].copy_(value)
-
-    def load(self, values: dict[str, torch.Tensor]) -> None:
-        for name, value in values.items():
-            self.values[name].copy_(value)
-
-
-@contextmanager
-def _weights(module: nn.Module, values: dict[str, torch.Tensor] | None) -> Iterator[None]:
-    """Within the context the module holds these weights; its own without any."""
-    if values is None:
-        yield
-        return
-    own = _copy(module.state_dict())
-    module.load_state_dict(values)
-    try:
-        yield
-    finally:
-        module.load_state_dict(own)

@@ -19,9 +19,10 @@ from audio_cls.ablation import contract, record, stored
 from audio_cls.ablation.confirmation import confirmation_cells
 from audio_cls.ablation.contract import check_plan, check_records, optimiser_steps, present, undeclared
 from audio_cls.ablation.declaration import Ablation
+from audio_cls.ablation.looks import Looks
 from audio_cls.ablation.predictions import pooled_by_seed
 from audio_cls.ablation.ranking import Candidate, former_note, judged_by, rank, ranking_lines, ranking_table
-from audio_cls.ablation.results import bootstrap_arms, summarise
+from audio_cls.ablation.results import summarise
 from audio_cls.ablation.suite import open_suite, reopen_suite, results
 from audio_cls.components.models.cnn4 import Cnn4
 from audio_cls.core.errors import UserError
@@ -34,7 +35,7 @@ from audio_cls.queue.record import TrialRecord
 from audio_cls.queue.storage import load_study, open_storage
 from audio_cls.runs.scores import read_predictions
 from audio_cls.tracking import Tracker
-from audio_cls.training.predictions import read_scores, scores_csv
+from audio_cls.training.predictions import corpus_predictions, read_scores, scores_csv
 from tests.cells import run_suite_here
 from tests.commands import call
 
@@ -295,6 +296,37 @@ def test_half_a_suite_is_reported(ran: Workspace) -> None:
     assert plain[0, 2] == by_name["plain seed 0 fold 2"].metrics["last/macro_f1"]
 
 
+def test_a_suite_under_way_has_no_verdicts_and_a_finished_one_counts_its_looks(workspace: Workspace) -> None:
+    """The verdict comes with the last run, is looked at once however often it is reported, and an extension pays for it."""
+    tracker, file = Tracker(workspace), workspace.root / "suite.py"
+
+    def state(seeds: int) -> tuple[str, int, float]:
+        found = results(reopen_suite("suite", tracker))[0]
+        mixup = found.arms[1].verdict
+        assert mixup is not None
+        if mixup.word == "under way":
+            assert (mixup.p, found.arms[1].wider) == (pytest.approx(math.nan, nan_ok=True), None)
+            assert f"of {2 * seeds} pairs" in mixup.text
+        comparison = found.arms[1].comparison
+        assert comparison is not None
+        assert comparison.clipwise or comparison.sources is not None  # the stored predictions were used, or gave way
+        return mixup.word, len(found.looks.looks), found.looks.alpha
+
+    assert state(2)[:2] == ("under way", 0)
+    for seeds, looks in ((2, 1), (3, 2)):
+        _, parent, arms = run_suite_here(open_suite(ablation(seeds=range(seeds)), tracker, CPU, file))
+        for run in (*arms.values(), parent):
+            run.finish("COMPLETE")
+        first, second = state(seeds), state(seeds)
+        assert first == second
+        assert first[0] != "under way"
+        assert first[1] == looks
+        assert first[2] == pytest.approx(0.04) if looks == 1 else first[2] < 0.04
+        if looks == 1:
+            open_suite(ablation(seeds=range(3)), tracker, CPU, file)  # opened, not begun: still the first look
+            assert state(seeds)[1] == 1
+
+
 def test_mlflow_groups_cells_below_arms_below_the_suite(ran: Workspace) -> None:
     runs = Tracker(ran).runs()
     by_id = {r.run_id: r for r in runs}
@@ -413,7 +445,7 @@ def test_a_failed_run_counts_against_its_arm(ran: Workspace) -> None:
     suite = reopen_suite("suite", Tracker(ran))
     records = record.read_records(suite.ablation, suite.plan, suite.study, suite.storage)
     records[1] = dataclasses.replace(records[1], state="FAILED", reason="diverged")
-    arm = summarise(suite.ablation, suite.plan, records).arms[1]
+    arm = summarise(suite.ablation, suite.plan, records, looks=Looks(finished=True)).arms[1]
     assert arm.failed == (("arm 'mixup', seed 0, fold 1", "diverged"),)
     assert arm.verdict is not None
     assert arm.verdict.word == "cannot tell"
@@ -462,9 +494,7 @@ def test_pooled_predictions_hold_each_clip_once(ran: Workspace) -> None:
     assert list(pooled) == [0]  # fold 2 of seed 1 has not been run
     assert sorted(set(pooled[0].rows.tolist())) == pooled[0].rows.tolist()
     assert set(suite.corpus.folds[pooled[0].rows]) == {2, 3}  # the folds that validate where 1 and 2 test
-    intervals = bootstrap_arms(result, scores, suite.corpus, 100)
-    assert intervals["mixup"].n_units == 12
-    page = suite_report(build_report(result, suite.tracker, suite.corpus, scores, intervals))
+    page = suite_report(build_report(result, suite.tracker, suite.corpus, scores))
     assert "under way: 6 of 8 runs" in page
     assert "mixup" in page
 
@@ -529,6 +559,23 @@ def test_a_confirmation_is_judged_by_the_last_epoch(corpus: Corpus) -> None:
     ranked = rank(chosen, old, corpus, "val/macro_f1", "best")
     assert [c.candidate.trial for c in ranked] == [7, 3]
     assert "of the best epoch" in ranking_lines(chosen[0], ranked, "val/macro_f1", "best", math.nan)[0]
+
+
+def test_a_confirmation_compares_clip_by_clip(corpus: Corpus) -> None:
+    chosen, rng = _candidates(), np.random.default_rng(0)
+    states, predictions = [], {f"trial {c.trial}": {} for c in chosen}  # type: ignore[var-annotated]
+    for cell in confirmation_cells("s", chosen, corpus, 2, "all"):
+        arm, place = str(cell.params["arm"]), (int(cell.params["seed"]), int(cell.params["fold"]))
+        rows = cell.experiment.data.split.assign(corpus).validation  # type: ignore[attr-defined]
+        found = corpus_predictions(corpus, rows, rng.dirichlet(np.ones(len(corpus.classes)), len(rows)))
+        predictions[arm][place] = found
+        states.append(_ended(cell, "COMPLETE", found.evaluation.overall["macro_f1"]))
+    without = rank(chosen, states, corpus, "val/macro_f1")
+    with_clips = rank(chosen, states, corpus, "val/macro_f1", "last", predictions)
+    [before], [after] = ([c.comparison for c in ranked if c.comparison] for ranked in (without, with_clips))
+    assert (before.sources, before.why_wide) == (None, "without the clips' predictions")
+    assert after.sources is not None
+    assert after.mean == before.mean
 
 
 def test_an_older_confirmation_says_what_its_figures_are() -> None:

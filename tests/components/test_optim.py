@@ -46,6 +46,21 @@ def test_one_cycle_parity() -> None:
     assert [ours.factor(e, 100) for e in range(101)] == pytest.approx(theirs, abs=1e-9)
 
 
+@pytest.mark.parametrize(("n", "epochs", "rise"), [(1, 100, 0.3), (7, 12, 0.3), (25, 4, 0.1), (3, 2, 0.9), (1, 2, 0.3)])
+def test_one_cycle_is_torchs_at_every_step(n: int, epochs: int, rise: float) -> None:
+    """`n` steps an epoch: the peak and the end lie one step before their share of the training."""
+    ours = OneCycle(rise=rise)
+    theirs = torch_curve(
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(
+            o, 1.0, total_steps=n * epochs, pct_start=rise, cycle_momentum=False
+        ),
+        steps=n * epochs - 1,
+    )
+    mine = [ours.factor(step // n + step % n / n, epochs, (), 1 / n) for step in range(n * epochs)]
+    assert mine[:-1] == pytest.approx(theirs, abs=1e-9)
+    assert mine[-1] == pytest.approx(1 / 25 / 1e4, abs=1e-9)
+
+
 def test_plateau_parity() -> None:
     losses = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.4, 0.4, 0.4, 0.4]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)

@@ -113,6 +113,7 @@ def test_every_reading_command_works_on_a_read_only_share(workspace: Path, tmp_p
         "study best tones": "lr",
         "ablate list": "rates",
         "ablate status rates": "configurations finished",
+        f"ablate plan {workspace / 'rates.py'}": "8 runs, 8 epochs left to train",
         "ablate report rates": "no page: the workspace is read-only",
         f"report tones --html {page}": "not logged to MLflow",
         "data describe tones": "30",
@@ -155,7 +156,7 @@ def test_every_command_says_whether_it_writes() -> None:
 
     reading = {
         "keys", "predict", "evaluate", "compare", "report", "ui", "data generate", "data describe", "data verify",
-        "study status", "study best", "study export", "ablate list", "ablate report", "ablate status",
+        "study status", "study best", "study export", "ablate list", "ablate plan", "ablate report", "ablate status",
     }  # fmt: skip
 
     def names(group: click.Group, before: str = "") -> list[str]:

@@ -174,6 +174,8 @@ def test_a_fold_kept_for_the_test_validates_in_no_run(scheme: Any) -> None:
     # Every fold in turn, which is what the kinds with a test fold do, has each clip validate and test.
     turns = [Folds(test_fold=fold).assign(data) for fold in range(1, 6)]
     assert overlap_of(turns, turns) == Overlap(len(data), len(data))
+    assert overlap_of(turns[1:2], turns[1:2]).kind == "test"
+    assert overlap_of(turns[1:2], turns[:2]).kind == "cross-validation"  # a search on fold 1 validated on fold 2
     # A scheme that keeps no fold is stored as it was before there was one to keep.
     assert "test_fold" not in plain.to_dict()
 

@@ -13,8 +13,9 @@ from sklearn.metrics import accuracy_score, average_precision_score, balanced_ac
 from audio_cls.ablation.answers import Answers, amend, judge_cells
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation
+from audio_cls.ablation.details import all_details, captions, main_details, p_text
 from audio_cls.ablation.record import Recorded
-from audio_cls.ablation.results import SuiteResult, summarise
+from audio_cls.ablation.results import SuiteResult, compare_arms, summarise
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import baselines
 from audio_cls.metrics.baselines import (
@@ -78,8 +79,6 @@ def test_the_prior_baseline_of_several_labels() -> None:
     assert figures["map"] == pytest.approx(average_precision_score(validation, scores, average="macro"))
     called = np.tile([True, False, False], (100, 1))  # only the first label is there in half of the clips or more
     assert figures["macro_f1"] == pytest.approx(f1_score(validation, called, average="macro", zero_division=0))
-    fitted = baseline_figures(training, validation, "multilabel", fitted_on=validation)
-    assert fitted["macro_f1"] == pytest.approx(f1_score(validation, np.ones((100, 3)), average="macro"))
 
 
 def test_the_baseline_learns_from_training_clips_alone() -> None:
@@ -236,8 +235,10 @@ CORPUS: Any = FakeCorpus(
 ROWS = np.arange(200, 300)
 
 
-def suite(arms: dict[str, list[np.ndarray]], metric: Any = ("val/macro_f1", "val/accuracy")) -> list[SuiteResult]:
-    """A suite of one split and several seeds, whose arms gave these probabilities."""
+def suite(
+    arms: dict[str, list[np.ndarray]], metric: Any = ("val/macro_f1", "val/accuracy"), clips: bool = False
+) -> list[SuiteResult]:
+    """A suite of one split and several seeds, whose arms gave these probabilities; judged clip by `clips` if wanted."""
     changes: dict[str, dict[str, Any]] = {name: {"seed": 1000 * k} for k, name in enumerate(arms)}
     ablation = Ablation("fake", Experiment(), "plain", changes, metric=metric, seeds=range(3), folds=None)
     scores = {
@@ -250,7 +251,8 @@ def suite(arms: dict[str, list[np.ndarray]], metric: Any = ("val/macro_f1", "val
             records.append(Recorded(arm, seed, fold, "COMPLETE", "", None, {}, {}, figures, figures, {}))
     plan = Plan((), (0,), 0.25, ())
     answers = Answers(scores, {0: np.arange(200)}, {0: ROWS})
-    return [amend(summarise(ablation, plan, records, m), answers, CORPUS) for m in ablation.metrics]
+    compared = {m: compare_arms(ablation, plan, records, m, scores) if clips else None for m in ablation.metrics}
+    return [amend(summarise(ablation, plan, records, m, compared=c), answers, CORPUS) for m, c in compared.items()]
 
 
 def good(seed: int, noise: float = 0.3) -> np.ndarray:
@@ -300,6 +302,28 @@ def test_figures_of_a_ranking_are_compared_whatever_the_decisions_are() -> None:
     leaning = [np.tile([0.9, 0.0, 0.0], (100, 1)) + 0.05 * good(s) for s in range(3)]
     [first] = suite({"plain": [constant(0) for _ in range(3)], "ranks": leaning}, "val/map")
     assert "nothing to compare" not in verdict_of(first, "ranks").text
+
+
+def test_beside_a_verdict_stand_probabilities_and_the_wider_test() -> None:
+    arms = {
+        "plain": [constant(0)] * 3,
+        "weights": [good(s, 0.8) for s in range(3)],
+        "more": [good(s, 0.9) for s in (3, 4, 5)],
+    }
+    [by_runs] = suite(arms, "val/uar")
+    [by_clips] = suite(arms, "val/uar", clips=True)
+    assert [arm.wider for arm in by_runs.arms] == [None, None, None]
+    assert verdict_of(by_runs, "more").text.endswith("on this split (without the clips' predictions)")
+    found = next(arm for arm in by_clips.arms if arm.name == "more")
+    assert found.verdict is not None
+    assert found.verdict.population == "new clips and seeds, on this split"
+    assert found.wider is not None
+    assert found.wider.p == verdict_of(by_runs, "more").p  # today's test, beside
+    said = main_details(found, by_clips)[0]
+    assert said.startswith("better by more than 1 point: > 99 %, within it: < 1 %, worse: < 1 %; on this split [")
+    assert said.endswith(f"], {p_text(found.wider.p)}")
+    assert captions(by_clips)[-1].startswith("intervals are those of the tests after Holm")
+    assert "better in 3, worse in 0, equal in 0 of 3 pairs" in all_details(found, by_clips)
 
 
 def test_some_runs_that_collapse_are_counted() -> None:

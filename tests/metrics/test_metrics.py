@@ -18,6 +18,7 @@ from sklearn import metrics as sk
 from audio_cls.core.errors import UserError
 from audio_cls.metrics import classification as metrics
 from audio_cls.metrics.base import Metric, check_metric, metric_of
+from audio_cls.metrics.bootstrap import figure_intervals
 from audio_cls.metrics.classification import (
     confusion_matrix,
     evaluate,
@@ -28,6 +29,7 @@ from audio_cls.metrics.classification import (
     predict,
     roc_curve,
 )
+from audio_cls.metrics.thresholds import cross_fit_thresholds, split_into_parts
 from tests.predictions import made
 
 KEYS = {"accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", "lwlrap", "nll", "brier"}
@@ -446,12 +448,68 @@ def test_other_thresholds_leave_the_ranking_as_it_is() -> None:
     again = predictions.with_thresholds(thresholds).evaluation
     whole = evaluate(predictions.scores, predictions.targets, "multilabel", thresholds=thresholds)
     assert again.overall == whole.overall
-    assert list(again.overall) == list(first.overall)
+    assert {k: v for k, v in again.overall.items() if not k.endswith("_tuned")} == first.overall
+    assert [k for k in again.overall if k.endswith("_tuned")] == [
+        f"{k}_tuned" for k in ("accuracy", "macro_f1", "micro_f1", "uar")
+    ]
+    assert again.overall["macro_f1_tuned"] != first.overall["macro_f1"]
+    assert predictions.with_thresholds(None).evaluation.overall == first.overall
     for key, values in whole.per_class.items():
         np.testing.assert_array_equal(again.per_class[key], values)
     tuned = predictions.tuned()
-    assert tuned.evaluation.overall["macro_f1"] >= first.overall["macro_f1"]
+    assert tuned.evaluation.overall["macro_f1"] == first.overall["macro_f1"]
     assert tuned.evaluation.per_class["ap"] is first.per_class["ap"]
+
+
+def test_tuned_figures_are_of_thresholds_that_did_not_see_the_clips() -> None:
+    """Scores of pure chance: thresholds fitted on the very clips find something in them, cross-fitted ones do not."""
+    fitted, crossed, chance = [], [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        predictions = made(rng.random((60, 4)), rng.random((60, 4)) < 0.2, "multilabel")
+        in_sample = predictions.with_thresholds(predictions.fitted_thresholds())
+        fitted.append(in_sample.evaluation.overall["macro_f1_tuned"])
+        crossed.append(predictions.tuned().evaluation.overall["macro_f1_tuned"])
+        fresh = rng.random((2000, 4)), rng.random((2000, 4)) < 0.2
+        chance.append(
+            evaluate(*fresh, "multilabel", thresholds=predictions.fitted_thresholds()).overall["macro_f1_tuned"]
+        )
+    assert np.mean(fitted) > np.mean(chance) + 0.05
+    assert abs(np.mean(crossed) - np.mean(chance)) < 0.04
+
+
+def test_cross_fitting_keeps_groups_whole_and_clips_out() -> None:
+    rng = np.random.default_rng(2)
+    scores, targets = rng.random((50, 3)), rng.random((50, 3)) < 0.4
+    groups = [f"g{i % 12}" for i in range(50)]
+    part = split_into_parts(50, groups)
+    assert len(set(part.tolist())) == 5
+    assert all(len({part[i] for i in range(50) if groups[i] == g}) == 1 for g in groups)
+    assert np.bincount(part).min() >= 8
+    thresholds = cross_fit_thresholds(scores, targets, groups)
+    for k in range(5):
+        np.testing.assert_array_equal(
+            thresholds[part == k],
+            np.tile(fit_thresholds(scores[part != k], targets[part != k]), ((part == k).sum(), 1)),
+        )
+    own = part == part[0]
+    changed = targets.copy()
+    changed[own] = ~changed[own]  # labels of a part have no say in its own thresholds
+    np.testing.assert_array_equal(cross_fit_thresholds(scores, changed, groups)[own], thresholds[own])
+    assert (cross_fit_thresholds(scores, targets, ["one"] * 50) == 0.5).all()
+
+
+def test_intervals_of_tuned_figures_belong_to_them() -> None:
+    rng = np.random.default_rng(3)
+    targets = rng.random((80, 3)) < 0.3
+    predictions = made(0.25 * targets + 0.3 * rng.random((80, 3)), targets, "multilabel").tuned()
+    overall = predictions.evaluation.overall
+    intervals = figure_intervals(predictions, 200)
+    assert list(intervals) == list(overall)
+    for name in ("macro_f1", "macro_f1_tuned", "accuracy_tuned"):
+        assert intervals[name].estimate == pytest.approx(overall[name])
+    assert intervals["macro_f1_tuned"].low > intervals["macro_f1"].high
+    assert "macro_f1_tuned" in predictions.threshold_note or "_tuned" in predictions.threshold_note
 
 
 def test_numbers_are_pinned_to_the_version() -> None:

@@ -102,6 +102,9 @@ def test_wilcoxon_sees_ties_through_rounding() -> None:
     c = compare(a, b, test_to_train=0.25)
     assert (c.wins, c.losses, c.ties) == (4, 1, 1)
     assert c.wilcoxon_p == pytest.approx(stats.wilcoxon([1, 1, -1, 1, 0, 2], zero_method="pratt").pvalue)
+    for d in ([1, 1, -1, 2, 3, -3, 0], [2, 2, 2, 1], [-1, 0, 0, -2], [3, -1, -1, -2, 2, 2, 5, -4]):
+        pairs = {(i, 0): float(x) for i, x in enumerate(d)}
+        assert against_zero(pairs).wilcoxon_p == pytest.approx(stats.wilcoxon(d, zero_method="pratt").pvalue)
 
 
 def test_holm_by_hand() -> None:
@@ -300,6 +303,10 @@ def test_no_pair_and_no_spread_cannot_tell() -> None:
     # a constant difference: 0.1 in figures that rounding makes differ in the last bit
     above = {cell: 0.1 * (cell[1] + 1) + 0.1 for cell in grid(2, 5)}
     c = compare(above, {cell: 0.1 * (cell[1] + 1) for cell in grid(2, 5)}, test_to_train=0.25)
+    assert c.decidable is False
+    c = against_zero(
+        {(100, 1): 0.0, (100, 7): 0.0, (100, 4): 0.025, (93, 1): 0.0, (93, 4): -0.025}
+    )  # cancel, but for rounding
     assert (c.decidable, verdict(c).word) == (False, "cannot tell")
 
 
@@ -394,12 +401,12 @@ def test_fold_effects_cannot_be_outrun_by_seeds() -> None:
     hint = c.more_pairs(0.01)
     assert hint is not None
     assert hint.pairs is None
-    assert "more seeds on these 5 folds" in verdict(c).text
+    assert "more seeds on these 5 folds" in verdict(c).hint
     one_seed = against_zero({(0, k): 0.01 * (k - 2) for k in range(5)})
     hint = one_seed.more_pairs(0.01)
     assert hint is not None
     assert hint.lower_bound
-    assert "at least" in verdict(one_seed).text
+    assert "at least" in verdict(one_seed).hint
 
 
 def test_half_a_grid_asks_for_its_holes_first() -> None:

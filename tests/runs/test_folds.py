@@ -141,7 +141,7 @@ def test_a_suite_leaves_out_one_group_after_the_other(suite: Workspace, capsys: 
     assert [row[:3] for row in rows] == [
         [k, name, pytest.approx(100 * plain[str(k)], abs=1e-3)] for k, name in enumerate(SPEAKERS, start=1)
     ]
-    page = suite_report(build_report(result, tracker, opened.corpus, {}, {}))
+    page = suite_report(build_report(result, tracker, opened.corpus, {}))
     assert "val/macro_f1 by fold, points" in page
     assert page.count("carol") >= 3
     shown = call(capsys, suite.root, "ablate", "report", "speakers")

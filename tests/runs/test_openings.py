@@ -19,6 +19,7 @@ import torch
 from audio_cls.ablation.cross_validation import plan_cross_validation
 from audio_cls.ablation.page import suite_report
 from audio_cls.ablation.page_data import build_report
+from audio_cls.ablation.planning import forecast
 from audio_cls.ablation.publishing import report_suite
 from audio_cls.ablation.running import log_result
 from audio_cls.ablation.suite import open_suite, reopen_suite, results
@@ -35,6 +36,7 @@ from audio_cls.metrics.classification import evaluate, fit_thresholds
 from audio_cls.runs.opened_clips import TEST_SCORES, clip_history, named, opening_tags
 from audio_cls.runs.preparation import Runtime
 from audio_cls.runs.resolve import resolve
+from audio_cls.runs.scores import read_predictions
 from audio_cls.runs.single import train_single
 from audio_cls.tracking import Tracker
 from audio_cls.training.predictions import read_scores, scores_csv
@@ -132,7 +134,7 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
     result = results(suite)[0]
     kept = read_result(tracker, suite.state.run_id)
     assert kept == found
-    page = suite_report(build_report(result, tracker, corpus, result.scores, {}, kept))
+    page = suite_report(build_report(result, tracker, corpus, result.scores, kept))
     assert "Cross-validation on held-out clips" in page
     assert "Test split" not in page
     assert "6 of 12 test clips are validation clips of other runs that made the choice" in page
@@ -163,7 +165,7 @@ def test_a_suite_is_opened_once_and_every_later_report_says_so(workspace: Worksp
         )
     again = tracker.resolve(str(suite.state.run_id))
     assert again.metrics["nested/macro_f1"] == pytest.approx(nested.figures["val/macro_f1"]["value"])
-    page = suite_report(build_report(result, tracker, corpus, result.scores, {}, twice))
+    page = suite_report(build_report(result, tracker, corpus, result.scores, twice))
     assert "Nested choice" in page
     assert "it estimates the procedure: choose among these 2 arms" in page
     with pytest.raises(UserError, match="cannot grow"):
@@ -199,6 +201,43 @@ def test_a_fold_that_no_run_validates_on_is_a_test(workspace: Workspace, capsys:
     assert {run.tags["test.kind"] for run in runs} == {"test"}
     stored = [read_scores(tracker.download(run.run_id, TEST_SCORES)).clips for run in runs]
     assert stored[0] == stored[1]  # the same clips, whichever fold validated
+
+
+def test_a_plan_goes_by_the_runs_that_are_there(workspace: Workspace, tmp_path: Path) -> None:
+    tracker = Tracker(workspace)
+    own_metrics = ("val/macro_f1", "val/map", "val/loss")
+    own = forecast(reopen_suite("suite", tracker))
+    assert own.pilot is not None
+    assert own.pilot.words == "4 pairs of finished runs of this suite"
+    assert own.lines()[-1] == "nothing is left to train"
+    assert [(g.seeds, g.folds) for g in own.grids if g.seeds == 1] == [(1, 1), (1, 2), (1, 3), (1, 5)]
+    of_one_seed = [g.detectable for g in own.grids if g.folds == 2]
+    assert of_one_seed == sorted(of_one_seed, reverse=True)  # more seeds, smaller differences
+    # The suite extended after a look has less to spend at the next one.
+    report_suite("suite", tracker)
+    extended = forecast(open_suite(ablation(seeds=range(4), metric=own_metrics), tracker, CPU))
+    assert (own.look, own.alpha) == (1, pytest.approx(0.04))
+    assert extended.look == 2
+    assert 0 < extended.alpha < 0.04
+    assert (extended.cost.runs, extended.declared.runs) == (8, 16)
+    assert "look 2 at it" in extended.lines()[0]
+    following = forecast(open_suite(ablation(name="next", seeds=range(3)), tracker, CPU), workers=2)
+    assert following.pilot is not None
+    assert following.pilot.words == "earlier suites on this corpus: suite (4 pairs)"
+    assert (following.cost.runs, following.cost.epochs) == (12, 24)
+    [run] = [r for r in tracker.runs() if r.name == "mixup seed 0 fold 1"]
+    assert run.metrics["final/seconds"] > 0
+    assert 0 < following.cost.seconds < 24 * 60
+    assert "runs of small_cnn on this corpus" in following.lines()[-1]
+    # A corpus on which nothing was trained.
+    fresh = Workspace(tmp_path / "fresh")
+    shutil.copytree(workspace.corpora, fresh.corpora)
+    guess = forecast(open_suite(ablation(), Tracker(fresh), CPU))
+    assert guess.pilot is not None
+    assert guess.pilot.words.startswith(
+        "a guess, since no suite on this corpus has finished pairs: the sampling of 12 clips"
+    )
+    assert "how long is not known" in guess.lines()[-1]
 
 
 def opened_run(
@@ -326,14 +365,15 @@ def test_a_cross_validation_is_opened_as_a_whole(workspace: Workspace, capsys: p
     # A run below it was opened along with it; another run on the same clips is told of that.
     assert "opened before" in said("evaluate", "cv fold 1", "--test", code=2)
     # Refused like a second opening, since it makes a choice between test figures; the clips are what is counted.
-    refused = said("evaluate", "plain seed 0 fold 1", "--test", code=2)
+    refused = said("evaluate", "plain seed 0 fold 2", "--test", code=2)
     assert "these 6 test clips have been opened once: cv (" in refused
     assert "add --again" in refused
-    shown = said("evaluate", "plain seed 0 fold 1", "--test", "--again")
-    assert "chosen: plain, seed 0, fold 1 of suite; epoch" in shown
-    assert "6 test clips are validation clips" not in shown  # fold 1 tests only: no other run validates on its clips
+    shown = said("evaluate", "plain seed 0 fold 2", "--test", "--again")
+    assert "chosen: plain, seed 0, fold 2 of suite; epoch" in shown
+    assert "6 held-out clips" in shown
+    assert "note: all 6 test clips are validation clips of other runs that made the choice" in shown  # those of fold 1
     assert "has been opened 1 time(s)" in shown
-    assert re.search(r"these 6 test clips have been opened 2 times: cv \(\w{8}\) on .*; plain seed 0 fold 1 \(", shown)
+    assert re.search(r"these 6 test clips have been opened 2 times: cv \(\w{8}\) on .*; plain seed 0 fold 2 \(", shown)
     assert "[0." in shown
     assert "the test split is opened for its whole suite" in said("evaluate", "mixup", "--test", code=2)
     assert "Suites: suite" in said("evaluate", "suit", "--test", code=2)
@@ -371,7 +411,20 @@ def test_several_labels_a_clip_are_called_by_thresholds_fitted_on_validation_cli
     validation = read_scores(runtime.tracker.download(run.run_id, "scores.csv"))
     fitted = fit_thresholds(validation.values, corpus.targets[[corpus.ids.index(c) for c in validation.clips]])
     overall = evaluate(stored.values, corpus.targets[rows_of], "multilabel", thresholds=fitted).overall
-    assert run.metrics["test/macro_f1"] == pytest.approx(overall["macro_f1"], abs=1e-3)
+    for name in (
+        "macro_f1",
+        "macro_f1_tuned",
+        "micro_f1_tuned",
+    ):  # at 0.5, and by the thresholds of the validation clips
+        assert run.metrics[f"test/{name}"] == pytest.approx(overall[name], abs=1e-3)
+    at_half = evaluate(validation.values, corpus.targets[[corpus.ids.index(c) for c in validation.clips]], "multilabel")
+    assert run.metrics["best/macro_f1"] == pytest.approx(at_half.overall["macro_f1"], abs=1e-3)
+    crossed = read_predictions(runtime.tracker, run.run_id, corpus).tuned()
+    assert run.metrics["best/macro_f1_tuned"] == pytest.approx(crossed.evaluation.overall["macro_f1_tuned"], abs=1e-3)
+    assert run.tags["thresholds"].startswith("cross-fitted over 5 parts")
+    shown = " ".join(call(capsys, tmp_path, "evaluate", "several").split())
+    assert "macro_f1_tuned" in shown
+    assert "by thresholds cross-fitted over 5 parts: no clip is called by a threshold that it tuned" in shown
     assert run.metrics["test/map"] == pytest.approx(overall["map"], abs=1e-3)
     assert (
         Experiment.from_json(runtime.tracker.download(run.run_id, "experiment.json").read_text())

@@ -12,10 +12,13 @@ import pytest
 from audio_cls.core.errors import UserError
 from audio_cls.core.loading import load_file
 from audio_cls.queue.places import trial_folder
-from audio_cls.queue.storage import load_study, open_study, study_names
+from audio_cls.queue.storage import IDENTITY, load_study, open_study, study_names
+from audio_cls.study import search
+from audio_cls.study.declaration import TRAINING
 from audio_cls.study.opening import OpenedSearch, open_parts
 from audio_cls.study.versions import newest_version, versions
 from audio_cls.tracking import Tracker
+from audio_cls.training.rules import FORMER, RULES
 from tests.study_tones import Place
 
 
@@ -163,3 +166,33 @@ def test_a_name_that_is_taken_is_passed_over(place: Changed) -> None:
     open_study(dataclasses.replace(study, name="tones.v2"), place.storage)
     assert place.change(NARROWER).new_version().study_name == "tones.v3"
     assert study_names(place.storage) == ["tones", "tones.v2", "tones.v3"]
+
+
+def forget_training_rules(place: Place) -> None:
+    """Make the study one that began before training rules had versions."""
+    study = load_study("tones", place.storage)
+    identity = {k: v for k, v in study.user_attrs[IDENTITY].items() if k != TRAINING}
+    study.set_user_attr(IDENTITY, identity)
+
+
+def test_a_study_of_the_former_training_rules_goes_on_by_them(place: Changed) -> None:
+    now = open_parts(place.workspace, place.launch, None)
+    assert now.study.settled is not None
+    assert (now.study.settled.training, now.opened.user_attrs[IDENTITY][TRAINING]) == (RULES, RULES)
+    forget_training_rules(place)
+    former = open_parts(place.workspace, place.launch, None)
+    assert former.study.settled is not None
+    assert former.study.settled.training == FORMER
+    assert TRAINING not in load_study("tones", place.storage).user_attrs[IDENTITY]
+
+
+def test_trials_that_the_training_rules_changed_are_not_carried_over(
+    place: Changed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_training_rules(place)
+    monkeypatch.setattr(search, "corrections", lambda experiment, n_train, rules: "EMA warm-up" if rules else "")
+    made = place.open_new_version()  # nothing else has changed
+    assert "  training rules: 0 -> 1: EMA warm-up" in made.said
+    assert "not carried over: trained by former rules (now corrected: EMA warm-up)" in "\n".join(made.said)
+    assert made.opened.user_attrs[IDENTITY][TRAINING] == RULES
+    assert made.opened.trials == []

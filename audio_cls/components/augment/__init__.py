@@ -3,7 +3,7 @@
 from audio_cls.components.augment.base import Augment, Augmentation, Augmenter, Mixer
 from audio_cls.components.augment.mix import Mixup
 from audio_cls.components.augment.sequence import AveragePositives, Offset
-from audio_cls.components.augment.spectrogram import SpecAugment, TimeRoll
+from audio_cls.components.augment.spectrogram import Masks, SpecAugment, TimeRoll
 from audio_cls.components.augment.waveform import Gain, Noise, TimeShift
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Augmenter",
     "AveragePositives",
     "Gain",
+    "Masks",
     "Mixer",
     "Mixup",
     "Noise",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audio_cls.components.augment.base import Augmentation, Augmenter, chosen
 
-__all__ = ["SpecAugment", "TimeRoll"]
+__all__ = ["Masks", "SpecAugment", "TimeRoll"]
 
 
 class TimeRoll(Augmentation, kind="time_roll"):
@@ -43,8 +43,8 @@ class SpecAugment(Augmentation, kind="specaugment"):
     """Masks of random width and place over frames and bins, without time warping.
 
     Park et al., "SpecAugment", Interspeech 2019: each width is uniform on 0 ... `time_mask_frames` (`freq_mask_bins`), never more
-    than half of the axis here, and each place uniform among those where the mask fits. `fill` is 0, the training mean once
-    features are normalised, or the `mean` of the clip itself.
+    than half of the axis here, and each place uniform among those where the mask fits. Masks hold the training mean (`fill=zero`:
+    it is 0 once features are normalised, and `Masks.centre` where they are not), or the `mean` of the clip itself.
     """
 
     domain: ClassVar[str] = "spectrogram"
@@ -60,23 +60,38 @@ class SpecAugment(Augmentation, kind="specaugment"):
     freq_mask_bins: int = Field(default=8, ge=0)
     """Widest mask over frequency in bands."""
     fill: Literal["zero", "mean"] = "zero"
-    """What masks hold: 0 or the mean of the clip."""
+    """What masks hold: the mean of the training clips, which is zero after normalisation, or the mean of the clip."""
     p: float = Field(default=1.0, ge=0, le=1)
     """Probability that a clip is changed."""
 
-    def build(self, sample_rate: int, hop_length: int) -> Augmenter:
-        def mask(x: Tensor, generator: torch.Generator, /) -> Tensor:
-            batch, _, bins, frames = x.shape
-            time = _kept(frames, batch, self.n_time_masks, self.time_mask_frames, generator)
-            freq = _kept(bins, batch, self.n_freq_masks, self.freq_mask_bins, generator)
-            spared = ~chosen(self.p, batch, generator)[:, None]
-            time = (time | spared).to(x.device)[:, None, None, :]
-            freq = (freq | spared).to(x.device)[:, None, :, None]
-            if self.fill == "zero":
-                return (x * time.to(x.dtype)).mul_(freq.to(x.dtype))
-            return torch.where(time & freq, x, x.mean((1, 2, 3), keepdim=True))
+    def build(self, sample_rate: int, hop_length: int) -> Masks:
+        return Masks(self)
 
-        return mask
+
+class Masks:
+    """The augmenter of `SpecAugment`.
+
+    Attributes:
+        centre: the training mean of what it is given, (1, 1, n_bins, 1); None where that is 0, after normalisation.
+    """
+
+    centre: Tensor | None = None
+
+    def __init__(self, config: SpecAugment) -> None:
+        self.config = config
+
+    def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
+        config, (batch, _, bins, frames) = self.config, x.shape
+        time = _kept(frames, batch, config.n_time_masks, config.time_mask_frames, generator)
+        freq = _kept(bins, batch, config.n_freq_masks, config.freq_mask_bins, generator)
+        spared = ~chosen(config.p, batch, generator)[:, None]
+        time = (time | spared).to(x.device)[:, None, None, :]
+        freq = (freq | spared).to(x.device)[:, None, :, None]
+        if config.fill == "mean":
+            return torch.where(time & freq, x, x.mean((1, 2, 3), keepdim=True))
+        if self.centre is not None:
+            return torch.where(time & freq, x, self.centre.to(x))
+        return (x * time.to(x.dtype)).mul_(freq.to(x.dtype))
 
 
 def _kept(length: int, batch: int, n_masks: int, widest: int, generator: torch.Generator) -> Tensor:

@@ -73,7 +73,7 @@ class AudioSet(Source, kind="audioset"):
             f"audioset:{self.train}",
             "; ".join(notes),
             root,
-            SequenceExamples(),
+            codec=SequenceExamples(),
             families=families,
         )
 

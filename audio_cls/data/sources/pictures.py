@@ -66,7 +66,7 @@ class PictureFolder(Source, kind="pictures"):
             f"time runs {_DIRECTION[self.time]}: check it (data describe NAME --html page.html), or say --set time=..."
         )
         return Manifest(
-            display_name(path.resolve().name), tuple(clips), classes, "multiclass", "pictures", note, path, codec
+            display_name(path.resolve().name), tuple(clips), classes, "multiclass", "pictures", note, path, codec=codec
         )
 
 

@@ -1,0 +1,84 @@
+"""The warning of settings that weigh classes twice, with each class's share of the loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audio_cls.data import sources
+from audio_cls.data.corpus import Corpus
+from audio_cls.data.packing import prepare
+from audio_cls.experiment import Experiment
+from audio_cls.runs import resolve as resolve_module
+from audio_cls.runs.resolve import Resolved, announce, resolve
+from audio_cls.runs.weighting import class_shares, weighting_warning
+from tests.ablation.test_ablation import BASE
+
+
+@pytest.fixture(scope="module")
+def corpus(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """21 clips: 10 hums, 7 hisses, 4 beeps."""
+    source = tones_corpus.parent.parent / "source"
+    lines = (source / "clips.csv").read_text().splitlines()
+    kept = [f"audio/{name}{i}.wav," for name, n in (("hum", 10), ("hiss", 7), ("beep", 4)) for i in range(n)]
+    rows = [line for line in lines[1:] if line.startswith(tuple(kept))]
+    (source / "few.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    folder = tmp_path_factory.mktemp("few") / "few"
+    prepare(sources.read(source / "few.csv", "csv"), folder, sample_rate=8000, workers=1)
+    return Corpus.open(folder)
+
+
+def made(corpus: Corpus, **changes: Any) -> Experiment:
+    settings = {"data.corpus": "few", "data.split.test_fold": 1}
+    return resolve(
+        BASE.override({**settings, **{k.replace("__", "."): v for k, v in changes.items()}}), corpus
+    ).experiment
+
+
+def test_shares_are_counted_clips_times_weights(corpus: Corpus) -> None:
+    plain = {s.name: (s.clips, s.loss) for s in class_shares(made(corpus), corpus)}
+    assert plain["hum"][0] > plain["hiss"][0] > plain["beep"][0] > 0
+    assert all(clips == pytest.approx(loss) for clips, loss in plain.values())
+    for changes in ({"loss__class_weights": "inverse"}, {"sampling": "balanced"}):
+        shares = class_shares(made(corpus, **changes), corpus)
+        assert [s.loss for s in shares] == pytest.approx([1 / 3] * 3, abs=0.05), changes
+    both = {
+        s.name: s.loss for s in class_shares(made(corpus, loss__class_weights="inverse", sampling="balanced"), corpus)
+    }
+    counts = {name: share[0] for name, share in plain.items()}
+    inverse = {name: 1 / n for name, n in counts.items()}  # shown equally often, weighed by 1 / n
+    expected = {name: value / sum(inverse.values()) for name, value in inverse.items()}
+    assert both == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"loss__class_weights": "inverse"}, ""),
+        ({"sampling": "balanced"}, ""),
+        ({"loss__prior_bias": True}, ""),
+        ({"loss__class_weights": "inverse", "sampling": "balanced"}, "both raise rare classes"),
+        ({"loss__class_weights": "effective", "sampling": "repeat_factor"}, "both raise rare classes"),
+        ({"loss__class_weights": "inverse", "loss__prior_bias": True}, "prior_bias=true starts at the share of the clips"),
+        ({"sampling": "balanced", "loss__prior_bias": True}, "prior_bias=true starts at the share of the clips"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_two_settings_that_weigh_classes_are_warned_of(
+    changes: dict[str, Any], words: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = made(corpus, **changes)
+    warning = weighting_warning(experiment, corpus)
+    assert bool(warning) == bool(words)
+    said: list[str] = []
+    monkeypatch.setattr(resolve_module, "say", lambda text, err=False: said.append(text))
+    announce(Resolved(experiment), corpus)
+    assert (warning in said) if words else not any("of the loss" in line for line in said)
+    if words:
+        assert words in warning
+        table = [line.split() for line in warning.splitlines()[2:]]
+        assert [row[0] for row in table] == list(corpus.classes)
+        assert sum(float(row[2].rstrip("%")) for row in table) == pytest.approx(100, abs=0.3)
