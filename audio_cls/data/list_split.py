@@ -9,7 +9,7 @@ from pydantic import Field
 
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.splits import TEST, TRAIN, UNUSED, VALIDATION, Fraction, Index, Published, _hold_out, _listed
+from audio_cls.data.splits import TEST, TRAIN, UNUSED, VALIDATION, Fraction, Index, Published, hold_out, listed_folds
 
 __all__ = ["Lists"]
 
@@ -36,7 +36,9 @@ class Lists(Published, kind="lists"):
         lists = corpus.lists
         if self.fold not in lists:
             tail = "" if lists else "; use the split 'folds', 'official', 'grouped' or 'k_fold'"
-            raise UserError(f"{corpus.name!r} has no lists of fold {self.fold}. Folds: {_listed(sorted(lists))}{tail}")
+            raise UserError(
+                f"{corpus.name!r} has no lists of fold {self.fold}. Folds: {listed_folds(sorted(lists))}{tail}"
+            )
         sides = np.full(len(corpus), UNUSED, dtype=np.int64)
         sides[[split == "test" for split in corpus.splits]] = UNUSED if self.held_out == "test" else TEST
         for side, number in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
@@ -44,7 +46,7 @@ class Lists(Published, kind="lists"):
                 sides[lists[self.fold][side]] = number
         if self.held_out == "test":
             sides[sides == VALIDATION] = TEST
-            _hold_out(corpus, sides, self.undivided(corpus), self.val_fraction, self.seed)
+            hold_out(corpus, sides, self.undivided(corpus), self.val_fraction, self.seed)
         return sides
 
     def folds(self, corpus: Corpus) -> dict[int, str]:

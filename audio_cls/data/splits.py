@@ -49,14 +49,14 @@ class Folds(Published, kind="folds"):
         existing = _folds(corpus, self.test_fold)
         if len(existing) < 3:
             raise UserError(
-                f"{corpus.name!r} has {len(existing)} folds ({_listed(existing)}), a split into three needs 3 or more"
+                f"{corpus.name!r} has {len(existing)} folds ({listed_folds(existing)}), a split into three needs 3 or more"
             )
         following = existing[(existing.index(self.test_fold) + 1) % len(existing)]
         validation = following if self.validation_fold is None else self.validation_fold
         _folds(corpus, validation)
         if validation == self.test_fold:
             raise UserError(
-                f"fold {validation} is asked as test and as validation fold; choose among {_listed(existing)}"
+                f"fold {validation} is asked as test and as validation fold; choose among {listed_folds(existing)}"
             )
         sides = np.where(corpus.folds == self.test_fold, TEST, np.where(corpus.folds == validation, VALIDATION, TRAIN))
         return np.where(corpus.folds < 0, UNUSED, sides).astype(np.int64)
@@ -107,7 +107,7 @@ class Official(Published, kind="official"):
             has = "it has folds: use 'folds' or 'cross_validation'" if (corpus.folds >= 0).any() else "use 'grouped'"
             raise UserError(f"{corpus.name!r} names no official split; {has}")
         if not (sides == VALIDATION).any():
-            _hold_out(corpus, sides, self.undivided(corpus), self.val_fraction, self.seed)
+            hold_out(corpus, sides, self.undivided(corpus), self.val_fraction, self.seed)
         return sides
 
 
@@ -217,7 +217,7 @@ class LeaveOneGroupOut(SplitScheme, kind="leave_one_group_out"):
                 sides = np.where(groups == names[test - 1], TEST, sides)
             return sides.astype(np.int64)
         sides = np.where(mine, TEST, TRAIN).astype(np.int64)
-        _hold_out(corpus, sides, self.undivided(corpus), self.val_fraction, self.seed)
+        hold_out(corpus, sides, self.undivided(corpus), self.val_fraction, self.seed)
         return sides
 
     def folds(self, corpus: Corpus) -> dict[int, str]:
@@ -279,11 +279,11 @@ def _check_held_out(held_out: str, test_fold: object) -> None:
 def _check_test_fold(fold: int, test_fold: int, existing: list[int]) -> None:
     """Refuse a fold kept for the test that is not there, that validates as well, or that leaves nothing to train on."""
     if test_fold not in existing:
-        raise UserError(f"data.split.test_fold={test_fold}: there is no such fold. Folds: {_listed(existing)}")
+        raise UserError(f"data.split.test_fold={test_fold}: there is no such fold. Folds: {listed_folds(existing)}")
     if fold == test_fold:
         raise UserError(
             f"data.split.fold={fold} validates and data.split.test_fold={test_fold} tests: they must differ. "
-            f"Folds: {_listed(existing)}"
+            f"Folds: {listed_folds(existing)}"
         )
     if len(existing) < 3:
         raise UserError(
@@ -291,7 +291,7 @@ def _check_test_fold(fold: int, test_fold: int, existing: list[int]) -> None:
         )
 
 
-def _hold_out(corpus: Corpus, sides: Index, groups: Sequence[str | None], fraction: float, seed: int) -> None:
+def hold_out(corpus: Corpus, sides: Index, groups: Sequence[str | None], fraction: float, seed: int) -> None:
     """Move a stratified part of the training clips to validation, `groups` (n,) kept whole; changes `sides` (n,) in place."""
     train = np.flatnonzero(sides == TRAIN)
     if len(train):
@@ -307,11 +307,11 @@ def _folds(corpus: Corpus, fold: int) -> list[int]:
     existing = _published(corpus)
     if fold not in existing:
         tail = "" if existing else "; use the split 'grouped', 'k_fold' or 'official'"
-        raise UserError(f"{corpus.name!r} has no fold {fold}. Folds: {_listed(existing)}{tail}")
+        raise UserError(f"{corpus.name!r} has no fold {fold}. Folds: {listed_folds(existing)}{tail}")
     return existing
 
 
-def _listed(folds: list[int]) -> str:
+def listed_folds(folds: list[int]) -> str:
     return ", ".join(map(str, folds)) or "none"
 
 
