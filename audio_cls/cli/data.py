@@ -54,28 +54,17 @@ def data_generate(directory: Path, assignments: tuple[str, ...], workers: int | 
 @click.option("--seconds", type=float, default=None, help="Length of a mixture. Default: the median clip's.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws other mixtures.")
 @click.pass_context
-def data_mix(
-    ctx: click.Context,
-    name: str,
-    folder: Path,
-    clips: int,
-    labels: float,
-    tail: float,
-    seconds: float | None,
-    seed: int,
-) -> None:
+def data_mix(ctx: click.Context, name: str, folder: Path, **settings: Any) -> None:
     """Make a multi-label data set in FOLDER from mixtures of the clips of the corpus NAME."""
     from audio_cls.data.mixing import Mixtures, mix
     from audio_cls.runs.preparation import open_corpus
 
     corpus = open_corpus(workspace_of(ctx), name)
-    length = seconds if seconds is not None else round(sorted(corpus.seconds)[len(corpus) // 2], 2)
-    config = Mixtures.parse(
-        {"clips": clips, "labels": labels, "tail": tail, "seconds": float(length), "seed": seed}, "data mix"
-    )
+    median = round(float(sorted(corpus.seconds)[len(corpus) // 2]), 2)
+    config = Mixtures.parse({**settings, "seconds": settings["seconds"] or median}, "data mix")
     with progress(f"mixing {name}") as tell:
         mix(corpus, folder, config, tell)
-    say(f"{folder}: {clips} mixtures of {length:g} s. Next: audio-cls data prepare {folder} --name NAME")
+    say(f"{folder}: {config.clips} mixtures of {config.seconds:g} s. Next: audio-cls data prepare {folder} --name NAME")
 
 
 @data.command("get")

@@ -59,7 +59,7 @@ def prepare(
         source: a folder, or a CSV file.
         name: of the corpus.
         workspace: its folder; AUDIO_CLS_WORKSPACE or the current folder unless given.
-        layout: "esc50", "audio_folder", "csv", "synthetic"; recognised by what is there unless given.
+        layout: "esc50", "fsd50k", "audio_folder", "csv", ... (docs/data.md); recognised by what is there unless given.
         sample_rate: hertz; "auto" is that of most files, 16000 at most.
         on_bad: what a broken, empty, silent or mislabelled clip does.
         workers: processes; one a core unless given.
