@@ -54,6 +54,7 @@ class Corpus:
         extra: more columns of the data set by name, one value a clip.
         bad: the clips that were left out: (id, path, row, reason).
         index, samples_path: what lies on disk, see `store`.
+        viewed: of a view, the corpus and the clips that it holds; else None.
     """
 
     def __init__(self, directory: Path, index: dict[str, Any]) -> None:
@@ -92,7 +93,7 @@ class Corpus:
         self.samples_path = directory / index["samples"]
         self._checked = np.zeros(len(self.lengths), dtype=bool)
         self._root = index["root"]
-        self._viewed: tuple[Corpus, NDArray[np.int64]] | None = None
+        self.viewed: tuple[Corpus, NDArray[np.int64]] | None = None
         self.index = index
 
     @classmethod
@@ -157,7 +158,7 @@ class Corpus:
         made.offsets = self.offsets[clips]
         made._checked = self._checked[clips]
         made.__dict__["samples"] = self.samples
-        made._viewed = self, clips
+        made.viewed = self, clips
         return made
 
     @cached_property
@@ -234,8 +235,8 @@ class Corpus:
             DamagedCorpus: naming all clips that are damaged.
         """
 
-        if self._viewed is not None:
-            base, clips = self._viewed
+        if self.viewed is not None:
+            base, clips = self.viewed
             place = {int(old): new for new, old in enumerate(clips)}
             sets = (tuple(place[i] for i in found if i in place) for found in base.identical)
             return tuple(found for found in sets if len(found) > 1)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,8 +147,24 @@ def near_pairs(corpus: Corpus) -> tuple[NearPair, ...]:
     Raises:
         DamagedCorpus: naming all clips that are damaged.
     """
+    if not corpus.payload.is_waveform:  # what is compared is audio
+        return ()
+    if corpus.viewed is not None:
+        return _in_view(*corpus.viewed)
     found = kept_beside(corpus.directory, "near", corpus.digest, VERSION, lambda: _find(corpus))
     return tuple(NearPair(int(a), int(b), float(s), float(t)) for a, b, s, t in found)
+
+
+def _in_view(base: Corpus, clips: NDArray[np.int64]) -> tuple[NearPair, ...]:
+    """Return the pairs of a corpus that are in a view of it, by the view's numbers; for a clip that is not, an identical one."""
+    place = {int(old): new for new, old in enumerate(clips)}
+    alike = {found[0]: found for found in base.identical}
+    pairs = []
+    for pair in near_pairs(base):
+        a, b = (next((place[i] for i in alike.get(k, (k,)) if i in place), None) for k in (pair.a, pair.b))
+        if a is not None and b is not None:
+            pairs.append(replace(pair, a=a, b=b))
+    return tuple(pairs)
 
 
 def near_on_two_sides(corpus: Corpus, split: Split) -> list[tuple[NearPair, str, str]]:

@@ -17,7 +17,9 @@ RATE = 8000
 def wav(path: Path, seconds: float = 0.25, subtype: str = "PCM_16", rate: int = RATE, channels: int = 1) -> Path:
     """A noise of its own for each path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(zlib.crc32(path.name.encode())).uniform(-0.5, 0.5, (round(seconds * rate), channels))
+    noise = np.random.default_rng(zlib.crc32(f"{path.parent.name}/{path.name}".encode())).uniform(
+        -0.5, 0.5, (round(seconds * rate), channels)
+    )
     sf.write(path, noise, rate, subtype=subtype, format="AU" if path.suffix == ".au" else None)
     return path
 
