@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from audio_cls.data.corpus import Corpus
-from tests.commands import call
+from tests.commands import call, run
 from tests.conftest import write_tones
+from tests.data import published_layouts
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +73,28 @@ def test_a_damaged_corpus_is_refused_before_training_and_repaired_by_the_command
     repair = shown.split("repair it with: audio-cls ")[1].split()
     assert "digest " + corpus.digest[:12] in call(capsys, tmp_path, *repair)
     assert "every clip matches" in call(capsys, tmp_path, "data", "verify", "tones")
+
+
+@pytest.mark.slow
+def test_a_class_with_a_slash_is_trained_evaluated_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DCASE's `cafe/restaurant`, in metrics, tables, figures and file names; folds as lists; a view of the labels."""
+    source = published_layouts.tut2017(tmp_path / "tut")
+    assert "tut: 24 clips, 3 classes" in call(capsys, tmp_path, "data", "prepare", str(source), "--name", "tut")
+    small = ("--set", "data.corpus=tut", "--set", "training.epochs=1", "--set", "training.batch_size=8")
+    shown = run(tmp_path, "train", *small, "--name", "slash").stdout
+    assert "data.split=lists: the lists of its 4 folds" in shown
+    assert "cafe/restaurant" in call(capsys, tmp_path, "evaluate", "slash")
+    page = tmp_path / "slash.html"
+    call(capsys, tmp_path, "report", "slash", "--html", str(page))
+    assert "cafe/restaurant" in page.read_text(encoding="utf-8")
+    assert [p for p in tmp_path.rglob("*restaurant*") if p.is_dir()] == []
+    view = (
+        "--set",
+        "data.labels=mapped",
+        "--set",
+        "data.labels.pairs=beach=outside,forest_path=outside,cafe/restaurant=inside",
+    )
+    run(tmp_path, "train", *small, *view, "--name", "view")
+    assert "outside" in call(capsys, tmp_path, "evaluate", "view")
