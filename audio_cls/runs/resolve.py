@@ -69,11 +69,12 @@ WINDOWS = 5  # clips that are longer than so many windows are warned of
 
 @dataclass(frozen=True)
 class Choice:
-    """One key that was left to the data: what it became and why."""
+    """One key that was left to the data: what it became and why. `by_hand`: it was set to something that the data complete."""
 
     key: str
     value: Any
     why: str
+    by_hand: bool = False
 
     @property
     def short(self) -> str:
@@ -153,7 +154,7 @@ def _whole_clips(experiment: Experiment, corpus: Corpus) -> list[Choice]:
     if experiment.data.clip_seconds is not None:
         return []
     longest = float(corpus.seconds.max())
-    return [Choice("data.clip_seconds", longest, f"whole clips: the longest lasts {longest:.4g} s")]
+    return [Choice("data.clip_seconds", longest, f"whole clips: the longest lasts {longest:.4g} s", by_hand=True)]
 
 
 def _data_choices(experiment: Experiment, corpus: Corpus) -> list[Choice]:
@@ -206,7 +207,7 @@ def hand_set_faults(resolved: Resolved, corpus: Corpus) -> list[str]:
 
     What was left to the data is not judged.
     """
-    experiment, chosen = resolved.experiment, {choice.key for choice in resolved.choices}
+    experiment, chosen = resolved.experiment, {choice.key for choice in resolved.choices if not choice.by_hand}
     lines: list[str] = []
     if "data.clip_seconds" not in chosen and experiment.features.framewise:
         lines += _window_faults(known(experiment.data.clip_seconds, "data.clip_seconds") or 0.0, corpus)

@@ -12,7 +12,7 @@ import torch
 from audio_cls.components.row_features import BEGIN, END, PADDING, REAL
 from audio_cls.core.config import ConfigError
 from audio_cls.core.workspace import Workspace
-from audio_cls.data.codecs import Pictures
+from audio_cls.data.codecs import Pictures, SequenceExamples
 from audio_cls.data.corpus import Corpus, DamagedCorpus
 from audio_cls.data.manifest import Clip, Manifest
 from audio_cls.data.packing import prepare
@@ -20,11 +20,11 @@ from audio_cls.experiment import Experiment
 from audio_cls.report.data import data_report
 from audio_cls.report.description import describe
 from audio_cls.runs.preparation import Runtime, prepare_run
-from audio_cls.runs.resolve import resolve
+from audio_cls.runs.resolve import hand_set_faults, resolve
 from audio_cls.training.checkpoint import CheckpointStore
 from audio_cls.training.loop import fit
 from audio_cls.training.row_windows import window_places
-from tests.data.layouts import embeddings_manifest, write_pictures
+from tests.data.layouts import embedding, embeddings_manifest, example, write_pictures, write_records
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def ready(root: Path, **changes: Any) -> tuple[Experiment, Runtime]:
     if changes.get("data.corpus") == "pics":
         base |= {"features": "pixels", "model": "small_cnn"}
     experiment = Experiment().override({**base, **changes})
-    return resolve(experiment, runtime.corpus(experiment.data.corpus)).experiment, runtime
+    return resolve(experiment, runtime.corpus(experiment.data)).experiment, runtime
 
 
 # -- windows ----------------------------------------------------------------------------------------------------------
@@ -115,6 +115,20 @@ def test_a_batch_holds_what_the_corpus_holds(corpora: Path) -> None:
     normaliser = prepared.chain.classifier.normaliser
     np.testing.assert_allclose(normaliser.mean.flatten().numpy(), train.mean(0), atol=1e-4)
     np.testing.assert_allclose(normaliser.std.flatten().numpy(), train.std(0), rtol=1e-4)
+
+
+def test_whole_clips_that_are_mostly_padding_are_said(tmp_path: Path) -> None:
+    short, long = embedding(2, 0, 0), embedding(40, 1, 1)
+    offsets = write_records(tmp_path / "a.tfrecord", [example(f"v{i}", [0], short if i else long) for i in range(20)])
+    clips = tuple(Clip(f"v{i}", tmp_path / "a.tfrecord", ("ab"[i % 2],), position=at) for i, at in enumerate(offsets))
+    manifest = Manifest("m", clips, ("a", "b"), "multiclass", "test", codec=SequenceExamples())
+    corpus = prepare(manifest, tmp_path / "c", workers=1).corpus
+    assert corpus.identical == (tuple(range(1, 20)),)  # rows are compared as they are
+    whole = resolve(Experiment().override({"data.clip_seconds": None, "data.split.allow_duplicates": True}), corpus)
+    assert whole.experiment.data.clip_seconds == 40
+    [fault] = hand_set_faults(whole, corpus)
+    assert fault.startswith("data.clip_seconds=40: 90% of the windows is padding, the median clip lasts 2 s. Better: ")
+    assert "data.clip_seconds=40.0: whole clips: the longest lasts 40 s" in whole.lines()
 
 
 @pytest.mark.parametrize(
