@@ -8,8 +8,9 @@
 loss move all probabilities, so that F1 at a fixed threshold would reward the move itself. The budget is in optimiser steps, as
 repeat-factor sampling lengthens the epoch.
 
-Cost on two cores: 8 min 5 s (with other work going on). Found, mAP against plain's 54.7 (sd 2.3), in points, p after Holm: focal +3.6 [2.4, 4.8], p = 0.005, helps; class weights
--1.5 [-4.6, 1.5], balanced +0.9 [-1.9, 3.7], repeat-factor +0.4 [-1.0, 1.9]: cannot tell. Class weights cost 4.8 [2.9, 6.7] points of lwlrap.
+Cost on two cores: 8 min 5 s (with other work going on). Found, mAP against plain's 54.7 (sd 2.3), in points, p after Holm, for new clips and seeds and training sets
+like these: focal +3.6 [2.3, 4.9], p < 0.001, helps; class weights -1.5 [-3.4, 0.4], balanced +0.9 [-0.9, 2.7], repeat-factor +0.4 [-0.6, 1.5]:
+cannot tell. Class weights cost 4.8 [3.3, 6.3] points of lwlrap; repeat-factor sampling costs none (equal within 0.7 points).
 """
 
 from audio_cls import Ablation, Experiment

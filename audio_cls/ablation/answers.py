@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audio_cls.ablation.collapse import collapse_findings, mark_collapsed
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation, Cell
 from audio_cls.ablation.losses import loss_caveat
@@ -135,13 +136,9 @@ def amend(result: SuiteResult, answers: Answers, corpus: Corpus) -> SuiteResult:
         findings += [f"{caveat[0].upper()}{caveat[1:]}."] if caveat else []
         small = few_clips((measured > 0.5).sum(axis=0), corpus.classes)
         findings += [small] if small else []
-    return replace(
-        result,
-        arms=tuple(arms),
-        baseline=_baseline(answers, corpus),
-        findings=tuple(findings),
-        scores=answers.scores,
-    )
+    amended = mark_collapsed(replace(result, arms=tuple(arms), scores=answers.scores))
+    collapsed = collapse_findings(amended) if result.metric == primary else []
+    return replace(amended, baseline=_baseline(answers, corpus), findings=(*collapsed, *findings))
 
 
 def _constant(cells: Mapping[Cell, Predictions], corpus: Corpus) -> dict[Cell, str]:

@@ -16,6 +16,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.remarks import REMARKS, recorded_remarks
 from audio_cls.experiment import Experiment
+from audio_cls.metrics.base import figure_text
 from audio_cls.metrics.baselines import BASELINE
 from audio_cls.metrics.classification import check_metric
 from audio_cls.queue.cells import Cell, Cells, CellState, read_cells
@@ -215,7 +216,7 @@ def _sum_up(
     summary, baseline = summarise(complete), _mean_baseline(complete)
     parent.final({f"mean/{k}": m for k, (m, _) in summary.items()} | {f"std/{k}": s for k, (_, s) in summary.items()})
     parent.final({f"{BASELINE}{k}": v for k, v in baseline.items()})
-    findings = _judge(plan, complete, tracker)
+    findings = (*_collapsed(plan, complete), *_judge(plan, complete, tracker))
     parent.tags({"findings": " ".join(findings) or "none"})
     remarks = tuple(dict.fromkeys(remark for s in complete for remark in recorded_remarks(s.record.facts)))
     for key in REMARKS:
@@ -265,6 +266,20 @@ def _judge(plan: CrossValidation, complete: Sequence[CellState], tracker: Tracke
         return ()
     experiment = _experiment(complete[-1])
     return judge_cells(cells, training, plan.corpus, experiment.training.metric, experiment.flatten()).lines
+
+
+def _collapsed(plan: CrossValidation, complete: Sequence[CellState]) -> tuple[str, ...]:
+    """Return the sentence that counts the runs that have collapsed, with the mean with and without them; empty without such."""
+    metric = plan.experiment.training.metric
+    plain = metric.rpartition("/")[2]
+    rest = [s for s in complete if "best" not in s.record.collapsed]
+    gone = [s for s in complete if "best" in s.record.collapsed]
+    if not gone:
+        return ()
+    said = f"{len(gone)} of {len(complete)} runs collapsed ({cell_name(gone[0])}: {gone[0].record.collapsed['best']})"
+    mean = figure_text(summarise(complete)[f"best/{plain}"][0], metric)
+    without = f", {figure_text(summarise(rest)[f'best/{plain}'][0], metric)} without" if rest else ""
+    return (f"{said}: mean {metric} {mean} with them{without}.",)
 
 
 def _experiment(state: CellState) -> Experiment:

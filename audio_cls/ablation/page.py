@@ -112,6 +112,8 @@ def _arms(report: SuiteReport, points: bool) -> Table:
                 interval = f"[{low}, {high}]"
             figures[1:] = arm.difference * scale, interval
         rows.append([arm.name, "reference" if arm.reference else arm.verdict, *figures])
+        if arm.collapsed:
+            rows.append([f"({arm.name} without {arm.collapsed} collapsed)", "", arm.mean_without * scale, None, None])
     baseline = report.baseline.get(report.metric.rpartition("/")[2])
     if baseline is not None:
         rows.append(["(baseline)", "learned nothing", baseline * scale, None, None])

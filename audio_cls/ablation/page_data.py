@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,6 +143,8 @@ def _summary(arm: ArmResult, result: SuiteResult) -> ArmSummary:
         samples_per_second=arm.samples_per_second,
         parameters=int(arm.parameters) if isfinite(arm.parameters) else None,
         failed=len(arm.failed),
+        collapsed=len(arm.collapsed.why) if arm.collapsed else 0,
+        mean_without=arm.collapsed.without.mean if arm.collapsed else nan,
         **figures,
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,18 @@ from audio_cls.queue.record import experiment_text
 from audio_cls.queue.storage import load_study, study_names
 
 if TYPE_CHECKING:
+    from audio_cls.metrics.predictions import Predictions
     from audio_cls.queue.storage import StudyStorage
     from audio_cls.tracking import Tracker
 
-__all__ = ["Recorded", "cell_place", "folder_of", "openings", "read_records", "recorded_cell"]
+__all__ = ["Recorded", "cell_place", "folder_of", "openings", "read_records", "recorded_cell", "with_figures"]
 
 
 @dataclass(frozen=True)
 class Recorded:
     """One cell as it was recorded. `facts` are those of `preparation.run_facts` (empty before it has started); `params` and `tracked`
-    (tags) are what MLflow says, empty if it cannot be asked. folder: of its checkpoint, relative to the workspace."""
+    (tags) are what MLflow says, empty if it cannot be asked. folder: of its checkpoint, relative to the workspace.
+    collapsed: why its "best" and "last" epoch have collapsed."""
 
     arm: str
     seed: int
@@ -42,6 +44,7 @@ class Recorded:
     tracked: dict[str, str] = field(default_factory=dict)
     folder: str = ""
     adopted_from: dict[str, Any] = field(default_factory=dict)
+    collapsed: dict[str, str] = field(default_factory=dict)
 
     @property
     def cell(self) -> Cell:
@@ -73,6 +76,7 @@ def recorded_cell(arm: str, seed: int, fold: int, found: CellState | None, run: 
         json.loads(experiment_text(record.experiment)) if record.experiment else {},
         dict(record.facts), dict(record.metrics), dict(record.last), dict(record.cost),
         run.params if run else {}, run.tags if run else {}, record.folder, dict(record.adopted_from),
+        dict(record.collapsed),
     )  # fmt: skip
 
 
@@ -93,6 +97,24 @@ def read_records(
         info = tracked.get(str(state.record.mlflow_run_id)) if state is not None else None
         records.append(recorded_cell(p.arm, p.seed, p.fold, state, info))
     return records
+
+
+def with_figures(
+    records: Sequence[Recorded], predictions: Mapping[str, Mapping[Cell, Predictions]], ablation: Ablation
+) -> list[Recorded]:
+    """Return the records with the figures of the suite's metrics that runs of earlier versions lack, from their stored predictions
+    (arm -> (seed, fold) -> of the epoch that the suite judges by): NLL and Brier score were not recorded then.
+    """
+    which = "last" if ablation.select == "last" else "metrics"
+    out = []
+    for record in records:
+        made, had = predictions.get(record.arm, {}).get(record.cell), getattr(record, which)
+        plain = [metric.rpartition("/")[2] for metric in ablation.metrics]
+        if made is not None and any(name not in had for name in plain):
+            overall = made.evaluation.overall
+            had = {**{name: overall[name] for name in plain if name in overall}, **had}
+        out.append(replace(record, **{which: had}))
+    return out
 
 
 def cell_place(state: CellState) -> tuple[str, int, int]:

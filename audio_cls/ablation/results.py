@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite, nan
 from statistics import fmean
 
+from audio_cls.ablation.collapse import Collapsed
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation, Cell
 from audio_cls.ablation.looks import Looks
@@ -43,8 +44,9 @@ class ArmResult:
     """One arm on one metric.
 
     values: figures by (seed, fold), NaN for a failed run. mean: of them, with its interval. comparison, verdict: with the
-    reference; None for the reference itself. wider: the wider test beside it, None where the verdict itself is by that. failed: (words, reason) of its failed runs. seconds, samples_per_second:
-    means over its runs; parameters: of its model, NaN while unknown.
+    reference; None for the reference itself. wider: the wider test beside it, None where the verdict itself is by that. collapsed:
+    its runs that have collapsed, None for none. failed: (words, reason) of its failed runs. seconds, samples_per_second: means over
+    its runs; parameters: of its model, NaN while unknown.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ArmResult:
     samples_per_second: float
     parameters: float
     wider: Wider | None = None
+    collapsed: Collapsed | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -182,7 +182,8 @@ def log_result(result: SuiteResult, runs: dict[str, Run]) -> None:
                 "parameters": arm.parameters,
             }
             run.final({f"final/{k}": v for k, v in costs.items() if isfinite(v)})
-            run.tags({"verdict": arm.verdict.text if arm.verdict else "the reference"})
+            of_reference = f"the reference; {arm.collapsed.text}" if arm.collapsed else "the reference"
+            run.tags({"verdict": arm.verdict.text if arm.verdict else of_reference})
 
 
 def ascending(result: SuiteResult) -> bool:

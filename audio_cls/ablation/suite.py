@@ -13,7 +13,7 @@ from audio_cls.ablation.declaration import Ablation
 from audio_cls.ablation.filling import convert_cells
 from audio_cls.ablation.looks import Looks, record_look, seen_by
 from audio_cls.ablation.losses import check_losses
-from audio_cls.ablation.record import Recorded, openings, read_records
+from audio_cls.ablation.record import Recorded, openings, read_records, with_figures
 from audio_cls.ablation.results import SuiteResult, compare_arms, summarise
 from audio_cls.ablation.settling import settle
 from audio_cls.ablation.stored import (
@@ -211,6 +211,7 @@ def results(suite: Suite) -> list[SuiteResult]:
     check_records(suite.ablation, suite.plan, records)
     answers = read_answers(suite.ablation, suite.plan, records, suite.corpus, suite.tracker)
     ablation, plan = suite.ablation, suite.plan
+    records = with_figures(records, answers.scores, ablation)
     compared = {m: compare_arms(ablation, plan, records, m, answers.scores) for m in ablation.metrics}
     looks = _look(suite, records, compared[ablation.metrics[0]])
     summed = [summarise(ablation, plan, records, m, compared=c, looks=looks) for m, c in compared.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from audio_cls.ablation.declaration import Ablation
     from audio_cls.ablation.filling import Filled
     from audio_cls.ablation.publishing import Publication
-    from audio_cls.ablation.results import SuiteResult
+    from audio_cls.ablation.results import ArmResult, SuiteResult
     from audio_cls.queue.options import QueueOptions
 
 FOLDS_SHOWN = 20
@@ -260,17 +261,26 @@ def _print_arms(result: SuiteResult) -> None:
         spread = "" if isnan(arm.mean.mean) else f"{number(arm.mean.mean)} ± {number(arm.mean.sd) or '?'}"
         row = [arm.name, f"{arm.done}/{arm.planned}", spread]
         if c is None or verdict is None:
-            rows.append([*row, "", "", "reference"])
+            rows += [[*row, "", "", "reference"], *_without_collapsed(arm, number)]
             continue
         interval = "" if isnan(verdict.low) else f" [{number(verdict.low)}, {number(verdict.high)}]"
         p = "" if isnan(verdict.p) else "< 0.001" if verdict.p < 0.001 else f"{verdict.p:.2g}"
-        rows.append([*row, number(c.mean, signed=True) + interval, p, verdict.word])
+        rows += [[*row, number(c.mean, signed=True) + interval, p, verdict.word], *_without_collapsed(arm, number)]
     plain = result.metric.rpartition("/")[2]
     if plain in result.baseline:
         rows.append(["(baseline)", "", number(result.baseline[plain]), "", "", "learned nothing"])
     unit = " (points)" if points else ""
     columns = ["arm", "runs", "mean ± sd", "difference [interval]", "p Holm", "verdict"]
     table(f"{result.ablation.name}: {result.metric}{unit}", columns, rows, right=(1, 2, 3, 4))
+
+
+def _without_collapsed(arm: ArmResult, number: Callable[[float], str]) -> list[list[str]]:
+    """Return the row of an arm's mean without its collapsed runs; none where no run has collapsed."""
+    if arm.collapsed is None:
+        return []
+    mean, found = arm.collapsed.without, arm.collapsed
+    spread = "" if isnan(mean.mean) else f"{number(mean.mean)} ± {number(mean.sd) or '?'}"
+    return [[f"  without {len(found.why)} collapsed", str(found.of - len(found.why)), spread, "", "", ""]]
 
 
 def _print_folds(result: SuiteResult) -> None:

@@ -199,7 +199,7 @@ def _hint(more: tuple[MorePairs, ...], c: Comparison, points: bool) -> str:
     if reachable is not None:
         amount = _amount(reachable.difference, points)
         if not reachable.pairs:
-            parts.append(f"though these would have shown {amount} four times in five")
+            parts.append(f"these would have shown {amount} four times in five")
         else:
             about = "at least" if reachable.lower_bound else "about"
             more_pairs = "1 more pair" if reachable.pairs == 1 else f"{reachable.pairs} more pairs"

@@ -53,6 +53,7 @@ class ArmSummary:
     samples_per_second: clips trained on in a second, mean.
     parameters: trainable ones of the model.
     failed: runs that ended without a figure.
+    collapsed: runs whose figure says nothing, see `audio_cls.runs.collapse`; mean_without: of the other runs.
     """
 
     name: str
@@ -83,6 +84,8 @@ class ArmSummary:
     samples_per_second: float = NAN
     parameters: int | None = None
     failed: int = 0
+    collapsed: int = 0
+    mean_without: float = NAN
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from audio_cls.ablation import contract, record, stored
+from audio_cls.ablation.collapse import collapse_findings, mark_collapsed
 from audio_cls.ablation.confirmation import confirmation_cells
 from audio_cls.ablation.contract import check_plan, check_records, optimiser_steps, present, undeclared
 from audio_cls.ablation.declaration import Ablation
@@ -450,6 +451,55 @@ def test_a_failed_run_counts_against_its_arm(ran: Workspace) -> None:
     assert arm.verdict is not None
     assert arm.verdict.word == "cannot tell"
     assert np.isnan(arm.values[0, 1])
+
+
+def test_collapsed_runs_are_counted_and_means_are_told_with_and_without_them(ran: Workspace) -> None:
+    from audio_cls.ablation.page import suite_report
+    from audio_cls.ablation.page_data import build_report
+
+    suite = reopen_suite("suite", Tracker(ran))
+    whole = results(suite)[0]
+    assert [arm.collapsed for arm in whole.arms] == [None, None]
+    marks = {
+        ("mixup", (0, 1)): {"last": "the loss rose", "best": "x"},
+        ("plain", (1, 1)): {"best": "after it all was well"},
+    }
+    records = [dataclasses.replace(r, collapsed=marks.get((r.arm, r.cell), {})) for r in whole.records]
+    constant = dataclasses.replace(whole.scores["plain"][0, 2], scores=np.full((6, 3), 1 / 3))  # of an earlier version
+    scores = {**whole.scores, "plain": {**whole.scores["plain"], (0, 2): constant}}
+    marked = mark_collapsed(dataclasses.replace(whole, records=tuple(records), scores=scores))
+    plain, mixup = marked.arms
+    assert plain.collapsed is not None
+    assert mixup.collapsed is not None
+    assert list(plain.collapsed.why) == [(0, 2)]
+    assert mixup.collapsed.text == "1 of 3 runs collapsed"
+    others = [value for cell, value in mixup.values.items() if cell != (0, 1)]
+    assert mixup.collapsed.without.mean == pytest.approx(np.mean(others))
+    assert mixup.mean == whole.arms[1].mean
+    assert mixup.verdict is not None
+    assert mixup.verdict.text.endswith(
+        "but 1 of 3 runs collapsed in mixup and 1 of 3 runs collapsed in plain, which count"
+    )
+    said = collapse_findings(marked)
+    assert said[1].startswith("mixup: 1 of 3 runs collapsed (seed 0, fold 1: the loss rose): mean ")
+    assert f"{100 * np.mean(others):.1f} without." in said[1]
+    page = suite_report(build_report(marked, suite.tracker, suite.corpus, marked.scores))
+    assert "(mixup without 1 collapsed)" in page
+
+
+def test_figures_that_earlier_versions_did_not_record_come_from_the_predictions(ran: Workspace) -> None:
+    suite = reopen_suite("suite", Tracker(ran))
+    whole = results(suite)[0]
+    judged = dataclasses.replace(suite.ablation, metric=("val/nll",))
+    old = [dataclasses.replace(r, last={k: v for k, v in r.last.items() if k != "nll"}) for r in whole.records]
+    found = record.with_figures(old, whole.scores, judged)
+    done = [
+        (mine.figure("val/nll", "last"), its.figure("val/nll", "last"))
+        for mine, its in zip(found, whole.records)
+        if its.done
+    ]
+    assert len(done) == 6
+    assert all(mine == pytest.approx(its, rel=1e-9) for mine, its in done)
 
 
 def test_an_unknown_suite_names_the_nearest(ran: Workspace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from audio_cls.data.splits import CrossValidation, Grouped, KFold, LeaveOneGroup
 from audio_cls.experiment import Experiment
 from audio_cls.report.description import describe
 from audio_cls.runs.resolve import resolve
+from audio_cls.training import loop
+from audio_cls.training.checkpoint import Checkpoint, CheckpointStore
 from tests.commands import call
 
 RATE = 8000
@@ -207,11 +210,19 @@ def test_what_is_kept_beside_the_samples_is_checked_and_goes_with_them(
     kept.rmdir()
     table = tmp_path / "fewer.csv"
     table.write_text("\n".join((root / "clips.csv").read_text().splitlines()[:-1]))
-    for name in ("0.wav",):
-        assert (root / name).exists()
     again = prepare(table, name="kept", workspace=tmp_path, workers=1, progress=False, audio_root=root)
     assert len(again.corpus) == 23
     assert [p.name for p in again.corpus.directory.glob("identical-*.json")] == [
         f"identical-{again.corpus.digest[:16]}.json"
     ]
     assert len(again.corpus.identical) == 3
+
+
+def test_a_checkpoint_of_another_split_is_not_continued(tmp_path: Path) -> None:
+    experiment = Experiment()
+    store = CheckpointStore(tmp_path / "run")
+    store.save(Checkpoint({}, {"epoch": 0, "experiment": experiment.digest(), "split": "a" * 64}), None)
+    with pytest.raises(
+        UserError, match=r"trained on another split of the clips \(aaaaaaaaaaaa, now bbbbbbbbbbbb\).*--again"
+    ):
+        loop._take_up(experiment, cast(Any, None), "b" * 64, store, cast(Any, None))
