@@ -107,7 +107,8 @@ class Sources:
         *,
         alpha: float = 0.05,
     ) -> float:
-        """Return the chance to find a true `difference` (metric's units) in a two-sided test, these variances being the true ones.
+        """Return the chance to find a true `difference` (metric's units) in a two-sided test, these variances being the true ones, where
+        the test does not fall back to the wider one.
 
         alpha: of the one test; with m arms after Holm the first must pass alpha / m.
         """
@@ -159,11 +160,11 @@ class Sources:
         spread = ClipSpread(spread_fold / folds, np.full(DRAWS, clips), spread_fold, spread_run, int(units))
         figures = _figures(seeds, folds, between, residual, of_seeds)
         e = estimate_sources(cells, figures, spread)
-        variance, df = np.where(e.wide, figures.variance, e.variance), np.where(e.wide, figures.df, e.df)
+        kept = ~e.wide  # where it falls back, `crossed.power` speaks
         sd = self.standard_error(seeds, folds, int(units))
         if folds == 1:
             sd = float(np.sqrt(sd**2 - self.training_set))  # one split does not claim to speak of others
-        return sd, stats.t.isf(alpha / 2, df) * np.sqrt(variance)
+        return sd, (stats.t.isf(alpha / 2, e.df) * np.sqrt(e.variance))[kept]
 
 
 def _figures(seeds: int, folds: int, between: Array, residual: Array, seed_square: Array) -> MeanEstimate:

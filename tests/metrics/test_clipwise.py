@@ -220,8 +220,8 @@ def test_planning_knows_that_the_test_estimates_its_variances() -> None:
     d, spread = simulated(np.random.default_rng(2), 3, 5, 0.3, 0.6)
     e = estimate_mean(cells, d + 1.5, 0.25)
     found = estimate_sources(cells, e, spread)
-    variance, df = np.where(found.wide, e.variance, found.variance), np.where(found.wide, e.df, found.df)
-    empirical = (2 * stats.t.sf(np.abs(e.mean) / np.sqrt(variance), df) < 0.05).mean()
+    p = 2 * stats.t.sf(np.abs(e.mean) / np.sqrt(found.variance), found.df)
+    empirical = (p[~found.wide] < 0.05).mean()
     assert true.power(1.5) == pytest.approx(empirical, abs=0.03)
     assert true.power(1.5) < stats.norm.sf(1.96 - 1.5 / true.standard_error()) - 0.05
     for seeds, folds in ((1, 5), (3, 1), (2, 2), (10, 10)):
