@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/false_verdicts.py [--full] [--choose]
 
-About 2 minutes on one core, `--full` 15. Each row of the table is a simulated kind of suite (`simulated_suites.py`): false verdicts at
+About 4 minutes on one core, `--full` 15, `--choose` 8. Each row of the table is a simulated kind of suite (`simulated_suites.py`): false verdicts at
 5 % of the test that knows the runs' figures only (`metrics/crossed.py`, "wide") and of the one that knows the clips
 (`metrics/sources.py`, "clipwise", which falls back to the wide one where training sets or seeds have a significant effect), with a 95 %
 binomial interval; how often it falls back; false verdicts where it does not; and how often each finds a difference of 4 points.

@@ -1,4 +1,4 @@
-"""`audio-cls data`: get, generate, mix, prepare, describe, verify."""
+"""`audio-cls data`: get, generate, mix, prepare, describe, show, verify."""
 
 from __future__ import annotations
 
@@ -216,6 +216,42 @@ def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
         html.parent.mkdir(parents=True, exist_ok=True)
         data_report(corpus, html)
         say(f"wrote {html}")
+
+
+@data.command("show")
+@click.argument("name")
+@click.argument("clip")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Settings of a further spectrogram, such as features.n_mels=128; several with spaces between. Repeatable.",
+)
+@click.option(
+    "--html", type=click.Path(path_type=Path), default=None, help="The file. Default: reports/NAME-CLIP.html."
+)
+@click.pass_context
+def data_show(ctx: click.Context, name: str, clip: str, settings: tuple[str, ...], html: Path | None) -> None:
+    """One page about the clip CLIP of the corpus NAME: sound, spectrograms of several settings, effects of augmentations."""
+    from audio_cls.core.config import parse_assignment
+    from audio_cls.core.errors import UserError, did_you_mean
+    from audio_cls.report.clip_page import clip_page
+    from audio_cls.runs.preparation import open_corpus
+    from audio_cls.runs.resolve import features_to_draw
+
+    workspace = workspace_of(ctx)
+    corpus = open_corpus(workspace, name)
+    if clip not in corpus.ids:
+        raise UserError(f"{name}: no clip {clip!r} in this corpus of {len(corpus)}.{did_you_mean(clip, corpus.ids)}")
+    variants = []
+    for text in ("", *settings):
+        changes = dict(parse_assignment(part) for part in text.split())
+        variants.append((text or "as left to the data", features_to_draw(corpus, changes)))
+    path = html or workspace.reports / f"{name}-{''.join(c if c.isalnum() else '_' for c in clip)[:80]}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clip_page(corpus, corpus.ids.index(clip), variants, path)
+    say(f"wrote {path}")
 
 
 @data.command("verify")

@@ -196,8 +196,7 @@ class Comparison:
         # without separation the components describe what several seeds would show, not the test at hand
         at_least = self.n_seeds + lower_bound
         if self.clipwise and self.sources is not None:
-            reached = (self.power(difference, s, tests=tests) >= target for s in range(at_least, MAX_SEEDS + 1))
-            seeds = next((at_least + i for i, enough in enumerate(reached) if enough), None)
+            seeds = self._fewest(difference, at_least, tests, target)
         else:
             seeds = seeds_needed(
                 difference,
@@ -210,3 +209,14 @@ class Comparison:
             )
         more = None if seeds is None else max(seeds * self.n_folds - self.n, 0)
         return MorePairs(difference, more, seeds, lower_bound)
+
+    def _fewest(self, difference: float, at_least: int, tests: int, target: float) -> int | None:
+        """Return the fewest seeds with the power `target`, by halving; None where `MAX_SEEDS` would not do."""
+        low, high = at_least, MAX_SEEDS
+        if self.power(difference, high, tests=tests) < target:
+            return None
+        while low < high:
+            middle = (low + high) // 2
+            enough = self.power(difference, middle, tests=tests) >= target
+            low, high = (low, middle) if enough else (middle + 1, high)
+        return low

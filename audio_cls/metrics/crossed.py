@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["MAX_SEEDS", "Components", "MeanEstimate", "estimate_mean", "power", "seeds_needed"]
+__all__ = ["MAX_SEEDS", "Components", "MeanEstimate", "combine_variances", "estimate_mean", "power", "seeds_needed"]
 
 Array = NDArray[np.float64]
 Cell = tuple[int, int]
@@ -166,7 +166,7 @@ def estimate_mean(cells: Sequence[Cell], values: NDArray[Any], test_to_train: fl
     seed = np.maximum(seed_square - residual, 0.0) * (n_seeds - 1) / (n - n_folds)
     weight = 1 / (n_folds * by_fold.sum(axis=0)[fold_of])  # of each run in the mean
     of_seeds = seed * ((by_seed.T @ weight) ** 2).sum()
-    variance, df = _combine(between, fold, of_seeds, n_folds, n_seeds, test_to_train)
+    variance, df = combine_variances(between, fold, of_seeds, n_folds, n_seeds, test_to_train)
     method = "corrected resampled t over folds x seeds (variance components)"
     return MeanEstimate(
         mean, variance, df, fold, seed, residual, True, method, between, of_seeds, seed_square, df_residual
@@ -194,7 +194,7 @@ def power(
         between = f + e / seeds
         seen = np.where(seeds > 1, f, between)
         of_seeds = np.where(seeds > 1, g / seeds, 0.0)
-        variance, df = _combine(between, seen, of_seeds, n_folds, np.maximum(seeds, 2), test_to_train)
+        variance, df = combine_variances(between, seen, of_seeds, n_folds, np.maximum(seeds, 2), test_to_train)
     found = np.zeros(seeds.shape)
     known = df > 0
     shift = abs(difference) / np.sqrt(np.broadcast_to(variance, seeds.shape)[known])
@@ -228,7 +228,7 @@ def _indices(values: list[int]) -> tuple[NDArray[np.int64], int]:
     return index, len(distinct)
 
 
-def _combine(
+def combine_variances(
     between: Array, fold: Array, of_seeds: Array, n_folds: int, n_seeds: NDArray[Any] | int, test_to_train: float
 ) -> tuple[Array, Array]:
     """Return the variance of the mean and its degrees of freedom, by the formula at the head of the module."""

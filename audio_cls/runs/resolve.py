@@ -12,12 +12,13 @@ holds no "auto" and resolves to itself. The rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from audio_cls.components.features import Features
 from audio_cls.core.auto import AUTO, known
 from audio_cls.core.config import Component
 from audio_cls.core.errors import UserError
@@ -38,6 +39,7 @@ __all__ = [
     "Resolved",
     "announce",
     "choose_window",
+    "features_to_draw",
     "hand_set_faults",
     "resolve",
 ]
@@ -130,6 +132,21 @@ def _check_same_split(experiment: Experiment, corpus: Corpus) -> None:
             f"on two sides of its split. data.split={scheme.kind} keeps them on one side now, which is another split: begin it "
             "anew under another name (with data.split.allow_duplicates=true, on the split that it had)"
         )
+
+
+def features_to_draw(corpus: Corpus, changes: Mapping[str, Any]) -> Features:
+    """Return features of the default kind, with keys `features.` changed and the rest chosen for a corpus.
+
+    Raises:
+        UserError: for another key, or features that are no spectrogram.
+    """
+    others = [key for key in changes if key.partition(".")[0] != "features"]
+    if others:
+        raise UserError(f"{others[0]}: a spectrogram depends on keys below features only, such as features.n_mels")
+    experiment = Experiment().override({"data.split": "k_fold", **changes})
+    if experiment.features.output_domain != "spectrogram":
+        raise UserError(f"features={experiment.features.kind} is no spectrogram that can be drawn")
+    return resolve(experiment, corpus).experiment.features if corpus.payload.is_waveform else experiment.features
 
 
 def _with(experiment: Experiment, choices: Sequence[Choice]) -> Experiment:

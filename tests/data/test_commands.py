@@ -98,3 +98,27 @@ def test_a_class_with_a_slash_is_trained_evaluated_and_reported(
     )
     run(tmp_path, "train", *small, *view, "--name", "view")
     assert "outside" in call(capsys, tmp_path, "evaluate", "view")
+
+
+def test_show_writes_a_page_about_a_clip(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, tmp_path, "data", "prepare", str(source), "--name", "tones")
+    shown = call(
+        capsys, tmp_path, "data", "show", "tones", "audio/hum0.wav", "--set", "features.n_mels=32 features.f_max=2000"
+    )
+    page = (tmp_path / "reports" / "tones-audio_hum0_wav.html").read_text(encoding="utf-8")
+    assert "tones-audio_hum0_wav.html" in shown
+    for said in (
+        "features.n_mels=32 features.f_max=2000",
+        "as left to the data",
+        "specaugment: ",
+        "noise: ",
+        "<audio controls",
+        "ghum0",
+    ):
+        assert said in page
+    for words, said in (
+        (("audio/hum.wav",), "no clip 'audio/hum.wav' in this corpus of 9. Did you mean 'audio/hum"),
+        (("audio/hum0.wav", "--set", "model=cnn4"), "model: a spectrogram depends on keys below features only"),
+        (("audio/hum0.wav", "--set", "features.n_mel=3"), "Did you mean 'features.n_mels'"),
+    ):  # fmt: skip
+        assert said in call(capsys, tmp_path, "data", "show", "tones", *words, code=2)

@@ -214,6 +214,20 @@ def test_false_verdicts_stay_near_nominal(training_set: float, run: float) -> No
     assert clipwise.mean() > 1.7 * wide.mean()
 
 
+def test_planning_knows_that_the_test_estimates_its_variances() -> None:
+    """The forecast power is what simulated suites find, which is far less than if the variances were known."""
+    cells, true = grid(3, 5), Sources(0.6 * 80, 1.2 * 80, 0.6 * 1.2, 0.3, 0.0, 3, 5, 400)
+    d, spread = simulated(np.random.default_rng(2), 3, 5, 0.3, 0.6)
+    e = estimate_mean(cells, d + 1.5, 0.25)
+    found = estimate_sources(cells, e, spread)
+    p = 2 * stats.t.sf(np.abs(e.mean) / np.sqrt(found.variance), found.df)
+    empirical = (p[~found.wide] < 0.05).mean()
+    assert true.power(1.5) == pytest.approx(empirical, abs=0.03)
+    assert true.power(1.5) < stats.norm.sf(1.96 - 1.5 / true.standard_error()) - 0.05
+    for seeds, folds in ((1, 5), (3, 1), (2, 2), (10, 10)):
+        assert true.detectable(seeds, folds) > 2.8 * true.standard_error(seeds, folds) * 0.8
+
+
 # -- several arms, several looks ---------------------------------------------------------------------------------------
 
 

@@ -313,14 +313,16 @@ def test_beside_a_verdict_stand_probabilities_and_the_wider_test() -> None:
     [by_runs] = suite(arms, "val/uar")
     [by_clips] = suite(arms, "val/uar", clips=True)
     assert [arm.wider for arm in by_runs.arms] == [None, None, None]
-    assert verdict_of(by_runs, "more").text.endswith("on this split (without the clips' predictions)")
+    assert "on this split (without the clips' predictions)" in verdict_of(by_runs, "more").text
     found = next(arm for arm in by_clips.arms if arm.name == "more")
     assert found.verdict is not None
     assert found.verdict.population == "new clips and seeds, on this split"
     assert found.wider is not None
     assert found.wider.p == verdict_of(by_runs, "more").p  # today's test, beside
     said = main_details(found, by_clips)[0]
-    assert said.startswith("better by more than 1 point: > 99 %, within it: < 1 %, worse: < 1 %; on this split [")
+    assert said.startswith(
+        "better by more than 1 point: > 99 %, within it: < 1 %, worse: < 1 %; for new seeds, on this split ["
+    )
     assert said.endswith(f"], {p_text(found.wider.p)}")
     assert captions(by_clips)[-1].startswith("intervals are those of the tests after Holm")
     assert "better in 3, worse in 0, equal in 0 of 3 pairs" in all_details(found, by_clips)
