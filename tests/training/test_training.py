@@ -45,7 +45,7 @@ def curve(result: Fit) -> list[dict[str, float]]:
 
 
 def resolved(e: Experiment, runtime: Runtime) -> Experiment:
-    return resolve(e, runtime.corpus(e.data.corpus)).experiment
+    return resolve(e, runtime.corpus(e.data)).experiment
 
 
 def train(e: Experiment, runtime: Runtime, folder: Path, **kwargs: Any) -> tuple[Fit, Prepared]:
