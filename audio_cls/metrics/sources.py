@@ -161,7 +161,7 @@ class Sources:
         spread = ClipSpread(spread_fold / folds, np.full(DRAWS, clips), spread_fold, spread_run, int(units))
         figures = _figures(seeds, folds, between, residual, of_seeds)
         e = estimate_sources(cells, figures, spread)
-        kept = ~e.wide  # where it falls back, `crossed.power` speaks
+        kept = ~e.wide if not e.wide.all() else e.wide  # where it falls back, `crossed.power` speaks
         sd = self.standard_error(seeds, folds, int(units))
         if folds == 1:
             sd = float(np.sqrt(sd**2 - self.training_set))  # one split does not claim to speak of others
