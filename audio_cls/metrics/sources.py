@@ -12,7 +12,7 @@ is left; G in excess of M comes from seeds. Degrees of freedom by Satterthwaite 
 than that of `crossed.py`, that is said and `crossed.py` judges.
 
 This speaks of new clips and seeds and of training sets like these: what the training sets of all folds share cannot be seen within a suite,
-and belongs to the question. Measured by `benchmarks/false_verdicts.py`: false verdicts 1 to 6 % (the wide test: 2 to 3 %), and 4
+and belongs to the question. Measured by `benchmarks/false_verdicts.py`: false verdicts 1 to 6 % (the wide test: 1 to 3 %), and 4
 points on 400 clips found in 41 % of suites (19 %). A hierarchical bootstrap, a mixed model and variance components without fallback find
 somewhat more, and err in 9 to 17 % where training sets matter very much; sign flips err as soon as they matter. docs/results.md has the table.
 """
