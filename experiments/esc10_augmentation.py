@@ -7,8 +7,8 @@
 there: that arm is the control, and a suite that finds a difference in it is broken.
 
 Cost on two cores: 19 min 46 s (with other work going on). Found, macro F1 of the last epoch against plain's 81.8 (sd 2.8), in points, p after Holm:
-specaugment -8.6 [-12.7, -4.4], p = 0.023, hurts; mixup -1.9 [-6.1, 2.3] and time-roll -1.1 [-2.7, 0.5], cannot tell; class-weights equal in all
-15 pairs; all -16.2 [-24.3, -8.0], p = 0.023, hurts. So small a network (24,170 parameters, 1,200 steps) has no capacity to spare for masks.
+specaugment -8.6 [-15.9, -1.3], p = 0.023, hurts; mixup -1.9 [-5.1, 1.2] and time-roll -1.1 [-2.9, 0.7], cannot tell; class-weights equal in all
+15 pairs; all -16.2 [-29.6, -2.7], p = 0.023, hurts. In accuracy specaugment -7.9 [-13.1, -2.7], p = 0.001. So small a network (24,170 parameters, 1,200 steps) has no capacity to spare for masks.
 """
 
 from audio_cls import Ablation, Experiment

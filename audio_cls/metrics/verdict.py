@@ -26,6 +26,8 @@ MARGIN = 0.01
 DIFFERENCES = (0.01, 0.02, 0.03)
 """The differences, 1 to 3 points, for which the number of runs is worked out."""
 
+WORTH_SAYING = 3  # margins within which arms are said to be equal, where they are not shown to be equal within one
+
 ENOUGH = 5  # pairs that are all equal, to say so and not that they tell nothing
 
 
@@ -161,11 +163,17 @@ def _judge(c: Comparison, p: float, p_equivalence: float, found: dict[str, Any],
         word: Word = "helps" if (c.mean > 0) == (c.pairs.direction == "maximize") else "hurts"
         note = f", by less than {_amount(margin, points)}" if small and margin is not None else ""
         return said(word, f"{head}: {word}{_population(c)}{note}", more)
+    close = margin is not None and found["equal_within"] <= WORTH_SAYING * margin
     equal = f"equal within {_at_most(found['equal_within'], points)}"
     if small and margin is not None:
         none = f"no difference of {_amount(margin, points)} or more ({_p(p_equivalence)}{corrected}), {equal}"
         return said("no difference", f"{head}: {none}{_population(c)}", more)
-    return said("cannot tell", f"{head}: cannot tell, {equal}{_population(c)}", more, _hint(more, c, points))
+    return said(
+        "cannot tell",
+        f"{head}: cannot tell{f', {equal}' if close else ''}{_population(c)}",
+        more,
+        _hint(more, c, points),
+    )
 
 
 def _population(c: Comparison) -> str:

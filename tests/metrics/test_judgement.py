@@ -269,8 +269,10 @@ def test_two_arms_that_call_everything_one_class_are_not_compared() -> None:
     assert said.startswith("both call everything 'hungry': nothing to compare; try: --set loss.class_weights=inverse")
     assert "spread" not in said
     assert verdict_of(second, "focal").text == said  # one answer by every metric
-    assert first.findings[0].startswith("plain, focal: calls everything 'hungry': never predicts tired, burping")
-    assert first.findings[1].startswith("plain, focal: at chance")
+    assert any(
+        f.startswith("plain, focal: calls everything 'hungry': never predicts tired, burping") for f in first.findings
+    )
+    assert any(f.startswith("plain, focal: at chance") for f in first.findings)
     assert first.baseline["macro_f1"] == pytest.approx(baseline_figures(TRAINING, VALIDATION, "multiclass")["macro_f1"])
 
 
