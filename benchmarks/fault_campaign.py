@@ -158,7 +158,7 @@ def work(site: Site, total: int, log: Path) -> None:
     declared, _ = load_study_file(file)
     runtime = Runtime(workspace, Tracker(workspace, retry_seconds=1.0), torch.device("cpu"), disk_wait_seconds=0.2)
     runtime.features = FEATURES or runtime.features
-    identity = {} if site.suite else study_identity(runtime.corpus("faults"))
+    identity = {} if site.suite else study_identity(runtime.corpus(declared.base.data))
     try:
         chosen: tuple[Any, Any] = declared, trial_objective(runtime, declared, None, file)
         if site.suite:

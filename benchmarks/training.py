@@ -88,7 +88,7 @@ def ours(corpus: Path, epochs: int) -> None:
         }
     )
     runtime = Runtime(Workspace(corpus.parent), tracker=None, device=torch.device("cpu"))  # type: ignore[arg-type]
-    prepared = prepare_run(resolve(experiment, runtime.corpus(experiment.data.corpus)).experiment, runtime)
+    prepared = prepare_run(resolve(experiment, runtime.corpus(experiment.data)).experiment, runtime)
     print("ready", flush=True)
     sys.stdin.readline()
     with tempfile.TemporaryDirectory() as folder:

@@ -114,7 +114,7 @@ def test_a_finished_single_run_of_the_former_rules_is_said_to_be_one(
     state = train_single(experiment, runtime)
     assert state.facts[CORRECTIONS] == "EMA warm-up"
     assert said == []
-    corpus = runtime.corpus("tones")
+    corpus = runtime.corpus(experiment.data)
     folder = run_folder(tracker.workspace, run_key(resolve(experiment, corpus).experiment.digest(), corpus.digest))
     former = read_state(folder)
     del former.facts[CORRECTIONS]

@@ -36,7 +36,7 @@ def runtime(tones_corpus: Path) -> Runtime:
 
 def prepared(runtime: Runtime, **changes: Any) -> Prepared:
     experiment = BASE.override({k.replace("__", "."): v for k, v in changes.items()})
-    return prepare_run(resolve(experiment, runtime.corpus("tones")).experiment, runtime)
+    return prepare_run(resolve(experiment, runtime.corpus(experiment.data)).experiment, runtime)
 
 
 def train(made: Prepared, folder: Path, on_step: Callable[[int, int], None] | None = None) -> Fit:
