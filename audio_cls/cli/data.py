@@ -237,6 +237,7 @@ def data_show(ctx: click.Context, name: str, clip: str, settings: tuple[str, ...
     from audio_cls.core.config import parse_assignment
     from audio_cls.core.errors import UserError, did_you_mean
     from audio_cls.report.clip_page import clip_page
+    from audio_cls.runs.page_data import page_path
     from audio_cls.runs.preparation import open_corpus
     from audio_cls.runs.resolve import features_to_draw
 
@@ -244,11 +245,11 @@ def data_show(ctx: click.Context, name: str, clip: str, settings: tuple[str, ...
     corpus = open_corpus(workspace, name)
     if clip not in corpus.ids:
         raise UserError(f"{name}: no clip {clip!r} in this corpus of {len(corpus)}.{did_you_mean(clip, corpus.ids)}")
+    path = page_path(workspace, f"{corpus.name}-{clip}"[:80], html)
     variants = []
     for text in ("", *settings):
         changes = dict(parse_assignment(part) for part in text.split())
         variants.append((text or "as left to the data", features_to_draw(corpus, changes)))
-    path = html or workspace.reports / f"{name}-{''.join(c if c.isalnum() else '_' for c in clip)[:80]}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     clip_page(corpus, corpus.ids.index(clip), variants, path)
     say(f"wrote {path}")

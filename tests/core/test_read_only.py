@@ -134,6 +134,7 @@ def test_every_reading_command_works_on_a_read_only_share(workspace: Path, tmp_p
         f"study import {tmp_path / 'tones.tar'}": "`audio-cls study import` writes there",
         "evaluate --test tones,000": "`audio-cls evaluate` writes there",
         "report tones": "name another place with --html FILE",
+        "data show tones audio/hum0.wav": "name another place with --html FILE",
     }
     both = {**reading, **writing}
     words = [[w.replace(",", " ") for w in line.split()] for line in both]
@@ -155,7 +156,8 @@ def test_every_command_says_whether_it_writes() -> None:
     from audio_cls.cli.options import WRITING
 
     reading = {
-        "keys", "predict", "evaluate", "compare", "report", "ui", "data generate", "data describe", "data verify",
+        "keys", "predict", "evaluate", "compare", "report", "ui",
+        "data generate", "data get", "data mix", "data describe", "data show", "data verify",
         "study status", "study best", "study export", "ablate list", "ablate plan", "ablate report", "ablate status",
     }  # fmt: skip
 

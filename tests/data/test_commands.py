@@ -105,8 +105,8 @@ def test_show_writes_a_page_about_a_clip(source: Path, tmp_path: Path, capsys: p
     shown = call(
         capsys, tmp_path, "data", "show", "tones", "audio/hum0.wav", "--set", "features.n_mels=32 features.f_max=2000"
     )
-    page = (tmp_path / "reports" / "tones-audio_hum0_wav.html").read_text(encoding="utf-8")
-    assert "tones-audio_hum0_wav.html" in shown
+    page = (tmp_path / "reports" / "tones-audio-hum0.wav.html").read_text(encoding="utf-8")
+    assert "tones-audio-hum0.wav.html" in shown
     for said in (
         "features.n_mels=32 features.f_max=2000",
         "as left to the data",
