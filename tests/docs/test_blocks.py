@@ -74,8 +74,9 @@ def blocks(page: str) -> list[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """Return the commands of a shell block, without comments."""
-    lines = [re.sub(r"\s+#.*| +$", "", line) for line in block.text.splitlines()]
+    """Return the commands of a shell block, without comments; one that goes on after a backslash is put into one line."""
+    whole = re.sub(r" *\\\n *", " ", block.text)
+    lines = [re.sub(r"\s+#.*| +$", "", line) for line in whole.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 
