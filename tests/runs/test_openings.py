@@ -6,9 +6,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import time
 import shutil
 import sqlite3
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
