@@ -35,6 +35,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.rng import CONFIRMATION_SEED
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
+from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.classification import check_metric
 from audio_cls.queue.cells import Cell, Cells, read_cells
 from audio_cls.queue.record import experiment_text
@@ -210,7 +211,7 @@ def confirm(plan: Confirmation, tracker: Tracker, options: QueueOptions) -> Conf
     predictions = fresh_predictions(filled.states, tracker, plan.corpus, select)
     ranked = rank(plan.chosen, filled.states, plan.corpus, plan.metric, select, predictions)
     looks = None if filled.left else _look(filled, ranked, storage, work.name)
-    plain = plan.metric.rpartition("/")[2]
+    plain = plain_name(plan.metric)
     baseline = [s.record.baseline[plain] for s in filled.states if plain in s.record.baseline]
     learned_nothing, note = fmean(baseline) if baseline else nan, former_note(opened.user_attrs)
     outcome = ConfirmationOutcome(plan, filled, tuple(ranked), select, learned_nothing, note, looks)

@@ -16,7 +16,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.remarks import REMARKS, recorded_remarks
 from audio_cls.experiment import Experiment
-from audio_cls.metrics.base import figure_text
+from audio_cls.metrics.base import figure_text, plain_name
 from audio_cls.metrics.baselines import BASELINE
 from audio_cls.metrics.classification import check_metric
 from audio_cls.queue.cells import Cell, Cells, CellState, read_cells
@@ -271,7 +271,7 @@ def _judge(plan: CrossValidation, complete: Sequence[CellState], tracker: Tracke
 def _collapsed(plan: CrossValidation, complete: Sequence[CellState]) -> tuple[str, ...]:
     """Return the sentence that counts the runs that have collapsed, with the mean with and without them; empty without such."""
     metric = plan.experiment.training.metric
-    plain = metric.rpartition("/")[2]
+    plain = plain_name(metric)
     rest = [s for s in complete if "best" not in s.record.collapsed]
     gone = [s for s in complete if "best" in s.record.collapsed]
     if not gone:

@@ -20,7 +20,7 @@ from audio_cls.ablation.test_figures import as_dict, paired_interval, pooled_int
 from audio_cls.ablation.test_groups import Group
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
-from audio_cls.metrics.base import figure_text, in_points, number_text
+from audio_cls.metrics.base import figure_text, in_points, number_text, plain_name
 from audio_cls.metrics.classification import check_metric
 from audio_cls.runs.evaluation import Scored
 
@@ -62,7 +62,7 @@ class NestedChoice:
             won.setdefault(str(one["arm"]), []).append(str(one["fold"]))
         chosen = "; ".join(f"{arm} in fold{'s' if len(at) > 1 else ''} {', '.join(at)}" for arm, at in won.items())
         return [
-            f"nested {metric.rpartition('/')[2]} {interval_text(self.figures[metric], metric)}: {self.estimates}",
+            f"nested {plain_name(metric)} {interval_text(self.figures[metric], metric)}: {self.estimates}",
             f"chosen by {self.chosen_by}: {chosen}",
             f"{self.winner}, which the validation clips of all folds choose: cross-validation "
             f"{interval_text(self.winner_figures[metric], metric)}{self._gap(metric)}",
@@ -85,8 +85,8 @@ class NestedChoice:
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         """Return columns and rows of a table with a row for each fold."""
         tested = list(self.figures)
-        columns = ["fold", "chosen", f"validation {self.chosen_by.rpartition('/')[2]}"]
-        columns += [f"test {metric.rpartition('/')[2]}" for metric in tested]
+        columns = ["fold", "chosen", f"validation {plain_name(self.chosen_by)}"]
+        columns += [f"test {plain_name(metric)}" for metric in tested]
         return columns, [
             [f["fold"], f["arm"], f["validation"], *(f["test"].get(m) for m in tested)] for f in self.folds
         ]
@@ -162,7 +162,7 @@ def nested_choice(
         runs = [chosen[seed, fold] for seed in choice.seeds]
         test = {}
         for metric in metrics:
-            mean = fmean(float(one.predictions.evaluation.overall[metric.rpartition("/")[2]]) for one in runs)
+            mean = fmean(float(one.predictions.evaluation.overall[plain_name(metric)]) for one in runs)
             test[metric] = mean if isfinite(mean) else None
         name = runs[0].run.tags.get("split.fold_name", str(fold))
         folds.append({"fold": name, "arm": arm, "validation": value, "test": test})

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.classification import confusion_matrix, evaluate, most_confused, predict
 from audio_cls.metrics.verdict import in_points
 from audio_cls.report.arm_figures import VERDICTS, arm_curves, class_difference_figure, every_run, forest, one_of
@@ -114,7 +115,7 @@ def _arms(report: SuiteReport, points: bool) -> Table:
         rows.append([arm.name, "reference" if arm.reference else arm.verdict, *figures])
         if arm.collapsed:
             rows.append([f"({arm.name} without {arm.collapsed} collapsed)", "", arm.mean_without * scale, None, None])
-    baseline = report.baseline.get(report.metric.rpartition("/")[2])
+    baseline = report.baseline.get(plain_name(report.metric))
     if baseline is not None:
         rows.append(["(baseline)", "learned nothing", baseline * scale, None, None])
     columns = ["arm", "verdict", f"mean{', points' if points else ''}", "difference", "interval"]

@@ -20,7 +20,7 @@ from audio_cls.ablation.results import ArmResult, SuiteResult, fold_rows
 from audio_cls.ablation.test_split import TestResult
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
-from audio_cls.metrics.base import in_points
+from audio_cls.metrics.base import in_points, plain_name
 from audio_cls.metrics.classification import check_metric
 from audio_cls.metrics.paired import mean_interval
 from audio_cls.metrics.predictions import Predictions
@@ -99,7 +99,7 @@ def audit_of_best(
 
 def _rows_of(result: SuiteResult) -> list[list[Any]]:
     rows: list[list[Any]] = []
-    base = result.baseline.get(result.metric.rpartition("/")[2])
+    base = result.baseline.get(plain_name(result.metric))
     for arm in result.arms:
         c, verdict = arm.comparison, arm.verdict
         rest: list[Any] = [None, None, None, None, "reference"]

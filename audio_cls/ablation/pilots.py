@@ -16,7 +16,7 @@ from audio_cls.ablation.stored import find_state, is_converted, suite_names
 from audio_cls.ablation.suite import reopen_suite
 from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import count
-from audio_cls.metrics.base import in_points
+from audio_cls.metrics.base import in_points, plain_name
 from audio_cls.metrics.classification import check_metric
 from audio_cls.metrics.clip_differences import clip_differences
 from audio_cls.metrics.paired import Comparison, compare
@@ -104,7 +104,7 @@ def _comparisons(suite: Suite, metric: str) -> list[Comparison]:
         return []
     records = read_records(ablation, suite.plan, suite.study, suite.storage)
     stored = read_answers(ablation, suite.plan, records, suite.corpus, suite.tracker).scores
-    plain = metric.rpartition("/")[2]
+    plain = plain_name(metric)
     figures = {
         arm: {cell: float(p.evaluation.overall[plain]) for cell, p in cells.items() if plain in p.evaluation.overall}
         for arm, cells in stored.items()

@@ -19,6 +19,7 @@ from audio_cls.ablation.suite import Suite, reopen_suite, results
 from audio_cls.ablation.test_groups import suite_splits
 from audio_cls.ablation.test_split import TestResult, read_result
 from audio_cls.core.errors import UserError
+from audio_cls.metrics.base import plain_name
 from audio_cls.runs.opened_clips import history_of_runs
 from audio_cls.runs.split_overlap import Overlap, overlap_of
 from audio_cls.tracking.notes import renewed_note
@@ -98,7 +99,7 @@ def publish(suite: Suite, summed: Sequence[SuiteResult]) -> Publication:
     declared = {key for changes in ablation.arms.values() for key in changes} | {ablation.fold_key or ""}
     keys = sorted(k for k in declared | {key.rpartition(".")[0] for key in declared} if k in known)
     links = tracker.suite_views(
-        suite.experiment_name, ablation.name, first.metric.rpartition("/")[2], ablation.select, keys,
+        suite.experiment_name, ablation.name, plain_name(first.metric), ablation.select, keys,
         ascending=ascending(first),
     )  # fmt: skip
     return Publication(suite, summed, test, history, page, links)

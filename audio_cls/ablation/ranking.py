@@ -14,7 +14,7 @@ from audio_cls.ablation.declaration import Cell as Place
 from audio_cls.core.formatting import count
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
-from audio_cls.metrics.base import in_points, number_text
+from audio_cls.metrics.base import in_points, number_text, plain_name
 from audio_cls.metrics.classification import check_metric
 from audio_cls.metrics.clip_differences import ClipDifferences, clip_differences
 from audio_cls.metrics.paired import Comparison, Mean, compare, mean_interval
@@ -75,7 +75,7 @@ class Confirmed:
 
 def judged_by(states: Sequence[CellState], metric: str) -> Select:
     """Return which epoch the fresh runs are judged by: the last one, unless one of them did not record it (very old runs)."""
-    plain = metric.rpartition("/")[2]
+    plain = plain_name(metric)
     complete = [state.record for state in states if state.state == "COMPLETE"]
     return "best" if any(plain in record.metrics and plain not in record.last for record in complete) else "last"
 
@@ -91,7 +91,7 @@ def rank(
     """Rank candidates again by their fresh runs, the best first; one without a run yet comes last. They are compared clip by clip where
     the runs' `predictions` (arm -> (seed, fold) -> of the validation clips) are at hand.
     """
-    plain, direction = metric.rpartition("/")[2], check_metric(metric)
+    plain, direction = plain_name(metric), check_metric(metric)
     values: list[dict[Place, float]] = [{} for _ in chosen]
     places = {f"trial {candidate.trial}": i for i, candidate in enumerate(chosen)}
     for state in states:

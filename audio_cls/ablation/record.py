@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation, Cell
+from audio_cls.metrics.base import plain_name
 from audio_cls.queue.cells import CellState, read_cells
 from audio_cls.queue.record import experiment_text
 from audio_cls.queue.storage import load_study, study_names
@@ -63,7 +64,7 @@ class Recorded:
         if not self.done:
             return None
         values = self.last if select == "last" else self.metrics
-        return values.get(metric.rpartition("/")[2], nan) if self.state == "COMPLETE" else nan
+        return values.get(plain_name(metric), nan) if self.state == "COMPLETE" else nan
 
 
 def recorded_cell(arm: str, seed: int, fold: int, found: CellState | None, run: Any = None) -> Recorded:
@@ -109,7 +110,7 @@ def with_figures(
     out = []
     for record in records:
         made, had = predictions.get(record.arm, {}).get(record.cell), getattr(record, which)
-        plain = [metric.rpartition("/")[2] for metric in ablation.metrics]
+        plain = [plain_name(metric) for metric in ablation.metrics]
         if made is not None and any(name not in had for name in plain):
             overall = made.evaluation.overall
             had = {**{name: overall[name] for name in plain if name in overall}, **had}

@@ -16,6 +16,7 @@ from audio_cls.ablation.stored import (
 from audio_cls.ablation.suite import Suite, results, suite_cells, tuned
 from audio_cls.ablation.tuning import tune_arms
 from audio_cls.core.notices import say
+from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.baselines import BASELINE
 from audio_cls.metrics.classification import check_metric
 from audio_cls.queue.cells import Cell, begun_rules, read_cells
@@ -157,7 +158,7 @@ def start_suite(suite: Suite) -> tuple[Run, dict[str, Run]]:
 
 def log_result(result: SuiteResult, runs: dict[str, Run]) -> None:
     """Write each arm's figures and verdict to its run."""
-    names = arm_figures(result.metric.rpartition("/")[2])
+    names = arm_figures(plain_name(result.metric))
     for arm in result.arms:
         if arm.name not in runs:
             continue
@@ -172,7 +173,7 @@ def log_result(result: SuiteResult, runs: dict[str, Run]) -> None:
                 figures |= {"wider_p": arm.wider.p, "wider_low": arm.wider.low, "wider_high": arm.wider.high}
         run = runs[arm.name]
         run.final({names[k]: round(v, 4) for k, v in figures.items() if isfinite(v)})  # shown as they are written
-        plain = result.metric.rpartition("/")[2]
+        plain = plain_name(result.metric)
         if plain in result.baseline:
             run.final({f"{BASELINE}{plain}": round(result.baseline[plain], 4)})
         if result.metric == result.ablation.metrics[0]:

@@ -25,6 +25,7 @@ from audio_cls.ablation.test_figures import (
 from audio_cls.ablation.test_groups import Group
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
+from audio_cls.metrics.base import plain_name
 from audio_cls.runs.evaluation import Scored, score_run
 from audio_cls.runs.opened_clips import ClipHistory, clip_history, clips_to_test
 from audio_cls.runs.split_overlap import PREFIXES, FigureKind, Overlap, recorded_overlap
@@ -84,7 +85,7 @@ class TestResult:
     def lines(self) -> list[str]:
         """Return the opening in words: how often, who chose what, and the first metric's figures."""
         metric = self.metrics[0]
-        plain = metric.rpartition("/")[2]
+        plain = plain_name(metric)
         out = [
             f"opened {self.openings} time(s), first {self.first}, last {self.last} by {self.who}: {self.clips} {self.clip_words}. "
             f"Chosen: {self.chosen}"
@@ -123,7 +124,7 @@ class TestResult:
         """For a table: arm, metric, value, low, high, the baseline's figure, then the difference from the reference with its
         interval and p."""
         return [
-            [arm, metric.rpartition("/")[2], *(figures[metric][k] for k in ("value", "low", "high")), self.baseline.get(metric),
+            [arm, plain_name(metric), *(figures[metric][k] for k in ("value", "low", "high")), self.baseline.get(metric),
              *(self.differences.get(arm, {}).get(metric, {}).get(k) for k in ("value", "low", "high", "p"))]
             for metric in self.metrics
             for arm, figures in self.arms.items()
@@ -147,7 +148,7 @@ def open_group(
         UserError: when it was opened before, of the whole or of one run, or its clips were for another run, unless `again`; for
             a run that cannot be scored; for `nested` where no test clip validates, or nothing can be chosen.
     """
-    metrics = [m for m in group.metrics if m.rpartition("/")[2] != "loss"]
+    metrics = [m for m in group.metrics if plain_name(m) != "loss"]
     if not metrics:
         raise UserError(
             f"{group.name}: judged by {', '.join(group.metrics)} only, which probabilities do not determine"
@@ -218,7 +219,7 @@ def _record(
     opened = Opened(group.what, group.chosen, when, who, overlap.kind)
     for arm, cells in scored.items():
         for cell, one in cells.items():
-            own = {m.rpartition("/")[2]: figure_of_run(one, corpus, m) for m in metrics}
+            own = {plain_name(m): figure_of_run(one, corpus, m) for m in metrics}
             record_opening(tracker, group.runs[arm][cell], opened, own, clip_ids(one), test_scores_csv(one))
         if arm in group.arm_runs and not group.arm_runs[arm].startswith("local-"):
             arm_run = tracker.reopen(group.arm_runs[arm])
@@ -261,7 +262,7 @@ def _record(
 
 def _metrics(prefix: str, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """Return figures with their intervals as MLflow keeps them: `test/accuracy`, `test/accuracy_low`, `test/accuracy_high`."""
-    return {f"{prefix}{k.rpartition('/')[2]}{end}": v for k, f in figures.items() for end, v in named_ends(f)}
+    return {f"{prefix}{plain_name(k)}{end}": v for k, f in figures.items() for end, v in named_ends(f)}
 
 
 def group_history(runtime: Runtime, group: Group) -> ClipHistory:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_cls.metrics.base import metric_of
+from audio_cls.metrics.base import metric_of, plain_name
 from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, is_counted, metric_function
 from audio_cls.metrics.classification import evaluate, predict
 from audio_cls.metrics.predictions import Predictions
@@ -132,7 +132,7 @@ def accuracy_caveat(metric: str, targets: Array, task: str, classes: Sequence[st
         metric: a name, with or without a prefix.
         targets: (n, n_classes) of the clips that are measured on.
     """
-    plain = metric.rpartition("/")[2]
+    plain = plain_name(metric)
     if not len(targets) or plain not in ("accuracy", *(("micro_f1",) if task == "multiclass" else ())):
         return ""
     if task == "multiclass":
@@ -210,7 +210,7 @@ def judge(
 
 
 def _judged_by(metric: str, task: str) -> str:
-    plain = metric.rpartition("/")[2]
+    plain = plain_name(metric)
     if plain == "loss":
         return "macro_f1" if task == "multiclass" else "map"
     return "auc" if plain == "d_prime" else plain

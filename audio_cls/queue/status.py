@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import count, duration
+from audio_cls.metrics.base import plain_name
 from audio_cls.queue.queue import Tally
 from audio_cls.queue.record import INTERRUPTED, TrialRecord, is_finished, record_of, root_of, row_state
 from audio_cls.queue.storage import IDENTITY, TOTAL, StudyStorage, damage_as_user_error, load_study
@@ -246,12 +247,12 @@ def baseline_of(status: StudyStatus) -> float | None:
     not recorded (trials of earlier versions, and the loss, which depends on how it was trained).
     """
     recorded = status.best.record.baseline if status.best else {}
-    return recorded.get(status.metric.rpartition("/")[2])
+    return recorded.get(plain_name(status.metric))
 
 
 def last_epoch_of(row: Row, metric: str) -> float | None:
     """Return a trial's figure at its last epoch, which nobody chose; None if it was not recorded."""
-    return row.record.last.get(metric.rpartition("/")[2])
+    return row.record.last.get(plain_name(metric))
 
 
 def findings_of(status: StudyStatus) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from audio_cls.metrics.base import plain_name
 from audio_cls.report.arms import ArmCurve, ArmSummary, Cell, ClassDifferences
 from audio_cls.report.figures import DASHES, PALETTE, layout, text
 
@@ -66,7 +67,7 @@ def forest(arms: Sequence[ArmSummary], metric: str, direction: str, points: bool
             customdata=[text(shown[k].text or shown[k].name, 200) for k in places],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    unit = "points" if points else metric.rpartition("/")[2]
+    unit = "points" if points else plain_name(metric)
     better = "right" if direction == "maximize" else "left"
     figure.add_vline(x=0, line={"color": "#222222", "width": 1.2})
     return figure.update_layout(

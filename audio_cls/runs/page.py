@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audio_cls.data.remarks import recorded_remarks
+from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.baselines import baseline_name
 from audio_cls.metrics.classification import Evaluation, most_confused
 from audio_cls.metrics.predictions import Predictions
@@ -73,7 +74,7 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
                 _headline(report),
                 Cards(
                     evaluation.overall,
-                    report.metric.rpartition("/")[2],
+                    plain_name(report.metric),
                     report.baseline,
                     baseline_name(predictions.task),
                 ),

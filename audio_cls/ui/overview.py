@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
+from audio_cls.metrics.base import plain_name
 from audio_cls.tracking import RunInfo, Tracker
 from audio_cls.tracking.suites import arm_figures, suite_view_names
 from audio_cls.tracking.views import quoted, study_view_names
@@ -215,7 +216,7 @@ class Collector:
     def _suite(self, run: RunInfo, arms: list[RunInfo]) -> SuiteRow:
         name = run.tags.get("ablation.suite", run.name)
         metric = run.tags.get("ablation.metric", "")
-        figures = arm_figures(metric.rpartition("/")[2])
+        figures = arm_figures(plain_name(metric))
         rows = [
             ArmRow(a.name, a.metrics.get(figures["mean"]), a.metrics.get(figures["std"]), a.tags.get("verdict", ""))
             for a in arms
