@@ -5,15 +5,15 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from audio_cls.metrics.base import number_text
-from audio_cls.metrics.verdict import MARGIN, in_points
+from audio_cls.metrics.base import number_text, p_text
+from audio_cls.metrics.verdict import in_points, margin_or_default
 
 if TYPE_CHECKING:
     from audio_cls.ablation.results import ArmResult, SuiteResult
     from audio_cls.metrics.comparison import Comparison
     from audio_cls.metrics.verdict import Verdict
 
-__all__ = ["all_details", "captions", "main_details", "p_text", "share_text"]
+__all__ = ["all_details", "captions", "main_details", "share_text"]
 
 
 def captions(result: SuiteResult) -> list[str]:
@@ -56,11 +56,6 @@ def share_text(share: float) -> str:
     return "< 1 %" if share < 0.01 else "> 99 %" if share > 0.99 else f"{100 * share:.0f} %"
 
 
-def p_text(p: float) -> str:
-    """Return a p value with its name."""
-    return "p unknown" if not isfinite(p) else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
 def _amount(value: float, points: bool) -> str:
     """Return a difference without its sign, with its unit."""
     if not points:
@@ -69,7 +64,7 @@ def _amount(value: float, points: bool) -> str:
 
 
 def _probabilities(verdict: Verdict, result: SuiteResult, points: bool) -> str:
-    margin = result.ablation.margin or (MARGIN if points else None)
+    margin = margin_or_default(points, result.ablation.margin)
     if margin is None or not isfinite(verdict.better):
         return ""
     return (

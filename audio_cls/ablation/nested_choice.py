@@ -137,7 +137,7 @@ def choose_arms(group: Group) -> Choice:
 
 def _best(group: Group, places: Sequence[Cell]) -> tuple[str, float] | None:
     """Return the arm with the best mean of the recorded validation figures over some cells, and the mean."""
-    key = f"{group.weights}/{group.metrics[0].rpartition('/')[2]}"
+    key = f"{group.weights}/{plain_name(group.metrics[0])}"
     sign = 1 if check_metric(group.metrics[0]) == "maximize" else -1
     means: dict[str, float] = {}
     for arm, cells in group.runs.items():

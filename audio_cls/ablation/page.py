@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audio_cls.ablation.details import share_text
 from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.classification import confusion_matrix, evaluate, most_confused, predict
 from audio_cls.metrics.verdict import in_points
@@ -161,9 +162,7 @@ def _behind(report: SuiteReport, points: bool) -> list[Section]:
 
 
 def _share(value: float) -> str:
-    return (
-        "" if math.isnan(value) else "< 1 %" if value < 0.01 else "> 99 %" if value > 0.99 else f"{100 * value:.0f} %"
-    )
+    return "" if math.isnan(value) else share_text(value)
 
 
 def _line(arm: ArmSummary, more: bool = False) -> str:

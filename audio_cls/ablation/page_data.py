@@ -24,7 +24,7 @@ from audio_cls.metrics.base import in_points, plain_name
 from audio_cls.metrics.classification import check_metric
 from audio_cls.metrics.paired import mean_interval
 from audio_cls.metrics.predictions import Predictions
-from audio_cls.metrics.verdict import MARGIN
+from audio_cls.metrics.verdict import margin_or_default
 from audio_cls.runs.scores import listening_audit
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def build_report(
         task=corpus.task,
         state=result.state,
         captions=captions(result),
-        margin=result.ablation.margin or (MARGIN if in_points(result.metric) else math.nan),
+        margin=margin_or_default(in_points(result.metric), result.ablation.margin) or math.nan,
         question=ablation.question,
         contract=result.terms,
         cells=[

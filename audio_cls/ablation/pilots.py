@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from audio_cls.ablation.answers import read_answers
 from audio_cls.ablation.record import read_records
+from audio_cls.ablation.results import compare_figures
 from audio_cls.ablation.stored import find_state, is_converted, suite_names
 from audio_cls.ablation.suite import reopen_suite
 from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import count
 from audio_cls.metrics.base import in_points, plain_name
-from audio_cls.metrics.classification import check_metric
-from audio_cls.metrics.clip_differences import clip_differences
-from audio_cls.metrics.paired import Comparison, compare
+from audio_cls.metrics.paired import Comparison
 from audio_cls.metrics.sources import Sources
 
 if TYPE_CHECKING:
@@ -109,17 +108,8 @@ def _comparisons(suite: Suite, metric: str) -> list[Comparison]:
         arm: {cell: float(p.evaluation.overall[plain]) for cell, p in cells.items() if plain in p.evaluation.overall}
         for arm, cells in stored.items()
     }
-    found = []
-    for arm in ablation.arms:
-        if arm != ablation.reference:
-            clips = clip_differences(stored[arm], stored[ablation.reference], metric)
-            compared = compare(
-                figures[arm], figures[ablation.reference], test_to_train=suite.plan.test_to_train,
-                direction=check_metric(metric), arm=arm, reference=ablation.reference, clips=clips,
-            )  # fmt: skip
-            if compared.sources is not None and compared.decidable:
-                found.append(compared)
-    return found
+    compared = compare_figures(ablation, suite.plan, figures, metric, stored)
+    return [c for c in compared.values() if c.sources is not None and c.decidable]
 
 
 def _earlier_suites(suite: Suite, storage: str | Path | None) -> Iterator[Suite]:

@@ -1,9 +1,9 @@
 """What a suite can detect and what it costs, before it is trained.
 
 The standard error of an arm's difference from the reference follows from the variances by source (clips, runs, training sets,
-seeds; `metrics.sources`) for any number of seeds and folds. The smallest difference that is found four times in five is then
-(z(1 - alpha / 2m) + z(0.8)) standard errors: m arms are corrected by Holm's method, whose first step takes alpha / m. Alpha is that
-of the next look at the suite (`looks`).
+seeds; `metrics.sources`) for any number of seeds and folds. `Sources.detectable` gives the smallest difference that is found four
+times in five by a test that estimates these variances itself. m arms are corrected by Holm's method, whose first step takes alpha / m.
+Alpha is that of the next look at the suite (`looks`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from audio_cls.core.formatting import count, duration
 from audio_cls.metrics.base import in_points, number_text
 from audio_cls.metrics.crossed import power
 from audio_cls.metrics.multiplicity import spend
+from audio_cls.metrics.sources import TARGET
 from audio_cls.queue.storage import load_study, study_names
 from audio_cls.runs.folds import grid_text
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Forecast", "GridForecast", "detectable_widely", "forecast"]
 
-TARGET = 0.8
 SEEDS = (1, 2, 3, 5, 10)
 FEW_FOLDS = (1, 3)
 

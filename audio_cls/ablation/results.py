@@ -24,7 +24,7 @@ from audio_cls.metrics.paired import Comparison, Mean, compare, mean_interval
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.metrics.verdict import Verdict, in_points, verdicts
 
-__all__ = ["ArmResult", "SuiteResult", "Wider", "compare_arms", "fold_rows", "summarise"]
+__all__ = ["ArmResult", "SuiteResult", "Wider", "compare_arms", "compare_figures", "fold_rows", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,20 @@ def compare_arms(
     """Compare each arm with the reference by one metric over the pairs that are there, clip by clip where their `predictions` (arm
     -> (seed, fold) -> of the validation clips) are at hand.
     """
-    figures, stored, reference = _figures(ablation, records, metric), predictions or {}, ablation.reference
+    return compare_figures(ablation, plan, _figures(ablation, records, metric), metric, predictions or {})
+
+
+def compare_figures(
+    ablation: Ablation,
+    plan: Plan,
+    figures: Mapping[str, Mapping[Cell, float]],
+    metric: str,
+    stored: Mapping[str, Mapping[Cell, Predictions]],
+) -> dict[str, Comparison]:
+    """Compare each arm with the reference by figures of one metric, arm -> (seed, fold) -> figure; `stored` as `compare_arms` takes
+    predictions.
+    """
+    reference = ablation.reference
     return {
         arm: compare(
             figures[arm],

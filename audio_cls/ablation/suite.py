@@ -211,9 +211,9 @@ def results(suite: Suite) -> list[SuiteResult]:
     check_records(suite.ablation, suite.plan, records)
     answers = read_answers(suite.ablation, suite.plan, records, suite.corpus, suite.tracker)
     ablation, plan = suite.ablation, suite.plan
-    records = with_figures(records, answers.scores, ablation)
+    recorded, records = records, with_figures(records, answers.scores, ablation)
     compared = {m: compare_arms(ablation, plan, records, m, answers.scores) for m in ablation.metrics}
-    looks = _look(suite, records, compared[ablation.metrics[0]])
+    looks = _look(suite, recorded, compared[ablation.metrics[0]])
     summed = [summarise(ablation, plan, records, m, compared=c, looks=looks) for m, c in compared.items()]
     return [amend(result, answers, suite.corpus) for result in summed]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from audio_cls.core.errors import UserError
@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from audio_cls.data.splits import Split
 
 __all__ = [
+    "PUBLISHED_SCHEMES",
     "check_leak",
     "group_names",
     "natural_key",
+    "published_parts",
     "shared_groups",
     "shared_groups_declared",
     "shared_groups_notes",
     "shared_groups_published",
     "shared_groups_text",
 ]
+
+PUBLISHED_SCHEMES = {"splits": "official", "folds": "folds, cross_validation"}
+"""The split schemes that follow each of the `published_parts`."""
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
@@ -36,12 +41,17 @@ def group_names(corpus: Corpus) -> list[str]:
     return sorted({g for g in corpus.groups if g is not None}, key=natural_key)
 
 
-def shared_groups(corpus: Corpus, split: Split) -> dict[str, list[str]]:
-    """Return the groups with clips on more than one side of a split: name -> sides, in the order of the corpus."""
+def shared_groups(corpus: Corpus, split: Split, groups: Sequence[str | None] | None = None) -> dict[str, list[str]]:
+    """Return the groups with clips on more than one side of a split: name -> sides, in the order of the corpus.
+
+    Args:
+        groups: (n_clips,) the group of each clip; the corpus's own unless given.
+    """
+    groups = corpus.groups if groups is None else groups
     where: dict[str, list[str]] = {}
     for name, side in split.sides().items():
         for i in side.tolist():
-            group = corpus.groups[i]
+            group = groups[i]
             if group is not None and name not in where.setdefault(group, []):
                 where[group].append(name)
     return {group: sides for group, sides in where.items() if len(sides) > 1}
@@ -96,12 +106,17 @@ def check_leak(corpus: Corpus, split: Split, allow_shared_groups: bool | None = 
         )
 
 
+def published_parts(corpus: Corpus) -> dict[str, Sequence[object]]:
+    """Return where the data set itself puts each clip, (n_clips,): its "splits" and its "folds", None for nowhere."""
+    return {"splits": corpus.splits, "folds": [None if f < 0 else f for f in corpus.folds.tolist()]}
+
+
 def shared_groups_published(corpus: Corpus) -> dict[str, int]:
     """Return the number of groups with clips in more than one of the published "splits" or "folds"; what is not
     shared is left out.
     """
     counts = {}
-    for part, names in (("splits", corpus.splits), ("folds", [None if f < 0 else f for f in corpus.folds.tolist()])):
+    for part, names in published_parts(corpus).items():
         where: dict[str, set[object]] = {}
         for group, name in zip(corpus.groups, names, strict=True):
             if group is not None and name is not None:
@@ -114,10 +129,9 @@ def shared_groups_notes(corpus: Corpus) -> list[str]:
     """Return what to say of a corpus whose published splits or folds share groups, and the ways on: a line for each."""
     notes = []
     for part, n in shared_groups_published(corpus).items():
-        kinds = "official" if part == "splits" else "folds, cross_validation"
         notes.append(
             f"{n} of {len(group_names(corpus))} groups have clips in more than one of the published {part}. Keep groups whole with "
-            f"data.split=grouped, k_fold or leave_one_group_out; data.split={kinds} needs data.split.allow_shared_groups=true, "
+            f"data.split=grouped, k_fold or leave_one_group_out; data.split={PUBLISHED_SCHEMES[part]} needs data.split.allow_shared_groups=true, "
             "which every record and page then says"
         )
     return notes

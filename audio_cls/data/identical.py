@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from audio_cls.core.errors import UserError
 from audio_cls.data.audio import MIN_SECONDS, SILENCE_PEAK
+from audio_cls.data.groups import PUBLISHED_SCHEMES, published_parts
 
 if TYPE_CHECKING:
     from audio_cls.data.corpus import Corpus
@@ -94,7 +95,7 @@ def identical_on_two_sides(corpus: Corpus, split: Split) -> list[list[tuple[int,
     """Return the sets of identical clips that stand on more than one side of a split: (clip, side), those not used left out."""
     if not corpus.identical:
         return []
-    side_of = {int(i): name for name, side in split.sides().items() for i in side}
+    side_of = split.side_of()
     sets = ([(i, side_of[i]) for i in found if i in side_of] for found in corpus.identical)
     return [found for found in sets if len({side for _, side in found}) > 1]
 
@@ -144,13 +145,12 @@ def identical_notes(corpus: Corpus) -> list[str]:
         return []
     first = " = ".join(repr(corpus.ids[i]) for i in sets[0][:2])
     notes = [f"{_sets(len(sets))}, such as {first}. Generated splits keep identical clips on one side"]
-    for part, names in (("splits", corpus.splits), ("folds", [None if f < 0 else f for f in corpus.folds.tolist()])):
+    for part, names in published_parts(corpus).items():
         torn = sum(len({names[i] for i in found} - {None}) > 1 for found in sets)
         if torn:
-            kinds = "official" if part == "splits" else "folds, cross_validation"
             notes.append(
                 f"{_sets(torn)} {_have(torn)} clips in more than one of the published {part}. Remove the copies, or use "
-                f"data.split=grouped or k_fold; data.split={kinds} needs {KEY}=true, which every record and page then says"
+                f"data.split=grouped or k_fold; data.split={PUBLISHED_SCHEMES[part]} needs {KEY}=true, which every record and page then says"
             )
     conflict = _conflict_note(corpus)
     return [*notes, conflict] if conflict else notes

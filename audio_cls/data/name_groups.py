@@ -21,6 +21,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from audio_cls.core.errors import UserError
+from audio_cls.data.groups import shared_groups
 from audio_cls.data.manifest import Manifest, display_name, split_name
 
 if TYPE_CHECKING:
@@ -141,12 +142,7 @@ def name_group_warning(corpus: Corpus, split: Split) -> str:
     found = corpus_suggestion(corpus)
     if found is None:
         return ""
-    sides: dict[str, set[str]] = defaultdict(set)
-    for name, side in split.sides().items():
-        for i in side.tolist():
-            if (group := found.groups[i]) is not None:
-                sides[group].add(name)
-    torn = sum(len(names) > 1 for names in sides.values())
+    torn = len(shared_groups(corpus, split, found.groups))
     if not torn:
         return ""
     return f"{_says(found)}, {torn} of which stand on more than one side of this random split. {_way_on(found)}"

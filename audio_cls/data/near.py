@@ -169,7 +169,7 @@ def _in_view(base: Corpus, clips: NDArray[np.int64]) -> tuple[NearPair, ...]:
 
 def near_on_two_sides(corpus: Corpus, split: Split) -> list[tuple[NearPair, str, str]]:
     """Return the pairs of nearly identical clips that stand on two sides of a split, with the sides of both."""
-    side_of = {int(i): name for name, side in split.sides().items() for i in side}
+    side_of = split.side_of()
     alike = {found[0]: found for found in corpus.identical}
     out = []
     for pair in near_pairs(corpus):

@@ -44,6 +44,10 @@ class Split:
     def sides(self) -> dict[str, Index]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
+    def side_of(self) -> dict[int, str]:
+        """Return the side of each clip that is on one: clip -> "train", "validation" or "test"."""
+        return {int(i): name for name, side in self.sides().items() for i in side}
+
 
 class SplitScheme(Component, family=True):
     """A way to split a corpus. Same scheme and same corpus, same split."""

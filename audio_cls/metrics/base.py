@@ -35,6 +35,7 @@ __all__ = [
     "metric_of",
     "number_text",
     "own_metrics",
+    "p_text",
     "plain_name",
     "uses_decisions",
 ]
@@ -310,6 +311,11 @@ def number_text(value: float, points: bool, *, signed: bool = False) -> str:
     if float(text) == 0:
         return text.lstrip("-")
     return f"+{text}" if signed and value > 0 else text
+
+
+def p_text(p: float) -> str:
+    """Return a p value with its name."""
+    return "p unknown" if not np.isfinite(p) else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _probabilities(scores: Array) -> Array:

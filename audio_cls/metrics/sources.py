@@ -28,14 +28,15 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from audio_cls.core.rng import numpy_rng
+from audio_cls.metrics.base import p_text
 from audio_cls.metrics.clip_differences import ClipSpread
 from audio_cls.metrics.crossed import Cell, MeanEstimate, combine_variances
 
-__all__ = ["Effect", "Judged", "Sources", "SourcesEstimate", "estimate_sources", "judge_sources"]
+__all__ = ["TARGET", "Effect", "Judged", "Sources", "SourcesEstimate", "estimate_sources", "judge_sources"]
 
 Array = NDArray[Any]
 
-TARGET = 0.8
+TARGET = 0.8  # the power that forecasts ask for
 DRAWS = 1000  # simulated suites behind a forecast of power
 SIGNIFICANT = 0.05
 """An effect of training sets or seeds below this p is said, and verdicts fall back to the wider test."""
@@ -161,7 +162,7 @@ class Sources:
         spread = ClipSpread(spread_fold / folds, np.full(DRAWS, clips), spread_fold, spread_run, int(units))
         figures = _figures(seeds, folds, between, residual, of_seeds)
         e = estimate_sources(cells, figures, spread)
-        kept = ~e.wide if not e.wide.all() else e.wide  # where it falls back, `crossed.power` speaks
+        kept = ~e.wide | e.wide.all()  # where it falls back, `crossed.power` speaks
         sd = self.standard_error(seeds, folds, int(units))
         if folds == 1:
             sd = float(np.sqrt(sd**2 - self.training_set))  # one split does not claim to speak of others
@@ -359,18 +360,14 @@ def judge_sources(cells: Sequence[Cell], figures: MeanEstimate, spread: ClipSpre
         Effect("training sets", float(np.sqrt(e.training_set)), float(e.training_set_p)),
         Effect("seeds", float(np.sqrt(e.seed)), float(e.seed_p)),
     )
-    found = [f"{one.name} have an effect of their own ({_p(one.p)})" for one in effects if one.significant]
+    found = [f"{one.name} have an effect of their own ({p_text(one.p)})" for one in effects if one.significant]
     found = found or [
-        f"{one.name} may have an effect of their own ({_p(one.p)}), which {n} of them know badly"
+        f"{one.name} may have an effect of their own ({p_text(one.p)}), which {n} of them know badly"
         for one, n in zip(effects, (n_folds, n_seeds), strict=True)
         if one.p < DOUBTFUL
     ]
     why = " and ".join(found) if bool(e.wide) else ""
     return Judged(float(e.variance), float(e.df), _population(n_seeds, n_folds), why, sources, effects)
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _population(n_seeds: int, n_folds: int) -> str:

@@ -16,7 +16,7 @@ from audio_cls.metrics.base import in_points, number_text
 from audio_cls.metrics.multiplicity import holm, holm_levels
 from audio_cls.metrics.paired import Comparison, MorePairs
 
-__all__ = ["DIFFERENCES", "MARGIN", "Verdict", "Word", "in_points", "verdict", "verdicts"]
+__all__ = ["DIFFERENCES", "MARGIN", "Verdict", "Word", "in_points", "margin_or_default", "verdict", "verdicts"]
 
 Word = Literal["helps", "hurts", "no difference", "cannot tell", "not judged", "under way"]
 
@@ -82,7 +82,7 @@ def verdicts(
     """
     if alpha is not None and not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
-    limit = _margin(points, margin)
+    limit = margin_or_default(points, margin)
     found = list(comparisons.values())
     size = (found[0].alpha if found else 0.05) if alpha is None else alpha
     p_values = [c.p for c in found]
@@ -131,7 +131,8 @@ def _findings(c: Comparison, level: float, equal_level: float, margin: float | N
     return found
 
 
-def _margin(points: bool, margin: float | None) -> float | None:
+def margin_or_default(points: bool, margin: float | None) -> float | None:
+    """Return the margin, in the metric's units: that asked for, else `MARGIN` for metrics in points, else None."""
     if margin is not None and not margin > 0:
         raise ValueError(f"margin must be above 0 in the metric's units, got {margin}")
     return MARGIN if margin is None and points else margin

@@ -240,7 +240,7 @@ def _near(corpus: Corpus, split: Split | None) -> tuple[tuple[str, str, float, f
     if pairs and split is None and not any(corpus.splits) and (corpus.folds < 0).all():
         with contextlib.suppress(UserError):  # too few clips to be split
             split = choose_split(corpus)[0].assign(corpus)
-    sides = {} if split is None else {int(i): name for name, side in split.sides().items() for i in side}
+    sides = {} if split is None else split.side_of()
 
     def where(i: int) -> str:
         published = corpus.splits[i] or (f"fold {corpus.folds[i]}" if corpus.folds[i] >= 0 else "")

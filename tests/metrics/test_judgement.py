@@ -13,11 +13,12 @@ from sklearn.metrics import accuracy_score, average_precision_score, balanced_ac
 from audio_cls.ablation.answers import Answers, amend, judge_cells
 from audio_cls.ablation.contract import Plan
 from audio_cls.ablation.declaration import Ablation
-from audio_cls.ablation.details import all_details, captions, main_details, p_text
+from audio_cls.ablation.details import all_details, captions, main_details
 from audio_cls.ablation.record import Recorded
 from audio_cls.ablation.results import SuiteResult, compare_arms, summarise
 from audio_cls.experiment import Experiment
 from audio_cls.metrics import baselines
+from audio_cls.metrics.base import p_text
 from audio_cls.metrics.baselines import (
     Judgement,
     accuracy_caveat,
