@@ -196,14 +196,16 @@ def check_domains(experiment: Experiment) -> None:
     for op in experiment.augment.ops:
         if not op.domain:
             raise ConfigError(f"{type(op).__name__}.domain is missing: domain = 'waveform', 'spectrogram' or 'mix'")
-        if not (op.takes(features.output_domain) or op.domain == "waveform" == features.input_domain):
+        on_waveforms = op.stage.startswith("waveform")
+        fits = features.input_domain == "waveform" if on_waveforms else op.takes(features.output_domain)
+        if not fits:
             first = f"a {features.input_domain}, then " if features.input_domain != features.output_domain else "a "
-            taken = " or ".join(op.domains or (op.domain,))
+            taken = "waveform" if on_waveforms else " or ".join(op.domains or (op.domain,))
             raise ConfigError(
                 f"augment.{op.kind} takes a {taken}, but with features.kind={features.kind} a batch is {first}"
                 f"{features.output_domain}: take it out (augment.{op.kind}=none) or choose other features"
             )
-        if op.domain == "waveform" and not features.framewise:
+        if on_waveforms and not features.framewise:
             raise ConfigError(
                 f"augment.{op.kind} changes waveforms, but features.kind={features.kind} are computed once from whole clips"
             )
@@ -275,6 +277,7 @@ class Chain:
     classifier: Classifier
     loss: nn.Module
     waveform_ops: list[augmentation.Augmenter]
+    waveform_mix_ops: list[augmentation.Mixer]
     feature_ops: list[augmentation.Augmenter]
     mix_ops: list[augmentation.Mixer]
     n_parameters: int
@@ -307,7 +310,7 @@ def assemble(
     hop: Any = features.hop_length
     if isinstance(features, RowExtractor):  # a picture that is resized has other columns than were packed
         hop = features.frames(data.clip_samples) / shape[-1]
-    built = [(op.domain, op.build(data.rate, hop)) for op in experiment.augment.ops]
+    built = [(op.stage, op.build(data.rate, hop)) for op in experiment.augment.ops]
     for config, (_, op) in zip(experiment.augment.ops, built, strict=True):
         check_augmentation(config, op, data.clip_samples, shape, n_classes)
     classifier = Classifier(normaliser, model).to(device=device)
@@ -317,9 +320,10 @@ def assemble(
         features=features.to(device),
         classifier=classifier,
         loss=loss.to(device),
-        waveform_ops=[op for domain, op in built if domain == "waveform"],
-        feature_ops=[op for domain, op in built if domain not in ("waveform", "mix")],
-        mix_ops=[op for domain, op in built if domain == "mix"],
+        waveform_ops=[op for stage, op in built if stage == "waveform"],
+        waveform_mix_ops=[op for stage, op in built if stage == "waveform_mix"],
+        feature_ops=[op for stage, op in built if stage == "features"],
+        mix_ops=[op for stage, op in built if stage == "mix"],
         n_parameters=parameter_count(model),
     )
 

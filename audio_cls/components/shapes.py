@@ -85,13 +85,14 @@ def check_augmentation(config: Augmentation, op: Any, n_samples: int, shape: tup
         ConfigError: naming the shape found and the one expected.
     """
     where = _where(config, f"augment.{config.kind}")
-    x = torch.zeros(BATCH, n_samples) if config.domain == "waveform" else torch.zeros(BATCH, *shape)
+    mixes = config.stage in ("waveform_mix", "mix")
+    x = torch.zeros(BATCH, n_samples) if config.stage.startswith("waveform") else torch.zeros(BATCH, *shape)
     y = torch.zeros(BATCH, n_classes)
     random = torch.Generator().manual_seed(0)
     with _untouched(op):
-        out = op(x.clone(), y.clone(), random) if config.domain == "mix" else op(x.clone(), random)
+        out = op(x.clone(), y.clone(), random) if mixes else op(x.clone(), random)
     given = f"a {config.domain} batch of {tuple(x.shape)}"
-    if config.domain == "mix":
+    if mixes:
         if not isinstance(out, tuple) or len(out) != 2:
             raise ConfigError(f"{where} gives a {type(out).__name__}, expected the batch and its targets (x, y)")
         _expect(f"{where}, targets", out[1], tuple(y.shape), "(batch, n_classes)", given)

@@ -240,7 +240,7 @@ def _schedule_factor(batches: Batches, epoch: int, step: int, n_steps: int, hist
 def augment(
     chain: Chain, batch: Batch, random: torch.Generator, from_waveforms: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a batch on its way to the model: waveform operations, features, normalised, feature operations, mixing.
+    """Return a batch on its way to the model: waveforms changed, then mixed; features, normalised, changed, then mixed.
 
     Features are taken of the clips whose waveform was changed, and rounded as the packed ones are, which the other clips keep.
     Normalised before feature operations, so that a mask of zeros is a mask of the training mean.
@@ -251,6 +251,8 @@ def augment(
             before = x if batch.packed is None else x.clone()  # an operation of a user's own may change its input
             for op in chain.waveform_ops:
                 x = op(x, random)
+            for mix in chain.waveform_mix_ops:
+                x, y = mix(x, y, random)
             if batch.packed is None:
                 x = chain.features(x)
             else:

@@ -76,7 +76,7 @@ def former_note(what: str, missing: str, anew: str) -> str:
 
 def uses_waveforms(experiment: Experiment) -> bool:
     """Whether waveforms are augmented before features are taken from them."""
-    changes = any(op.domain == "waveform" for op in experiment.augment.ops)
+    changes = any(op.stage.startswith("waveform") for op in experiment.augment.ops)
     return changes and experiment.features.output_domain != "waveform"
 
 

@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from audio_cls.components.augment import Augment, Augmentation, Gain, Mixup, Noise, SpecAugment, TimeRoll, TimeShift
+from audio_cls.components.augment import (
+    Augment,
+    Augmentation,
+    BetweenClass,
+    CutMix,
+    Gain,
+    Mixup,
+    Noise,
+    SpecAugment,
+    TimeRoll,
+    TimeShift,
+)
+from audio_cls.components.augment.waveform_mix import sound_level
 from audio_cls.core.config import ConfigError
 
 RATE, HOP = 16000, 256
@@ -27,7 +39,7 @@ def batch_for(config: Augmentation, batch: int, seed: int = 1, dtype: torch.dtyp
 
 def apply(config: Augmentation, x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     op = config.build(RATE, HOP)
-    if config.domain != "mix":
+    if config.stage not in ("waveform_mix", "mix"):
         return op(x, random)
     y = torch.nn.functional.one_hot(torch.arange(len(x)) % 5, 5).float().to(x.device)
     before = y.clone()
@@ -89,7 +101,7 @@ def test_each_clip_draws_for_itself(kind: str) -> None:
     config = make(kind, p=1.0)
     one = batch_for(config, 1)
     x = one.repeat(16, *[1] * (one.dim() - 1))
-    if config.domain == "mix":
+    if config.stage in ("waveform_mix", "mix"):
         x = x * torch.arange(1, 17).view(-1, *[1] * (x.dim() - 1))
     out = apply(config, x, generator()).flatten(1)
     assert len(torch.unique(out, dim=0)) > 8
@@ -130,6 +142,8 @@ def test_domain_is_declared(kind: str) -> None:
         ("specaugment", "spectrogram sequence image"),
         ("time_roll", "spectrogram sequence image"),
         ("mixup", "waveform spectrogram sequence image embedding"),
+        ("between_class", "waveform"),
+        ("cutmix", "waveform spectrogram sequence image"),
         ("offset", "sequence"),
         ("average_positives", "sequence"),
     ],
@@ -289,6 +303,68 @@ def test_mixup_draws_from_the_beta_distribution(alpha: float) -> None:
     assert shares.var() == pytest.approx(0.25 / (2 * alpha + 1), rel=0.2)
     mixed, soft = op(x, y, generator())
     np.testing.assert_allclose(mixed[:, 0], soft[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("on", ["features", "waveform"])
+def test_what_is_mixed_is_chosen_and_the_former_digest_stays(on: str) -> None:
+    config = make("mixup", on=on)
+    assert config.stage == {"features": "mix", "waveform": "waveform_mix"}[on]
+    assert config.to_dict() == {"kind": "mixup", "alpha": 0.3, "p": 1.0, **({"on": on} if on == "waveform" else {})}
+    x, y = torch.randn(32, 500, generator=generator(1)), torch.eye(32)
+    mixed, soft = config.build(RATE, HOP)(x, y, generator())
+    torch.testing.assert_close(mixed, soft @ x)
+
+
+@pytest.mark.parametrize("shape", [(90,), (1, 5, 90)])
+def test_cutmix_replaces_one_stretch_and_weighs_targets_by_its_length(shape: tuple[int, ...]) -> None:
+    batch = 64
+    x = torch.arange(batch).float().view(-1, *[1] * len(shape)).expand(batch, *shape)
+    mixed, soft = CutMix(alpha=1.0, p=1.0).build(RATE, HOP)(x, torch.eye(batch), generator())
+    rows = mixed if len(shape) == 1 else mixed[:, 0, 0]
+    foreign = rows != x.flatten(1)[:, :1]
+    assert foreign.int().diff(dim=1).abs().sum(1).max() <= 2, "one stretch"
+    torch.testing.assert_close(1 - foreign.float().mean(1), soft.diagonal())
+    assert foreign.float().mean(1).min() < 0.1
+    assert foreign.float().mean(1).max() > 0.9
+    for clip in range(batch):
+        assert set(rows[clip].tolist()) <= {float(clip), *soft[clip].nonzero().flatten().tolist()}
+
+
+def test_sound_levels_are_of_the_loudest_tenth_of_a_second_and_a_weighted() -> None:
+    rate = 44100
+    time = torch.arange(2 * rate) / rate
+    tones = torch.stack([torch.sin(2 * torch.pi * f * time) for f in (1000.0, 100.0, 63.0, 10000.0)])
+    level = sound_level(tones, rate)
+    expected = torch.tensor([0.0, -19.1, -26.2, -2.5]) - 3.01  # table of IEC 61672-1; a sine is 3 dB below full scale
+    torch.testing.assert_close(level, expected, atol=0.3, rtol=0)
+    burst = tones[:1] * ((time > 1.0) & (time < 1.3))
+    torch.testing.assert_close(sound_level(burst, rate), level[:1], atol=0.05, rtol=0)
+    torch.testing.assert_close(sound_level(tones / 10, rate), level - 20, atol=1e-3, rtol=0)
+    assert sound_level(torch.zeros(1, 50), rate).tolist() == [-80.0]
+
+
+def test_between_class_mixes_loudness_in_the_ratio_of_the_targets() -> None:
+    time = torch.arange(RATE) / RATE
+    tones = [torch.sin(2 * torch.pi * f * time) * a for f, a in ((1000.0, 0.5), (1250.0, 0.005))]
+    x, y = torch.stack(tones * 16), torch.eye(2).repeat(16, 1)
+    mixed, soft = BetweenClass().build(RATE, HOP)(x, y, generator())
+    spectrum = torch.fft.rfft(mixed).abs() / RATE * 2
+    heard = torch.stack([spectrum[:, 1000], spectrum[:, 1250] * 10 ** ((0.57 - 0.0) / 20)], 1)  # A-weighting at 1250 Hz
+    torch.testing.assert_close(heard / heard.sum(1, keepdim=True), soft, atol=0.02, rtol=0)
+    assert 0 < float(soft.min()) < 0.1
+    assert 0.9 < float(soft.max()) < 1
+
+
+def test_between_class_takes_partners_of_other_targets_only() -> None:
+    x = torch.randn(12, 400, generator=generator(1))
+    alone, soft = BetweenClass().build(RATE, HOP)(x, torch.tensor([[0.0, 1, 1]]).repeat(12, 1), generator())
+    assert torch.equal(alone, x)
+    assert torch.equal(soft, torch.tensor([[0.0, 1, 1]]).repeat(12, 1))
+    y = torch.zeros(12, 3)
+    y[:11, 0], y[11, 1] = 1, 1
+    mixed, soft = BetweenClass().build(RATE, HOP)(x, y, generator())
+    assert (mixed != x).any(1).all()
+    assert (soft[:, :2] > 0).all(), "eleven of one class can only be mixed with the twelfth"
 
 
 def test_a_range_upside_down_is_refused() -> None:

@@ -184,7 +184,10 @@ def test_a_run_in_parts_with_weighted_classes_is_the_run(
 
 # -- augmented waveforms --------------------------------------------------------------------------------------------
 
-IDLE = {"noise": {"p": 0.0}, "gain": {"p": 0.0}, "time_shift": {"p": 0.0}}
+IDLE = {
+    **{kind: {"p": 0.0} for kind in ("noise", "gain", "time_shift", "between_class")},
+    **{kind: {"p": 0.0, "on": "waveform"} for kind in ("mixup", "cutmix")},
+}
 
 
 @pytest.mark.parametrize("features", ["log_mel", "mfcc"])

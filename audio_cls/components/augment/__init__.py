@@ -1,16 +1,19 @@
 """Augmentations: batched, random for each clip, deterministic by the generator, with a declared input domain."""
 
 from audio_cls.components.augment.base import Augment, Augmentation, Augmenter, Mixer
-from audio_cls.components.augment.mix import Mixup
+from audio_cls.components.augment.mix import CutMix, Mixup
 from audio_cls.components.augment.sequence import AveragePositives, Offset
 from audio_cls.components.augment.spectrogram import Masks, SpecAugment, TimeRoll
 from audio_cls.components.augment.waveform import Gain, Noise, TimeShift
+from audio_cls.components.augment.waveform_mix import BetweenClass
 
 __all__ = [
     "Augment",
     "Augmentation",
     "Augmenter",
     "AveragePositives",
+    "BetweenClass",
+    "CutMix",
     "Gain",
     "Masks",
     "Mixer",

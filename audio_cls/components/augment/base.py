@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import AfterValidator
@@ -11,7 +11,22 @@ from torch import Tensor
 
 from audio_cls.core.config import Component, ComponentSet
 
-__all__ = ["Augment", "Augmentation", "Augmenter", "Mixer", "Range", "chosen", "device_generator", "uniform"]
+__all__ = [
+    "Augment",
+    "Augmentation",
+    "Augmenter",
+    "Mixer",
+    "Range",
+    "Stage",
+    "chosen",
+    "device_generator",
+    "spread",
+    "uniform",
+]
+
+Stage = Literal["waveform", "waveform_mix", "features", "mix"]
+"""The stages of augmentation, in the order of the chain: waveforms one by one, waveforms mixed with their targets, features
+one by one (after normalisation), features mixed with their targets."""
 
 
 class Augmenter(Protocol):
@@ -32,12 +47,19 @@ class Augmentation(Component, family=True):
     `domain` says what it takes: "waveform" (batch, samples), "spectrogram" (batch, 1, n_bins, frames), "sequence" (batch, 1,
     n_values, frames), "image" (batch, channels, height, width), or "mix" for an operation on inputs and their targets.
     `domains` names all domains of features that it makes sense for, where that is more than `domain`; one that mixes makes
-    sense for any unless it names some. Within a domain lower `order` comes first.
+    sense for any unless it names some. Within a stage lower `order` comes first.
     """
 
     domain: ClassVar[str] = ""
     domains: ClassVar[tuple[str, ...]] = ()
     order: ClassVar[int] = 50
+
+    @property
+    def stage(self) -> Stage:
+        """Where in the chain it is applied, see `Stage`."""
+        if self.domain in ("waveform", "mix"):
+            return self.domain  # type: ignore[return-value] # one of the two
+        return "features"
 
     @classmethod
     def takes(cls, domain: str) -> bool:
@@ -50,7 +72,7 @@ class Augmentation(Component, family=True):
 
     @abstractmethod
     def build(self, sample_rate: int, hop_length: int) -> Any:
-        """Return an `Augmenter`, or a `Mixer` where `domain` is "mix".
+        """Return an `Augmenter`, or a `Mixer` where `stage` is "waveform_mix" or "mix".
 
         The generator that it is called with lives on the CPU: what is drawn for each clip is then the same on every device.
 
@@ -89,6 +111,11 @@ def uniform(low: float, high: float, size: tuple[int, ...], generator: torch.Gen
 def chosen(p: float, batch: int, generator: torch.Generator) -> Tensor:
     """Return which clips of a batch are changed, (batch,) bool on the CPU; always draws `batch` numbers."""
     return torch.rand(batch, generator=generator) < p
+
+
+def spread(values: Tensor, x: Tensor) -> Tensor:
+    """Return one value a clip, (batch,), in the dtype, on the device and with the number of axes of a batch, for broadcasting."""
+    return values.to(x.device, x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
 def device_generator(device: torch.device, generator: torch.Generator) -> torch.Generator:

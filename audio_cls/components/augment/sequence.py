@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from audio_cls.components.augment.base import Augmentation, Augmenter, Mixer, Range, chosen, uniform
+from audio_cls.components.augment.base import Augmentation, Augmenter, Mixer, Range, chosen, spread, uniform
 from audio_cls.core.payload import QUANTISED_PCA
 
 __all__ = ["AveragePositives", "Offset"]
@@ -43,7 +43,7 @@ class Offset(Augmentation, kind="offset"):
         def offset(x: Tensor, generator: torch.Generator, /) -> Tensor:
             batch = len(x)
             by = uniform(*self.range, (batch,), generator) * chosen(self.p, batch, generator)
-            return x + by.to(x.device, x.dtype).view(-1, *[1] * (x.dim() - 1))
+            return x + spread(by, x)
 
         return offset
 
