@@ -23,7 +23,7 @@ from audio_cls.queue.cells import Cell, begun_rules, read_cells
 from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.storage import load_study, open_storage, study_names
 from audio_cls.runs.own_parts import remember, sources_of
-from audio_cls.runs.weighting import weighting_warning
+from audio_cls.runs.weighting import settings_that_weigh, weighting_warning
 from audio_cls.tracking import Run
 from audio_cls.tracking.suites import arm_colours, arm_figures
 from audio_cls.training.rules import FORMER, corrections, former_note
@@ -78,8 +78,11 @@ def run_suite(suite: Suite, options: QueueOptions, *, retry: bool = False) -> Su
 def _warn(suite: Suite) -> None:
     """Say what is doubtful in the arms, and that the suite goes on by former training rules, where that changes a run."""
     first = {planned.arm: planned for planned in reversed(suite.plan.cells)}
+    of_base = settings_that_weigh(suite.ablation.base)  # warned of before, with the base
     for arm, planned in reversed(first.items()):
-        if arm != suite.ablation.reference and (warning := weighting_warning(planned.experiment, suite.corpus)):
+        if settings_that_weigh(planned.experiment) == of_base:
+            continue
+        if warning := weighting_warning(planned.experiment, suite.corpus):
             say(f"arm {arm}: {warning}", err=True)
     assert suite.storage is not None
     begun = suite.study in study_names(suite.storage, None)

@@ -1,4 +1,4 @@
-"""Losses on logits and soft targets, with class weights, label smoothing and a bias that starts at the class priors."""
+"""Losses on logits and soft targets, with class weights, label smoothing, logit adjustment and a bias that starts at the class priors."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ __all__ = [
     "Bce",
     "CrossEntropy",
     "Focal",
+    "LogitAdjusted",
     "Loss",
     "WeightedLoss",
     "class_weights",
@@ -163,6 +164,36 @@ class Focal(WeightedLoss, kind="focal"):
         return _Softmax(weights, self.label_smoothing, self.gamma)
 
 
+class LogitAdjusted(Loss, kind="logit_adjusted"):
+    """Logit adjustment: the plain loss of logits to which `tau` times the log prior of each class is added, in training only.
+
+    Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10. With a softmax it is the cross entropy of
+    f(x) + tau log p. The evaluated logits are f(x), without the added term: at tau = 1 they estimate the log posterior under
+    equal class priors, whose highest value minimises the balanced error (1 - UAR).
+
+    With sigmoids each label is a softmax of two classes, "there" with prior p and "not there" with 1 - p. Their two terms
+    differ by tau log(p / (1 - p)), which is what is added to the label's logit. At tau = 1 the evaluated probabilities hold
+    under a prior of 1/2 for every label, so that 0.5 is the threshold of the least balanced error, not of the highest F1:
+    many more labels are called than are there. Judge by mAP, or by F1 at tuned thresholds.
+
+    Because the evaluated probabilities are those of other priors, `nll`, `brier` and the calibration of skewed data get
+    worse with tau, on purpose. Class weights and a bias at the priors would count the classes twice, and are left out here.
+    """
+
+    tau: float = Field(default=1.0, ge=0)
+    """How strongly rare classes are raised; 0 is the plain loss, 1 aims at the balanced error."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread over the classes."""
+
+    def build(self, class_counts: Tensor, n_clips: int, task: str) -> nn.Module:
+        self.check_task(task)
+        weights = torch.ones(len(class_counts))
+        if task == "multilabel":
+            offset = self.tau * log_odds(class_counts, n_clips)
+            return _Sigmoid(weights, self.label_smoothing, gamma=0.0, alpha=None, offset=offset)
+        return _Softmax(weights, self.label_smoothing, gamma=0.0, offset=self.tau * log_priors(class_counts))
+
+
 # -- weights and priors -------------------------------------------------------------------------------------------
 
 
@@ -224,14 +255,18 @@ def splits_into_parts(loss: nn.Module, n_classes: int, device: torch.device) -> 
 
 class _Softmax(nn.Module):
     weights: Tensor
+    offset: Tensor | None
 
-    def __init__(self, weights: Tensor, smoothing: float, gamma: float) -> None:
+    def __init__(self, weights: Tensor, smoothing: float, gamma: float, offset: Tensor | None = None) -> None:
         super().__init__()
         self.smoothing, self.gamma = smoothing, gamma
         self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("offset", offset, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits, targets = _float(logits, targets)
+        if self.offset is not None:
+            logits = logits + self.offset
         log_p = torch.log_softmax(logits, 1)
         weight = self.batch_weight(targets)
         if self.smoothing:
@@ -249,16 +284,22 @@ class _Softmax(nn.Module):
 
 class _Sigmoid(nn.Module):
     weights: Tensor
+    offset: Tensor | None
 
-    def __init__(self, weights: Tensor, smoothing: float, gamma: float, alpha: float | None) -> None:
+    def __init__(
+        self, weights: Tensor, smoothing: float, gamma: float, alpha: float | None, offset: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.smoothing, self.gamma = smoothing, gamma
         positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
         self.negative = negative
         self.register_buffer("weights", weights * positive, persistent=False)
+        self.register_buffer("offset", offset, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits, targets = _float(logits, targets)
+        if self.offset is not None:
+            logits = logits + self.offset
         if self.smoothing:
             targets = targets * (1 - self.smoothing) + self.smoothing / 2
         log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)

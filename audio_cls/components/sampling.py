@@ -11,7 +11,7 @@ from pydantic import Field
 from audio_cls.core.config import Component, ConfigError
 from audio_cls.core.rng import numpy_rng
 
-__all__ = ["Balanced", "Order", "RepeatFactor", "Sampling", "Uniform", "repeat_factors"]
+__all__ = ["Balanced", "Order", "RarestLabel", "RepeatFactor", "Sampling", "Uniform", "repeat_factors"]
 
 Order = Callable[[int, int], np.ndarray]
 """(seed, epoch) -> the rows of one epoch, int64, in order."""
@@ -60,6 +60,22 @@ class Balanced(Sampling, kind="balanced"):
             return rng.permutation(np.concatenate(picked))
 
         return order
+
+
+class RarestLabel(Sampling, kind="rarest_label"):
+    """Clips drawn at random with replacement, each with the weight of its rarest label, 1 / (clips with this label).
+
+    An epoch is as long as the data. Clips without any label count as one class more. With one label a clip every class is drawn
+    equally often on average; unlike `balanced`, neither the shares nor the clips of an epoch are fixed, and a clip of a large
+    class may be missing while another one comes twice.
+    """
+
+    def build(self, targets: np.ndarray) -> Order:
+        labels = _checked(targets) > 0
+        labels = np.column_stack([labels, ~labels.any(1)])
+        weights = np.where(labels, 1 / np.maximum(labels.sum(0), 1), 0.0).max(1)
+        n, shares = len(weights), weights / weights.sum()
+        return lambda seed, epoch: numpy_rng(seed, "sampling", epoch).choice(n, size=n, p=shares)
 
 
 class RepeatFactor(Sampling, kind="repeat_factor"):

@@ -1,4 +1,4 @@
-"""A search by `val/loss` whose space changes the loss compares nothing: refused before its first trial."""
+"""What a search space makes of the loss: refused where it changes what `val/loss` means, warned of where it weighs classes twice."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from audio_cls.core.config import ConfigError
 from audio_cls.core.errors import UserError
 from audio_cls.experiment import Experiment
 from audio_cls.runs.loss_settings import COMPARABLE, is_loss, other_losses
+from audio_cls.runs.weighting import draws_warning
 from audio_cls.study.declaration import Study
 
-__all__ = ["check_losses"]
+__all__ = ["check_losses", "space_warning"]
 
 DRAWS = 40  # random ones, before each choice of each parameter is drawn once
 
@@ -31,6 +32,11 @@ def check_losses(study: Study) -> None:
             f"study {study.name!r} is judged by {study.metric}, and its space changes the loss ({', '.join(found)}): each trial would be "
             f"measured by its own. Judge by {COMPARABLE}: metric and training.metric of the base, direction='minimize'"
         )
+
+
+def space_warning(study: Study) -> str:
+    """Return a warning where draws of the space weigh classes twice, which no other warning sees; else ""."""
+    return draws_warning(_drawn(study), study.base) if isinstance(study.base, Experiment) else ""
 
 
 def _drawn(study: Study) -> list[Experiment]:

@@ -22,6 +22,7 @@ from audio_cls.runs.page_data import page_path, write_page
 from audio_cls.runs.preparation import Runtime, mlflow_experiment
 from audio_cls.runs.resolve import announce, resolve
 from audio_cls.study.launches import Launch, record_launch
+from audio_cls.study.losses import space_warning
 from audio_cls.study.opening import PARENT, OpenedSearch, declared_study, open_parts, work_target
 from audio_cls.study.page_data import study_page
 from audio_cls.study.search import check_study, open_parent, study_identity, trial_objective
@@ -80,6 +81,8 @@ def run_search(
         say(line)
     if study.settled is not None:
         announce(resolve(check_study(declared_study(launch)), corpus, rules=study.settled.rules), corpus)
+    if warning := space_warning(study):
+        say(warning, err=True)
     if missing := _missing_corrections(study):
         say(former_note(f"study {study.name}", missing, "study run --new-version"))
     record_launch(workspace, opened, launch)

@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from audio_cls.components.losses import Bce, CrossEntropy, Focal, Loss, class_weights
+from audio_cls.components.losses import (
+    Bce,
+    CrossEntropy,
+    Focal,
+    LogitAdjusted,
+    Loss,
+    class_weights,
+    log_odds,
+    log_priors,
+    part_shares,
+)
 from audio_cls.core.config import ConfigError
 
 COUNTS = torch.tensor([800, 364, 800, 800, 800, 818, 311, 822, 764, 800])
@@ -17,6 +27,8 @@ CASES = [(kind, task) for kind, cls in Loss.members().items() for task in cls.ta
 
 
 def make(kind: str, task: str, **fields: object) -> nn.Module:
+    """Return a loss; what it has no setting for is left out."""
+    fields = {key: value for key, value in fields.items() if key in Loss.members()[kind].model_fields}
     config = Loss.members()[kind].parse(fields)
     assert isinstance(config, Loss)
     return config.build(COUNTS, N_CLIPS, task)
@@ -161,6 +173,54 @@ def test_focal_with_gamma_0_is_the_plain_loss(task: str, plain: str) -> None:
         torch.testing.assert_close(focal(logits, mixed(y)), reference(logits, mixed(y)))
 
 
+# -- logit adjustment ----------------------------------------------------------------------------------------------
+
+
+def test_logit_adjustment_of_a_softmax_equals_the_paper_s_formula() -> None:
+    """Menon et al., equation 10: log(1 + sum over the others of (p_other / p_own)^tau exp(f_other - f_own))."""
+    logits, y = batch("multiclass")
+    prior, tau = COUNTS.double() / N_CLIPS, 1.5
+    own = y.argmax(1)
+    ratio = (prior[None, :] / prior[own][:, None]) ** tau * (logits - logits.gather(1, own[:, None])).double().exp()
+    expected = ratio.sum(1).log().mean()  # the sum holds the own class, as 1
+    found = make("logit_adjusted", "multiclass", tau=tau)(logits, y)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("task", "plain"), [("multiclass", "cross_entropy"), ("multilabel", "bce")])
+def test_logit_adjustment_is_the_plain_loss_of_shifted_logits(task: str, plain: str) -> None:
+    logits, y = batch(task)
+    shift = log_priors(COUNTS) if task == "multiclass" else log_odds(COUNTS, N_CLIPS)
+    for tau in (0.0, 0.7, 1.0):
+        found = make("logit_adjusted", task, tau=tau, label_smoothing=0.1)(logits, mixed(y))
+        expected = make(plain, task, label_smoothing=0.1)(logits + tau * shift, mixed(y))
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_a_model_that_knows_nothing_answers_equal_priors_after_logit_adjustment(task: str) -> None:
+    """Trained on the class counts alone, the constant answer of least loss is 0 for every class, whatever the counts."""
+    if task == "multiclass":
+        y = torch.eye(10).repeat_interleave(COUNTS, 0)
+    else:
+        y = (torch.arange(N_CLIPS)[:, None] < COUNTS).float()
+    constant = torch.zeros(10, requires_grad=True)
+    LogitAdjusted().build(COUNTS, N_CLIPS, task)(constant.expand(N_CLIPS, 10), y).backward()
+    assert constant.grad is not None
+    assert constant.grad.abs().max() < 1e-5
+    assert LogitAdjusted().initial_bias(COUNTS, N_CLIPS, task) is None
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_parts_of_a_batch_add_up_to_its_logit_adjusted_loss(task: str) -> None:
+    logits, y = batch(task)
+    loss = make("logit_adjusted", task)
+    parts = list(zip(logits.split(20), y.split(20), strict=True))
+    shares = part_shares(loss, [part for _, part in parts])
+    together = sum(share * loss(x, part) for share, (x, part) in zip(shares, parts, strict=True))
+    torch.testing.assert_close(together, loss(logits, y))
+
+
 # -- contract -----------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +233,7 @@ def test_a_soft_target_has_the_loss_of_its_mixture(kind: str, task: str, weights
     loss = make(kind, task, class_weights=weights)
     at = loss(logits, 0.6 * y + 0.4 * other)
     if task == "multiclass" and kind != "bce":
-        w = class_weights(COUNTS, weights)
+        w = class_weights(COUNTS, weights if kind != "logit_adjusted" else "none")
         a, b = 0.6 * (w * y).sum(), 0.4 * (w * other).sum()
         expected = (a * loss(logits, y) + b * loss(logits, other)) / (a + b)
     else:
@@ -228,7 +288,7 @@ def test_other_shapes_are_refused(kind: str, task: str) -> None:
 
 
 def test_a_loss_for_another_task_is_refused_with_the_alternatives() -> None:
-    with pytest.raises(ConfigError, match="Allowed: bce, focal"):
+    with pytest.raises(ConfigError, match="Allowed: bce, focal, logit_adjusted"):
         CrossEntropy().build(COUNTS, N_CLIPS, "multilabel")
     with pytest.raises(ConfigError, match="cross_entropy"):
         CrossEntropy(prior_bias=True).initial_bias(COUNTS, N_CLIPS, "multilabel")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from audio_cls.components.sampling import Balanced, RepeatFactor, Sampling, Uniform, repeat_factors
+from audio_cls.components.sampling import Balanced, RarestLabel, RepeatFactor, Sampling, Uniform, repeat_factors
 from audio_cls.core.config import ConfigError
 
 KINDS = sorted(Sampling.members())
@@ -116,3 +116,23 @@ def test_the_default_threshold_is_an_equal_share() -> None:
     assert len(RepeatFactor().build(even)(0, 0)) == 80
     uneven = one_label([60, 20, 15, 5])
     assert np.bincount(RepeatFactor().build(uneven)(0, 0), minlength=100)[95:].min() >= 2
+
+
+def test_rarest_label_draws_each_clip_by_its_rarest_label_with_replacement() -> None:
+    targets = np.array([[1, 0, 0]] * 60 + [[1, 1, 0]] * 30 + [[1, 1, 1]] * 5 + [[0, 0, 0]] * 5)
+    weights = np.array(
+        [1 / 95] * 60 + [1 / 35] * 30 + [1 / 5] * 5 + [1 / 5] * 5
+    )  # clips without a label are one class more
+    order = RarestLabel().build(targets)
+    times = np.zeros(100)
+    for epoch in range(400):
+        rows = order(0, epoch)
+        assert len(rows) == 100
+        times += np.bincount(rows, minlength=100)
+    kinds = np.split(times / 400, [60, 90, 95])
+    for found, expected in zip(kinds, np.split(100 * weights / weights.sum(), [60, 90, 95]), strict=True):
+        assert found.mean() == pytest.approx(expected[0], rel=0.05)
+    assert np.bincount(order(0, 0), minlength=100).max() > 1
+    even = RarestLabel().build(one_label([80, 15, 5]))
+    shares = np.mean([one_label([80, 15, 5])[even(1, epoch)].mean(0) for epoch in range(200)], axis=0)
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.02)

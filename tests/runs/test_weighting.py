@@ -13,7 +13,7 @@ from audio_cls.data.packing import prepare
 from audio_cls.experiment import Experiment
 from audio_cls.runs import resolve as resolve_module
 from audio_cls.runs.resolve import Resolved, announce, resolve
-from audio_cls.runs.weighting import class_shares, weighting_warning
+from audio_cls.runs.weighting import class_shares, draws_warning, weighting_warning
 from tests.ablation.test_ablation import BASE
 
 
@@ -41,7 +41,7 @@ def test_shares_are_counted_clips_times_weights(corpus: Corpus) -> None:
     plain = {s.name: (s.clips, s.loss) for s in class_shares(made(corpus), corpus)}
     assert plain["hum"][0] > plain["hiss"][0] > plain["beep"][0] > 0
     assert all(clips == pytest.approx(loss) for clips, loss in plain.values())
-    for changes in ({"loss__class_weights": "inverse"}, {"sampling": "balanced"}):
+    for changes in ({"loss__class_weights": "inverse"}, {"sampling": "balanced"}, {"loss": "logit_adjusted"}):
         shares = class_shares(made(corpus, **changes), corpus)
         assert [s.loss for s in shares] == pytest.approx([1 / 3] * 3, abs=0.05), changes
     both = {
@@ -64,6 +64,11 @@ def test_shares_are_counted_clips_times_weights(corpus: Corpus) -> None:
         ({"loss__class_weights": "effective", "sampling": "repeat_factor"}, "both raise rare classes"),
         ({"loss__class_weights": "inverse", "loss__prior_bias": True}, "prior_bias=true starts at the share of the clips"),
         ({"sampling": "balanced", "loss__prior_bias": True}, "prior_bias=true starts at the share of the clips"),
+        ({"loss": "logit_adjusted"}, ""),
+        ({"sampling": "rarest_label"}, ""),
+        ({"sampling": "rarest_label", "loss__class_weights": "inverse"}, "both raise rare classes"),
+        ({"sampling": "rarest_label", "loss": "logit_adjusted"}, "loss.kind=logit_adjusted and sampling.kind=rarest_label both"),
+        ({"sampling": "balanced", "loss": {"kind": "logit_adjusted", "tau": 0.0}}, ""),
     ],
     ids=str,
 )  # fmt: skip
@@ -82,3 +87,13 @@ def test_two_settings_that_weigh_classes_are_warned_of(
         table = [line.split() for line in warning.splitlines()[2:]]
         assert [row[0] for row in table] == list(corpus.classes)
         assert sum(float(row[2].rstrip("%")) for row in table) == pytest.approx(100, abs=0.3)
+
+
+def test_draws_of_a_space_that_weigh_classes_twice_are_counted(corpus: Corpus) -> None:
+    plain, once = made(corpus), made(corpus, sampling="balanced")
+    twice = made(corpus, sampling="balanced", loss__class_weights="inverse")
+    assert draws_warning([plain, once], plain) == ""
+    warning = draws_warning([plain, twice, once, twice], plain)
+    assert "2 of 4 draws" in warning
+    assert "loss.class_weights=inverse with sampling.kind=balanced" in warning
+    assert draws_warning([twice, twice], twice) == ""  # told with the base
