@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from audio_cls.cli.console import NARROWEST
 from audio_cls.core.formatting import duration, printable
 from audio_cls.queue.status import BEST_EPOCH, StudyStatus, number_text
+from audio_cls.queue.worker import reason_kind
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["leaderboard"]
 
 
-def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
-    """The best complete configurations, then pruned ones, as a table for a terminal of `width` columns; `limit` rows at most.
+ROWS = 10
+"""Rows that are shown of a search; a grid is a table and is shown whole."""
+
+
+def leaderboard(status: StudyStatus, limit: int | None = None, width: int = 80) -> Table:
+    """The best complete configurations, then pruned ones, as a table for a terminal of `width` columns; `limit` rows at most,
+    `ROWS` unless given. Of a grid all rows, failed ones with the kind of their failure.
 
     The parameters that vary get a column each where the terminal is wide enough, else they share one.
     """
@@ -24,14 +30,16 @@ def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    rows = [r for r in status.rows if r.state in ("COMPLETE", "PRUNED")][:limit]
+    grid = status.sampler == "grid"
+    states = ("COMPLETE", "PRUNED", "FAILED") if grid else ("COMPLETE", "PRUNED")
+    rows = [r for r in status.rows if r.state in states][: limit or (None if grid else ROWS)]
     names = sorted({name for row in rows for name in row.params})
     varying = [n for n in names if len({str(row.params.get(n)) for row in rows}) > 1] or names
     head = ("trial", "state", status.metric, "epochs", "time")
     cells = [
         [
             str(r.number),
-            r.state_text,
+            f"failed: {reason_kind(r.reason)}" if r.state == "FAILED" else r.state_text,
             number_text(r.value),
             str(r.epochs),
             duration(r.seconds),
@@ -63,7 +71,7 @@ def leaderboard(status: StudyStatus, limit: int = 10, width: int = 80) -> Table:
     for i, row in enumerate(rows):
         tail = [shown[n][i] for n in varying] if in_columns else [together[i]]
         texts = [escape(printable(text)) for text in (*cells[i], *tail)]
-        table.add_row(*texts, style="dim" if row.state == "PRUNED" else None)
+        table.add_row(*texts, style="dim" if row.state != "COMPLETE" else None)
     return table
 
 

@@ -42,8 +42,8 @@ def study() -> None:
 @click.option(
     "--trials",
     type=click.IntRange(1),
-    required=True,
-    help="Total of finished configurations; the same command again goes on.",
+    default=None,
+    help="Total of finished configurations; the same command again goes on. A grid runs all its rows unless given.",
 )
 @click.option(
     "--new-version",
@@ -56,7 +56,7 @@ def study() -> None:
 @TRUST
 @WITH_FOR_WORKERS
 @click.pass_context
-def study_run(ctx: click.Context, file: Path, trials: int, new_version: bool, assignments: tuple[str, ...], options: QueueOptions, parts: tuple[Path, ...], trust: bool) -> None:  # fmt: skip
+def study_run(ctx: click.Context, file: Path, trials: int | None, new_version: bool, assignments: tuple[str, ...], options: QueueOptions, parts: tuple[Path, ...], trust: bool) -> None:  # fmt: skip
     """Run the study that FILE declares (or that was run under the name FILE) until --trials configurations have finished."""
     from audio_cls.study.launches import find_launch
     from audio_cls.study.running import run_search
@@ -85,7 +85,7 @@ def _show_outcome(outcome: SearchOutcome) -> None:
         raise Interrupted("\ninterrupted: the same command goes on")
 
 
-def _show_status(status: StudyStatus, top: int = 10) -> None:
+def _show_status(status: StudyStatus, top: int | None = None) -> None:
     from audio_cls.cli.console import console
     from audio_cls.cli.leaderboard import leaderboard
     from audio_cls.queue.status import summary
@@ -188,11 +188,11 @@ def study_remove(ctx: click.Context, name: str, yes: bool, with_runs: bool, stor
 
 @study.command("status")
 @click.argument("name_or_file", required=False)
-@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Rows of the leaderboard.")
+@click.option("--top", type=click.IntRange(1), help="Rows of the leaderboard.  [default: 10; of a grid all]")
 @STORAGE
 @WITH
 @click.pass_context
-def study_status(ctx: click.Context, name_or_file: str | None, top: int, storage: str | None) -> None:
+def study_status(ctx: click.Context, name_or_file: str | None, top: int | None, storage: str | None) -> None:
     """Progress, best so far, running, pruned and failed trials with reasons, and what is left. Without a name: all studies."""
     from audio_cls.data.remarks import declared_remarks
     from audio_cls.queue.status import stored_status

@@ -100,6 +100,7 @@ class StudyStatus:
     kind: str = "search"
     extended: int = 0  # revived to a larger budget than the others had: not compared
     collapsed: int = 0  # complete ones whose value is of collapsed weights: they are the best only if all are
+    sampler: str = ""  # the kind of sampler that chose its configurations; empty for other work than a search
 
     @property
     def finished(self) -> int:
@@ -175,6 +176,7 @@ def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
         best=best,
         rows=tuple(rows),
         kind=kind_of(attrs),
+        sampler=str((attrs.get(IDENTITY, {}).get("sampler") or {}).get("kind", "")),
         seconds_per_configuration=pace,
         seconds_left=left,
     )

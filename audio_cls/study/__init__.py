@@ -8,6 +8,7 @@ from audio_cls.core.lazy import face
 
 if TYPE_CHECKING:
     from audio_cls.study.declaration import TPE as TPE
+    from audio_cls.study.declaration import Grid as Grid
     from audio_cls.study.declaration import Median as Median
     from audio_cls.study.declaration import NoPruning as NoPruning
     from audio_cls.study.declaration import Percentile as Percentile

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TPE",
+    "Grid",
     "Median",
     "NoPruning",
     "Percentile",
@@ -90,6 +91,20 @@ class RandomSearch(SamplerConfig, kind="random"):
     """Independent uniform draws."""
 
     def make(self, seed: int) -> BaseSampler:
+        from optuna.samplers import RandomSampler
+
+        return RandomSampler(seed=seed)
+
+
+class Grid(SamplerConfig, kind="grid"):
+    """Every combination of the values that the space suggests: a complete table, in the order in which the space suggests them.
+
+    The space takes its values from lists (`suggest_categorical`) or steps (`suggest_int`, `suggest_float` with a step). `--trials`
+    is the number of rows unless given. Use `NoPruning`, or some rows hold the value of an unfinished run.
+    """
+
+    def make(self, seed: int) -> BaseSampler:
+        """Return what draws a parameter that the row of a trial lacks: none does, unless the trial was enqueued by hand."""
         from optuna.samplers import RandomSampler
 
         return RandomSampler(seed=seed)
@@ -209,7 +224,7 @@ class Study:
 
     @property
     def drawn(self) -> bool:
-        return True
+        return not isinstance(self.sampler, Grid)
 
     def make_sampler(self) -> BaseSampler:
         """Return the Optuna sampler: seeded by configuration, blind to superseded trials."""

@@ -45,7 +45,7 @@ class Study(declaration.Study):
 
     def run(
         self,
-        trials: int,
+        trials: int | None = None,
         *,
         workers: int = 1,
         workspace: Workspace | Path | str | None = None,
@@ -60,7 +60,7 @@ class Study(declaration.Study):
         from its file, which is loaded as far as the first call that trains, so that a script needs no `if __name__ == "__main__"`.
 
         Args:
-            trials: configurations in all, those of earlier calls included.
+            trials: configurations in all, those of earlier calls included; only a grid has a default, all its rows.
             workers: processes on this machine, a GPU each where there are GPUs.
             workspace: its folder; AUDIO_CLS_WORKSPACE or the current folder unless given.
             storage: Optuna's storage, a file or postgresql://USER@HOST/NAME; `optuna.db` in the workspace unless given.
@@ -89,7 +89,7 @@ class Study(declaration.Study):
         status = outcome.status
         if not outcome.done:
             raise KeyboardInterrupt(
-                f"study {status.name}: {status.finished} of {trials} finished; the same call goes on"
+                f"study {status.name}: {status.finished} of {status.total} finished; the same call goes on"
             )
         return StudyResult(status.name, place, storage, outcome.page)
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["study_or_run", "study_page"]
 
+GRID = "grid: every combination of the values in the space"
+
 
 def study_page(
     workspace: Workspace, name: str, storage: str | Path | None = None, tracker: Tracker | None = None
@@ -117,7 +119,7 @@ def _facts(status: StudyStatus, identity: Mapping[str, Any], where: StudyStorage
     base = identity.get("base", {})
     facts = {
         "metric": f"{status.metric} ({status.direction})",
-        "sampler": _component(identity.get("sampler")),
+        "sampler": GRID if status.sampler == "grid" else _component(identity.get("sampler")),
         "pruner": _component(identity.get("pruner")),
         "data": f"{base.get('data', {}).get('corpus', '')} {str(identity.get('data', ''))[:12]}".strip(),
         "metric code": f"version {identity['metric_version']}" if "metric_version" in identity else "",

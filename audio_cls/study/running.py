@@ -14,6 +14,7 @@ from audio_cls.core.workspace import Workspace
 from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.seam import Outcome, TrialContext
 from audio_cls.queue.status import StudyStatus, searched_keys, study_status
+from audio_cls.queue.storage import open_storage
 from audio_cls.queue.supervisor import run_workers
 from audio_cls.queue.tracked import settle_runs
 from audio_cls.queue.worker import Shift, run_worker
@@ -21,6 +22,7 @@ from audio_cls.runs.own_parts import load_with
 from audio_cls.runs.page_data import page_path, write_page
 from audio_cls.runs.preparation import Runtime, mlflow_experiment
 from audio_cls.runs.resolve import announce, resolve
+from audio_cls.study.grid import enqueue_rows, planned_trials
 from audio_cls.study.launches import Launch, record_launch
 from audio_cls.study.losses import space_warning
 from audio_cls.study.opening import PARENT, OpenedSearch, declared_study, open_parts, work_target
@@ -58,7 +60,7 @@ class SearchOutcome:
 def run_search(
     workspace: Workspace,
     launch: Launch,
-    trials: int,
+    trials: int | None,
     options: QueueOptions,
     *,
     only: Collection[int] | None = None,
@@ -68,6 +70,7 @@ def run_search(
     """Run a search until `trials` configurations are finished, or this process is asked to leave; the same call continues.
 
     Args:
+        trials: of a grid, all its rows unless given.
         only: run these configurations alone.
         new_version: where the declaration has changed, begin a new version of the study.
         parts: files that the workers load first.
@@ -75,6 +78,7 @@ def run_search(
     Raises:
         UserError: for a declaration that does not fit its corpus, or has changed since the study started.
     """
+    trials = planned_trials(declared_study(launch), trials) if only is None else trials or 1
     search = open_parts(workspace, launch, options.storage, new_version)
     study, corpus, opened = search.study, search.corpus, search.opened
     for line in search.said:
@@ -91,6 +95,8 @@ def run_search(
     tracker = Tracker(workspace)
     tracker.flush()
     parent = _open_run(workspace, tracker, search, launch.file)
+    if not study.drawn and only is None:
+        enqueue_rows(study, opened, open_storage(options.storage or workspace.optuna_db), trials)
     if launch.study is not None and options.workers == 1:
         status = _work_here(search, trials, options, tracker, launch.file)
     else:
