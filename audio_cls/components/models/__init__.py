@@ -2,9 +2,31 @@
 
 from audio_cls.components.models.base import Model, parameter_count
 from audio_cls.components.models.cnn4 import Cnn4
+from audio_cls.components.models.crnn import Crnn
 from audio_cls.components.models.efficientnet_lite0 import EfficientNetLite0
 from audio_cls.components.models.logistic_regression import LogisticRegression
 from audio_cls.components.models.mlp import Mlp
+from audio_cls.components.models.mobilenet_v2 import MobileNetV2
+from audio_cls.components.models.panns import Panns
+from audio_cls.components.models.residual_cnn import ResidualCnn
+from audio_cls.components.models.resnet18 import ResNet18
 from audio_cls.components.models.small_cnn import SmallCnn
+from audio_cls.components.models.vgg_fsd50k import VggFsd50k
+from audio_cls.components.models.waveform_cnn import WaveformCnn
 
-__all__ = ["Cnn4", "EfficientNetLite0", "LogisticRegression", "Mlp", "Model", "SmallCnn", "parameter_count"]
+__all__ = [
+    "Cnn4",
+    "Crnn",
+    "EfficientNetLite0",
+    "LogisticRegression",
+    "Mlp",
+    "MobileNetV2",
+    "Model",
+    "Panns",
+    "ResNet18",
+    "ResidualCnn",
+    "SmallCnn",
+    "VggFsd50k",
+    "WaveformCnn",
+    "parameter_count",
+]

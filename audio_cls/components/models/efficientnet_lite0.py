@@ -38,7 +38,7 @@ class EfficientNetLite0(Model, kind="efficientnet_lite0"):
     variants: tensorflow/tpu, models/official/efficientnet/lite, 2020.
 
     Names of parameters are those of the package `efficientnet_lite_pytorch` without leading underscores
-    (`blocks.3.expand_conv.weight`), so that its ImageNet weights fit. A training step costs about 5 times one of `small_cnn`.
+    (`blocks.3.expand_conv.weight`), so that its ImageNet weights fit. A training step costs 5 to 8 times one of `small_cnn`.
     """
 
     input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "image")
