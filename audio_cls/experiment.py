@@ -35,19 +35,20 @@ from audio_cls.data.default_split import AutoSplit
 from audio_cls.data.splits import Folds, Split, SplitScheme
 from audio_cls.data.subsets import Subset
 from audio_cls.data.views import AsPublished, LabelView
+from audio_cls.data.windows import Centre, EvaluationWindows
 from audio_cls.metrics.base import check_metric
 
 __all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_corpus", "check_domains"]
 
 
 class Data(Component):
-    """Which clips, and what part of each: `clip_seconds`, cut at random when training, from the middle when evaluating; shorter
-    clips are padded.
+    """Which clips, and what part of each: `clip_seconds`, cut at random when training, as `evaluation` says when evaluating;
+    shorter clips are padded.
 
     What is "auto" is chosen by `audio_cls.runs.resolve`: the corpus's rate, a window that fits its durations, the split that it names.
     """
 
-    added_fields = frozenset({"labels", "subset"})
+    added_fields = frozenset({"labels", "subset", "evaluation"})
 
     corpus: str = "demo"
     """Name of a prepared corpus, or the path of its folder."""
@@ -56,7 +57,7 @@ class Data(Component):
     clip_seconds: OrAuto[Annotated[float, Field(gt=0)] | None] = AUTO
     """Length of what the model sees of a clip, in seconds; auto covers most clips, none is the longest clip."""
     crop: Literal["random", "centre"] = "random"
-    """Where a longer clip is cut when training; evaluation cuts from the middle."""
+    """Where a longer clip is cut when training."""
     pad: Literal["zero", "end", "tile"] = "zero"
     """How a shorter clip is filled: with zeros on both sides, with zeros at its end, or repeated."""
     split: SplitScheme = AutoSplit()
@@ -65,6 +66,8 @@ class Data(Component):
     """A view of the labels: one class against the rest, families, a mapping, a selection."""
     subset: Subset = Subset()
     """A part of the split's clips."""
+    evaluation: EvaluationWindows = Centre()
+    """Which windows of a longer clip are evaluated: the middle one, or several, whose probabilities are combined."""
 
     def assign(self, corpus: Corpus) -> Split:
         """Split a corpus (already in the view that `labels` asks for) and take the subset.
@@ -209,6 +212,11 @@ def check_domains(experiment: Experiment) -> None:
             raise ConfigError(
                 f"augment.{op.kind} changes waveforms, but features.kind={features.kind} are computed once from whole clips"
             )
+    if experiment.data.evaluation.combine and not features.framewise:
+        raise ConfigError(
+            f"data.evaluation={experiment.data.evaluation.kind} cuts clips into windows, but features.kind={features.kind} are of whole clips: "
+            "leave it at centre"
+        )
     if not model.input_domains:
         raise ConfigError(
             f"{type(model).__name__}.input_domains is missing: what it takes, such as input_domains = ('spectrogram',)"

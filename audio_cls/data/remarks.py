@@ -1,9 +1,11 @@
-"""What a reader must know of a corpus, and of the split that figures rest on: groups and identical clips on two sides."""
+"""What a reader must know of a corpus, and of what figures rest on: groups and identical clips on two sides, windows of long clips."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from audio_cls.data.groups import shared_groups, shared_groups_declared, shared_groups_notes, shared_groups_text
 from audio_cls.data.identical import (
@@ -18,11 +20,21 @@ from audio_cls.data.near import near_notes, near_warning
 if TYPE_CHECKING:
     from audio_cls.data.corpus import Corpus
     from audio_cls.data.splits import Split, SplitScheme
+    from audio_cls.data.windows import EvaluationWindows
 
-__all__ = ["REMARKS", "corpus_notes", "declared_remarks", "recorded_remarks", "split_remarks", "split_warnings"]
+__all__ = [
+    "REMARKS",
+    "corpus_notes",
+    "declared_remarks",
+    "recorded_remarks",
+    "split_remarks",
+    "split_warnings",
+    "windows_remark",
+]
 
-REMARKS = ("split.shared_groups", "split.duplicates")
-"""Facts and tags of a run that hold remarks on its split; those without a remark are absent."""
+WINDOWS = "evaluation.windows"
+REMARKS = ("split.shared_groups", "split.duplicates", WINDOWS)
+"""Facts and tags of a run that hold remarks on its figures; those without a remark are absent."""
 _RANDOM = ("k_fold", "grouped")
 
 
@@ -48,7 +60,20 @@ def split_remarks(corpus: Corpus, split: Split) -> dict[str, str]:
         shared_groups_text(len(shared_groups(corpus, split))),
         identical_text(len(identical_on_two_sides(corpus, split))),
     )
-    return {key: text for key, text in zip(REMARKS, texts, strict=True) if text}
+    return {key: text for key, text in zip(REMARKS[:2], texts, strict=True) if text}
+
+
+def windows_remark(corpus: Corpus, split: Split, windows: EvaluationWindows, clip_samples: int) -> dict[str, str]:
+    """Return what to record of the windows that clips are judged by, under the last key of `REMARKS`; empty where no clip that is evaluated
+    is longer than one window.
+
+    Args:
+        clip_samples: samples (or rows) of a window.
+    """
+    evaluated = np.concatenate([split.validation, split.test])
+    if not len(evaluated) or corpus.lengths[evaluated].max() <= clip_samples:
+        return {}
+    return {WINDOWS: windows.describe(clip_samples / corpus.rate)}
 
 
 def recorded_remarks(facts: Mapping[str, Any]) -> list[str]:

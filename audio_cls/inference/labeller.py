@@ -16,13 +16,16 @@ from torch import Tensor
 from audio_cls.components.features import FeatureExtractor, Normaliser
 from audio_cls.core.errors import UserError
 from audio_cls.data.audio import AUDIO_SUFFIXES, BadAudio, load, to_float
+from audio_cls.data.windows import WindowScores
 from audio_cls.experiment import Classifier, Experiment, feature_shape
 from audio_cls.training.batches import fit_length
 from audio_cls.training.checkpoint import read
+from audio_cls.training.predictions import probabilities
 
 __all__ = ["Labelled", "Labeller", "audio_files"]
 
 WEIGHTS = "weights/best.safetensors"
+BATCH = 64  # windows that the model takes at a time
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,22 @@ class Labeller:
 
     @torch.inference_mode()
     def scores(self, waveform: np.ndarray) -> np.ndarray:
-        """Return probabilities (n_classes,) of one clip: mono float32 in [-1, 1] at the experiment's sample rate."""
-        data = self.experiment.data
-        if self.experiment.features.framewise:
+        """Return probabilities (n_classes,) of one clip: mono float32 in [-1, 1] at the experiment's sample rate. A longer clip is
+        judged by the windows that its evaluation used (`data.evaluation`).
+        """
+        data, framewise = self.experiment.data, self.experiment.features.framewise
+        if framewise:
             waveform = fit_length(waveform, data.clip_samples, data.pad)
         x = self.features(torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))[None].to(self.device))
-        if self.experiment.features.framewise:
-            frames = self.features.frames(data.clip_samples)
-            start = int(0.5 * (x.shape[-1] - frames + 1))
-            x = x[..., start : start + frames]
-        logits = self.classifier(x).double()[0]
-        out = torch.softmax(logits, 0) if self.task == "multiclass" else torch.sigmoid(logits)
-        return out.cpu().numpy()
+        if not framewise:
+            return probabilities(self.classifier(x).float().cpu(), self.task)[0]
+        frames = self.features.frames(data.clip_samples)
+        starts = data.evaluation.starts(x.shape[-1], frames, data.rate / self.features.hop_length)
+        combined = WindowScores(1, len(self.classes), self.task, data.evaluation.combine or "mean")
+        for some in np.array_split(starts, -(-len(starts) // BATCH)):
+            windows = torch.cat([x[..., start : start + frames] for start in some.tolist()])
+            combined.add(np.zeros(len(some), dtype=np.int64), self.classifier(windows).float().cpu().numpy())
+        return probabilities(torch.from_numpy(combined.logits()), self.task)[0]
 
     def label(self, paths: Iterable[Path]) -> Iterator[Labelled]:
         """Label files one by one; a file that is missing or cannot be read yields its reason instead of ending the rest."""

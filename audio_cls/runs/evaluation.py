@@ -14,14 +14,13 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.notices import progress
 from audio_cls.core.stopping import Watch
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.remarks import split_remarks
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.baselines import Judgement, baseline_predictions, judge
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.runs.opened_clips import ClipHistory, clip_history
 from audio_cls.runs.own_parts import recorded_experiment
-from audio_cls.runs.preparation import Prepared, Runtime, as_recorded, prepare_run
+from audio_cls.runs.preparation import Prepared, Runtime, as_recorded, prepare_run, remarks
 from audio_cls.runs.resolve import resolve
 from audio_cls.runs.scores import read_predictions
 from audio_cls.training.checkpoint import CheckpointStore, read
@@ -153,8 +152,8 @@ def score_run(
             learned_nothing = baseline_predictions(chosen_on, training)
             predictions = predictions.with_thresholds(chosen_on.fitted_thresholds(), ON_VALIDATION)
             baseline = baseline.with_thresholds(learned_nothing.fitted_thresholds(), ON_VALIDATION)
-    remarks = tuple(split_remarks(corpus, split).values())
-    return Scored(info, experiment, corpus, predictions, baseline, chosen, split, part, remarks)
+    said = tuple(remarks(experiment, corpus, split).values())
+    return Scored(info, experiment, corpus, predictions, baseline, chosen, split, part, said)
 
 
 def _recorded(

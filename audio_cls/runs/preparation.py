@@ -21,7 +21,7 @@ from audio_cls.core.errors import UserError, choices
 from audio_cls.core.stopping import QUIET, Watch
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.remarks import split_remarks
+from audio_cls.data.remarks import split_remarks, windows_remark
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Chain, Data, Experiment, assemble, check_corpus, feature_shape
 from audio_cls.metrics.classification import VERSION
@@ -40,6 +40,7 @@ __all__ = [
     "mlflow_experiment",
     "open_corpus",
     "prepare_run",
+    "remarks",
     "run_facts",
     "split_facts",
 ]
@@ -152,11 +153,20 @@ def as_recorded(experiment: Experiment, corpus: Corpus, split_digest: str | None
 
 
 def split_facts(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, str]:
-    """Return what a reader of a run's figures must know of its split: the name of the fold, and that groups or identical
-    clips stand on two sides.
-    """
+    """Return what a reader of a run's figures must know of its split: the name of the fold, and the `remarks`."""
     name = experiment.data.split.fold_name(corpus)
-    return {**({"split.fold_name": name} if name else {}), **split_remarks(corpus, split)}
+    return {**({"split.fold_name": name} if name else {}), **remarks(experiment, corpus, split)}
+
+
+def remarks(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, str]:
+    """Return what to show with every figure of a run, by the keys of `REMARKS`: groups or identical clips on two sides, and by which
+    windows long clips are judged.
+    """
+    found = split_remarks(corpus, split)
+    if not experiment.features.framewise:
+        return found
+    data = experiment.data
+    return found | windows_remark(corpus, split, data.evaluation, data.clip_samples)
 
 
 def check_fits(experiment: Experiment, corpus: Corpus) -> None:

@@ -227,7 +227,12 @@ def hand_set_faults(resolved: Resolved, corpus: Corpus) -> list[str]:
     experiment, chosen = resolved.experiment, {choice.key for choice in resolved.choices if not choice.by_hand}
     lines: list[str] = []
     if "data.clip_seconds" not in chosen and experiment.features.framewise:
-        lines += _window_faults(known(experiment.data.clip_seconds, "data.clip_seconds") or 0.0, corpus)
+        lines += _window_faults(experiment, corpus)
+    if experiment.data.evaluation.kind != "centre" and not (corpus.lengths > experiment.data.clip_samples).any():
+        lines.append(
+            f"data.evaluation={experiment.data.evaluation.kind}: no clip is longer than data.clip_seconds={experiment.data.clip_seconds:g}, "
+            "so that each has one window"
+        )
     top, f_max = signal_top(corpus), getattr(experiment.features, "f_max", 0.0)
     if top is not None and "features.f_max" not in chosen and (f_max is None or f_max > 1.01 * top):
         bands = f"features.f_max={'none' if f_max is None else f'{f_max:g}'}: bands up to {f_max or corpus.sample_rate / 2:g} Hz"
@@ -246,7 +251,8 @@ def announce(resolved: Resolved, corpus: Corpus) -> None:
         say(warning, err=True)
 
 
-def _window_faults(clip_seconds: float, corpus: Corpus) -> Iterable[str]:
+def _window_faults(experiment: Experiment, corpus: Corpus) -> Iterable[str]:
+    clip_seconds = known(experiment.data.clip_seconds, "data.clip_seconds") or 0.0
     seconds, (better, _) = corpus.seconds, choose_window(corpus)
     padded = float(np.maximum(0.0, 1 - seconds / clip_seconds).mean())
     if padded > PADDED and better < clip_seconds:
@@ -255,8 +261,8 @@ def _window_faults(clip_seconds: float, corpus: Corpus) -> Iterable[str]:
             f"{np.median(seconds):.3g} s. Better: data.clip_seconds={better:g}"
         )
     windows = float(np.median(seconds)) / clip_seconds
-    if windows > WINDOWS and better > clip_seconds:
+    if windows > WINDOWS and better > clip_seconds and experiment.data.evaluation.kind == "centre":
         yield (
             f"data.clip_seconds={clip_seconds:g}: the median clip is {windows:.0f} windows long, and only its middle one is judged. "
-            f"Better: data.clip_seconds={better:g}, or cut the clips"
+            f"Better: data.clip_seconds={better:g}, or data.evaluation=windows, or cut the clips"
         )

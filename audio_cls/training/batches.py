@@ -3,7 +3,8 @@
 Features of whole clips are computed once per process and held packed, frame after frame, in half precision; a batch is a
 gather of windows. Only when an experiment augments waveforms are features computed batch by batch, from windows of samples at
 the same places, and only of the clips that an augmentation changed: the others keep their packed features, so that a run whose
-augmentations change nothing is the run without them. Evaluation always reads the packed features: the middle window of each clip, never augmented.
+augmentations change nothing is the run without them. Evaluation always reads the packed features, never augmented, of the windows that
+`data.evaluation` asks for.
 """
 
 from __future__ import annotations
@@ -22,19 +23,22 @@ from audio_cls.core.rng import numpy_rng
 from audio_cls.core.stopping import QUIET, Watch
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.splits import Split
+from audio_cls.data.windows import Centre, EvaluationWindows, place_of, position
 from audio_cls.experiment import Data, Experiment, check_corpus
-from audio_cls.training.row_windows import PackedRows, position
+from audio_cls.training.row_windows import PackedRows
 from audio_cls.training.rules import FORMER, RULES, uses_waveforms
 
 __all__ = ["Batch", "Batches", "FeatureCache", "PackedFeatures", "count_batches", "pack_features"]
 
 PHASE = "computing features"
+_CENTRE = Centre()
 
 
 @dataclass(frozen=True)
 class Batch:
     """`clips` are corpus rows; `x` is what the chain takes next (waveforms or features); `y` soft targets (batch, n_classes).
 
+    asked: of windows in evaluation, which of the clips asked for each one is of, counted from 0.
     packed: features of the same windows, where `x` are waveforms that are augmented before features are taken from them; None
         otherwise, and by the former rules. n_steps: batches of the epoch, this one included.
     """
@@ -44,6 +48,7 @@ class Batch:
     y: torch.Tensor
     packed: torch.Tensor | None = None
     n_steps: int = 1
+    asked: np.ndarray | None = None
 
 
 @dataclass
@@ -260,19 +265,39 @@ class Batches:
             y = self.targets[torch.as_tensor(clips, device=self.device)]
             yield Batch(clips, x, y, self.features(clips, where) if whole else None, n_steps)
 
-    def evaluate(self, clips: np.ndarray, size: int | None = None) -> Iterator[Batch]:
-        """Return the middle window of each clip, in the order given, never augmented.
+    def evaluate(
+        self, clips: np.ndarray, size: int | None = None, windows: EvaluationWindows = _CENTRE
+    ) -> Iterator[Batch]:
+        """Return the windows of each clip (by default its middle one), in the order given, never augmented.
+
+        A batch's `clips` repeat a clip for each of its windows. Features that are no frames have one window.
 
         Raises:
             Abandoned: when the grace of whoever was asked to leave is over.
         """
         size = size or max(1, max(64, self.experiment.training.batch_size) // self.parts)
-        for start in range(0, len(clips), size):
-            self.watch.step("evaluation", start, len(clips), finish=True)
-            part = clips[start : start + size]
-            middle = np.full(len(part), 0.5)
-            x = self.waveforms(part, middle) if self.is_waveform else self.features(part, middle)
-            yield Batch(part, x, self.targets[torch.as_tensor(part, device=self.device)])
+        asked, where = self._windows(clips, windows)
+        for start in range(0, len(asked), size):
+            rows = asked[start : start + size]
+            self.watch.step("evaluation", int(rows[0]), len(clips), finish=True)
+            part, at = clips[rows], where[start : start + size]
+            x = self.waveforms(part, at) if self.is_waveform else self.features(part, at)
+            yield Batch(part, x, self.targets[torch.as_tensor(part, device=self.device)], asked=rows)
+
+    def _windows(self, clips: np.ndarray, windows: EvaluationWindows) -> tuple[np.ndarray, np.ndarray]:
+        """Return the windows of some clips in order: which of `clips` (counted from 0), and where in it (0 first, 1 last place)."""
+        if windows.kind == Centre.kind or not self.framewise:
+            return np.arange(len(clips)), np.full(len(clips), 0.5)
+        packed, length = self.packed, self.experiment.data.clip_samples if self.is_waveform else self.frames
+        if isinstance(packed, PackedRows):
+            lengths = packed.lengths[clips] + self.frames - self.experiment.data.clip_samples  # with their markers
+        else:
+            lengths = self.corpus.lengths[clips] if packed.lengths is None else packed.lengths.numpy()[clips]
+        unique, index = np.unique(np.maximum(lengths, length), return_inverse=True)
+        per_second = self.experiment.data.rate / self.hop_length
+        places = [place_of(windows.starts(int(n), length, per_second), int(n) - length) for n in unique]
+        numbers = np.array([len(p) for p in places], dtype=np.int64)[index]
+        return np.repeat(np.arange(len(clips)), numbers), np.concatenate([places[k] for k in index] or [np.empty(0)])
 
     def features(self, clips: np.ndarray, where: np.ndarray) -> torch.Tensor:
         """Return windows of features at `where` (0 the first, 1 the last): (batch, 1, n_bins, frames), (batch, n_features), or as

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from audio_cls.core.device import choose_precision
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.windows import WindowScores
 from audio_cls.experiment import Chain
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.training.batches import Batches
@@ -78,15 +79,25 @@ def autocast(precision: Any, device: torch.device) -> torch.autocast:
 
 @torch.inference_mode()
 def predict(chain: Chain, batches: Batches, clips: np.ndarray) -> torch.Tensor:
-    """Return logits of some clips, (n, n_classes) float32 on the CPU, without augmentation."""
+    """Return logits of some clips, (n, n_classes) float32 on the CPU, without augmentation: of the windows that `data.evaluation` asks for,
+    combined.
+    """
     chain.classifier.eval()
-    precision = batches.experiment.training.precision
+    windows, precision = batches.experiment.data.evaluation, batches.experiment.training.precision
+    n_classes = batches.targets.shape[1]
+    combined = WindowScores(len(clips), n_classes, batches.corpus.task, windows.combine) if windows.combine else None
     out = []
-    for batch in batches.evaluate(clips):
+    for batch in batches.evaluate(clips, windows=windows):
         with autocast(precision, batches.device):
-            logits = chain.classifier(batch.x)
-        out.append(logits.float().cpu())
-    return torch.cat(out) if out else torch.empty(0, batches.targets.shape[1])
+            logits = chain.classifier(batch.x).float().cpu()
+        if combined is None:
+            out.append(logits)
+        else:
+            assert batch.asked is not None, "a batch of evaluation"
+            combined.add(batch.asked, logits.numpy())
+    if combined is not None:
+        return torch.from_numpy(combined.logits()).float()
+    return torch.cat(out) if out else torch.empty(0, n_classes)
 
 
 def probabilities(logits: torch.Tensor, task: str) -> np.ndarray:

@@ -12,17 +12,11 @@ from numpy.typing import NDArray
 
 from audio_cls.components.row_features import BEGIN, END, PADDING, REAL, RowExtractor
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.windows import position
 
-__all__ = ["PackedRows", "position", "window_places"]
+__all__ = ["PackedRows", "window_places"]
 
 _BLOCK_VALUES = 1 << 20  # of rows that statistics are taken of at a time
-
-
-def position(where: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """Return the start of a window: 0 at the first place, `room` at the last, the middle at 0.5; each place is as likely under uniform
-    `where`.
-    """
-    return np.minimum((where * (room + 1)).astype(np.int64), room)
 
 
 def window_places(

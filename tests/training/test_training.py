@@ -77,7 +77,7 @@ class Killed(BaseException):
         {"optimizer": "adagrad", "schedule": "plateau"},
         {"optimizer": "adam", "training__ema_decay": 0.9, "training__clip_norm": 1.0, "schedule__warmup_epochs": 1.0},
         {"augment": {"noise": {}, "gain": {}, "time_shift": {}, "between_class": {}}, "sampling": "balanced"},
-        {"model": "mlp", "features": "mfcc", "augment": {}},
+        {"model": "mlp", "features": "mfcc", "augment": {}, "data__evaluation": "windows", "data__clip_seconds": 0.5},
         {"model": {"kind": "cnn4", "widths": [4, 8, 8, 8], "bands": 2, "hidden": 16}, "training__precision": "bf16"},
     ],
     ids=lambda c: ",".join(f"{k}={v if isinstance(v, str) else '...'}" for k, v in c.items()) or "adamw",
