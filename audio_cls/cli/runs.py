@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -139,12 +139,27 @@ def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN [RUN...]")
+@click.option(
+    "--average",
+    is_flag=True,
+    help="Average the stored predictions of the runs: an ensemble. An arm or cross-validation stands for its runs.",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="With --average: of which epoch; nobody chose the last.",
+)
 @WITH
 @click.pass_context
-def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
+def compare(ctx: click.Context, runs: tuple[str, ...], average: bool, weights: Literal["last", "best"]) -> None:
     """What differs between runs: configuration, data, code, environment, figures; paired where they pair."""
     from audio_cls.runs.comparison import compare_runs
 
+    if average:
+        _show_ensemble(ctx, runs, weights)
+        return
     found = compare_runs(workspace_of(ctx), runs)
     heads = found.heads
     for title, rows, nothing in (
@@ -163,6 +178,16 @@ def compare(ctx: click.Context, runs: tuple[str, ...]) -> None:
             say(f"{head} does not pair with {heads[0]}: {beside.why_not}")
         else:
             _show_pairs(beside, heads[0], head)
+
+
+def _show_ensemble(ctx: click.Context, runs: tuple[str, ...], weights: Literal["best", "last"]) -> None:
+    from audio_cls.runs.ensemble import ensemble_runs
+    from audio_cls.runs.test_split import interval_words
+
+    found = ensemble_runs(workspace_of(ctx), runs, weights)
+    rows = [[name, found.single[name], i.estimate, interval_words(i)] for name, i in found.figures.items()]
+    table("average of stored predictions", ["metric", "one model", "ensemble", "95 % over clips"], rows, right=(1, 2))
+    say(found.sentence)
 
 
 def _show_pairs(beside: Beside, first: str, head: str) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
@@ -140,7 +141,9 @@ def test_a_run_writes_its_page_and_is_evaluated(run: Any, workspace: Path, tmp_p
         run.evaluate(test=True)
 
 
-def test_runs_are_compared(run: Any, workspace: Path, base: Any) -> None:
+def test_runs_are_compared_and_averaged(
+    run: Any, workspace: Path, base: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = ac.train(base.override({"optimizer.lr": 1e-4}), name="cautious", workspace=workspace, progress=False)
     found = ac.compare(run, "cautious", workspace=workspace)
     assert found.table().loc["optimizer.lr"].to_list()[:2] == ["0.001", "0.0001"]
@@ -149,6 +152,17 @@ def test_runs_are_compared(run: Any, workspace: Path, base: Any) -> None:
     assert "optimizer.lr" in found._repr_html_()
     with pytest.raises(ac.UserError, match="two runs or more"):
         ac.compare(run, workspace=workspace)
+    averaged = ac.ensemble(run, "cautious", workspace=workspace, weights="best")
+    assert averaged.n_members == 2
+    order = np.argsort(run.predictions.rows)
+    expected = (run.predictions.scores[order] + other.predictions.scores[order]) / 2
+    assert averaged.predictions.scores == pytest.approx(expected)
+    assert averaged.single["accuracy"] == pytest.approx((run.metrics["accuracy"] + other.metrics["accuracy"]) / 2)
+    shown = call(capsys, workspace, "compare", "--average", "--weights", "best", run.id, "cautious")
+    assert f"{averaged.figures['accuracy'].estimate:.4f}"[:5] in shown
+    assert "2 models for each of" in shown
+    with pytest.raises(ac.UserError, match="no validation clip in common"):
+        ac.ensemble(run, workspace=workspace)
 
 
 def test_a_run_labels_audio(run: Any, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
