@@ -185,7 +185,10 @@ def test_a_run_in_parts_with_weighted_classes_is_the_run(
 # -- augmented waveforms --------------------------------------------------------------------------------------------
 
 IDLE = {
-    **{kind: {"p": 0.0} for kind in ("noise", "gain", "time_shift", "between_class")},
+    **{
+        kind: {"p": 0.0}
+        for kind in ("noise", "gain", "time_shift", "between_class", "time_stretch", "pitch_shift", "speed")
+    },
     **{kind: {"p": 0.0, "on": "waveform"} for kind in ("mixup", "cutmix")},
 }
 

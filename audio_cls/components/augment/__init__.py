@@ -4,6 +4,7 @@ from audio_cls.components.augment.base import Augment, Augmentation, Augmenter, 
 from audio_cls.components.augment.mix import CutMix, Mixup
 from audio_cls.components.augment.sequence import AveragePositives, Offset
 from audio_cls.components.augment.spectrogram import Masks, SpecAugment, TimeRoll
+from audio_cls.components.augment.tempo import PitchShift, Speed, TimeStretch
 from audio_cls.components.augment.waveform import Gain, Noise, TimeShift
 from audio_cls.components.augment.waveform_mix import BetweenClass
 
@@ -20,7 +21,10 @@ __all__ = [
     "Mixup",
     "Noise",
     "Offset",
+    "PitchShift",
     "SpecAugment",
+    "Speed",
     "TimeRoll",
     "TimeShift",
+    "TimeStretch",
 ]
