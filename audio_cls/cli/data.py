@@ -1,4 +1,4 @@
-"""`audio-cls data`: get, generate, mix, prepare, describe, show, verify."""
+"""`audio-cls data`: get, generate, mix, convert, prepare, describe, show, verify."""
 
 from __future__ import annotations
 
@@ -65,6 +65,39 @@ def data_mix(ctx: click.Context, name: str, folder: Path, **settings: Any) -> No
     with progress(f"mixing {name}") as tell:
         mix(corpus, folder, config, tell)
     say(f"{folder}: {config.clips} mixtures of {config.seconds:g} s. Next: audio-cls data prepare {folder} --name NAME")
+
+
+@data.command("convert")
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--as",
+    "kind",
+    required=True,
+    metavar="LAYOUT",
+    help="pictures: PNG spectrograms; embeddings: AudioSet's TFRecord files; parquet: audio in tables.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the layout, such as features.n_mels=64, rows=10, clips_per_file=500.",
+)
+@click.pass_context
+def data_convert(ctx: click.Context, name: str, folder: Path, kind: str, assignments: tuple[str, ...]) -> None:
+    """Write the clips of the corpus NAME to FOLDER in another layout: pictures, embeddings, parquet."""
+    from audio_cls.core.config import parse_assignment
+    from audio_cls.runs.conversion import convert
+    from audio_cls.runs.preparation import open_corpus
+
+    corpus = open_corpus(workspace_of(ctx), name)
+    with progress(f"converting {name}") as tell:
+        made = convert(corpus, kind, folder, dict(map(parse_assignment, assignments)), tell)
+    say(f"{folder}: {len(corpus)} clips as {kind}")
+    for note in made.notes:
+        say(f"note: {note}")
+    say(f"Next: {made.command(f'{Path(name).name}-{kind}')}")
 
 
 @data.command("get")

@@ -24,6 +24,7 @@ from audio_cls.core.rng import numpy_rng
 from audio_cls.core.workspace import atomic_write
 from audio_cls.data.audio import to_int16
 from audio_cls.data.corpus import Corpus
+from audio_cls.data.folders import begin_folder
 from audio_cls.data.stratification import stratify
 
 __all__ = ["Mixtures", "Pool", "mix", "pools_of"]
@@ -87,7 +88,8 @@ def mix(corpus: Corpus, folder: Path, config: Mixtures, progress: Callable[[int,
     if not corpus.payload.is_waveform:
         raise UserError(f"{corpus.name!r} holds {corpus.payload.describe()}: mixtures are made of waveforms")
     settings = f"{corpus.digest}\n{config.to_json()}\n"
-    _begin(folder, settings)
+    begin_folder(folder, _SETTINGS, settings, "mixtures")
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
     pools = pools_of(corpus, config)
     share = np.cumsum([len(pool.clips) for pool in pools]) / len(corpus)
     out = io.StringIO()
@@ -107,17 +109,6 @@ def mix(corpus: Corpus, folder: Path, config: Mixtures, progress: Callable[[int,
         progress(i + 1, config.clips, path.name)
     atomic_write(folder / "meta.csv", out.getvalue())
     return folder / "meta.csv"
-
-
-def _begin(folder: Path, settings: str) -> None:
-    known = folder / _SETTINGS
-    if known.exists():
-        if known.read_text(encoding="utf-8") != settings:
-            raise UserError(f"{folder} holds mixtures of another corpus or of other settings; choose another folder")
-    elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no {_SETTINGS}; choose another folder")
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
-    atomic_write(known, settings)
 
 
 def _choose(corpus: Corpus, pool: Pool, config: Mixtures, i: int) -> list[int]:

@@ -10,13 +10,19 @@ from typing import BinaryIO
 from audio_cls.core.errors import UserError
 from audio_cls.data.codecs.crc32c import masked_crc32c
 
-__all__ = ["BrokenRecord", "read_record", "records"]
+__all__ = ["BrokenRecord", "framed", "read_record", "records"]
 
 _HEAD, _TAIL = struct.Struct("<QI"), struct.Struct("<I")
 
 
 class BrokenRecord(UserError):
     """A record that is not whole; the message is the reason alone, the caller says where."""
+
+
+def framed(data: bytes) -> bytes:
+    """Return a record of a TFRecord file that holds this data."""
+    length = struct.pack("<Q", len(data))
+    return _HEAD.pack(len(data), masked_crc32c(length)) + data + _TAIL.pack(masked_crc32c(data))
 
 
 def read_record(file: BinaryIO) -> bytes | None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from audio_cls.core.errors import UserError
 from audio_cls.data.codecs.pictures import PICTURE_SUFFIXES, Pictures
-from audio_cls.data.manifest import Clip, Manifest, display_name, natural_key, split_name
+from audio_cls.data.manifest import LARGEST_NUMBER, Clip, Manifest, display_name, natural_key, split_name
 from audio_cls.data.sources.base import Source
 
 __all__ = ["PictureFolder"]
@@ -35,15 +35,14 @@ class PictureFolder(Source, kind="pictures"):
     """Pixels along time that are one second."""
     group_pattern: str | None = None
     """A regular expression that finds each picture's group in its path, such as speaker\\d+."""
+    fold_pattern: str | None = None
+    """A regular expression whose first group is the number of each picture's fold in its path, such as fold(\\d+)."""
 
     def detect(self, path: Path) -> bool:
         return path.is_dir() and any(next(_pictures(folder), None) is not None for _, folder in _class_folders(path))
 
     def read(self, path: Path) -> Manifest:
-        try:
-            pattern = None if self.group_pattern is None else re.compile(self.group_pattern)
-        except re.error as error:
-            raise UserError(f"group_pattern={self.group_pattern!r}: not a regular expression: {error}") from None
+        groups, folds = _compiled("group_pattern", self.group_pattern), _compiled("fold_pattern", self.fold_pattern)
         clips = list[Clip]()
         for split, folder in _class_folders(path):
             files = sorted(_pictures(folder), key=lambda p: natural_key(p.relative_to(path).as_posix()))
@@ -53,9 +52,9 @@ class PictureFolder(Source, kind="pictures"):
                 )
             for file in files:
                 name = display_name(file.relative_to(path).as_posix())
-                found = pattern.search(name) if pattern else None
-                group = (found.group(1) if found.groups() else found.group()) if found else None
-                clips.append(Clip(name, file, (display_name(folder.name),), split=split, group=group))
+                fold = _fold(name, folds)
+                label = display_name(folder.name)
+                clips.append(Clip(name, file, (label,), fold=fold, split=split, group=_matched(name, groups)))
         if not clips:
             raise UserError(f"{path}: no class folders with pictures in them, or empty")
         names = ("time", "height", "width", "columns_per_second", *(("channels",) if self.channels else ()))
@@ -71,6 +70,30 @@ class PictureFolder(Source, kind="pictures"):
 
 
 _DIRECTION = {"right": "to the right", "left": "to the left", "down": "downwards", "up": "upwards"}
+
+
+def _compiled(option: str, pattern: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if pattern is None else re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{option}={pattern!r}: not a regular expression: {error}") from None
+
+
+def _matched(name: str, pattern: re.Pattern[str] | None) -> str | None:
+    """Return what the first group of a pattern, or all of it where it has none, matches in a path."""
+    found = pattern.search(name) if pattern else None
+    return (found.group(1) if found.groups() else found.group()) if found else None
+
+
+def _fold(name: str, pattern: re.Pattern[str] | None) -> int | None:
+    text = _matched(name, pattern)
+    if text is None and pattern is None:
+        return None
+    if text is None or not (text.isdecimal() and int(text) <= LARGEST_NUMBER):
+        raise UserError(
+            f"{name}: fold_pattern={pattern.pattern if pattern else None!r} finds {text!r} in this path, not the number of a fold"
+        )
+    return int(text)
 
 
 def _class_folders(root: Path) -> list[tuple[str | None, Path]]:
