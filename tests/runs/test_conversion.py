@@ -107,11 +107,12 @@ def test_equal_calls_give_equal_files_and_go_on(tones: Corpus, tmp_path: Path) -
         convert(tones, "parquet", tmp_path / "whole")
     with pytest.raises(UserError, match=r"no layout 'picture' .*Did you mean 'pictures'"):
         convert(tones, "picture", tmp_path / "new")
-    with pytest.raises(UserError, match=r"test_fold=9: 'tones' has the folds 1, 2, 3, 4, 5"):
+    with pytest.raises(UserError, match=r"test_fold=9: 'clips' has the folds 1, 2, 3, 4, 5"):
         convert(tones, "embeddings", tmp_path / "new", {"test_fold": 9})
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_one_sound_corpus_in_every_layout_prepared_described_and_trained(
     tones_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
