@@ -15,7 +15,7 @@ from audio_cls.core.errors import UserError, did_you_mean
 def keys(prefix: str) -> None:
     """The keys of an experiment: default, what each takes, what it is. PREFIX narrows them (optimizer, augment.mixup, ...).
 
-    In a pipe a line for each key, with tabs between key, kinds, default, what it takes, and what it is."""
+    Below the kind of a part stands a row for each of its kinds. In a pipe a line for each key, with tabs between key, kinds, default, what it takes, and what it is."""
     from audio_cls.cli.console import console
     from audio_cls.core.config_keys import merged
     from audio_cls.experiment import Experiment
@@ -30,7 +30,8 @@ def keys(prefix: str) -> None:
         return
     for key in found:
         of = f"; {key.kind}" if key.kind else ""
-        say(_folded(f"{key.key}={key.default}  ({key.allowed}{of})", terminal.width, "", " " * 8))
+        takes = "" if key.default == key.kind else f"  ({key.allowed}{of})"  # a member of a family takes nothing
+        say(_folded(f"{key.key}={key.default}{takes}", terminal.width, "", " " * 8))
         if key.description:
             say(_folded(key.description, terminal.width, " " * 4, " " * 4))
 

@@ -149,6 +149,8 @@ class Schedule(Component, family=True):
 
 
 class Constant(Schedule, kind="constant"):
+    """The same learning rate throughout."""
+
     longer: ClassVar[Literal["same", "rescaled", "refused"]] = "same"
 
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:

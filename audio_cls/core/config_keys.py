@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -203,7 +202,7 @@ def flatten(cls: type[Node], value: Node | None, prefix: str = "", *, own: bool 
 
 
 def catalogue(cls: type[Node], prefix: str = "") -> list[Key]:
-    """Return every key over all kinds, with its default, what it takes and what it is."""
+    """Return every key over all kinds, with its default, what it takes and what it is; a family has a row for each of its members."""
     rows: list[Key] = []
     for name, field in cls.model_fields.items():
         child, key, text = component_of(cls, name), f"{prefix}{name}", description(cls, name)
@@ -213,12 +212,15 @@ def catalogue(cls: type[Node], prefix: str = "") -> list[Key]:
             )
         elif child.of is not None:
             for kind, member in child.of.members().items():
-                rows.append(Key(f"{key}.{kind}", "", NONE, "on, none", first_sentence(member)))
+                rows.append(
+                    Key(f"{key}.{kind}", "", NONE, "on, none", member.summary().partition(". ")[0].rstrip(".:"))
+                )
                 rows += catalogue(member, f"{key}.{kind}.")
         elif child.is_family():
             default = field.default.kind if isinstance(field.default, Node) else ""
             rows.append(Key(f"{key}.kind", "", default, ", ".join(child.members()), text))
-            for member in child.members().values():
+            for kind, member in child.members().items():
+                rows.append(Key(f"{key}.kind", kind, kind, kind, member.summary()))
                 rows += catalogue(member, f"{key}.")
         else:
             rows += catalogue(child, f"{key}.")
@@ -240,9 +242,3 @@ def description(cls: type[Node], name: str) -> str:
         if name in fields and fields[name].description:
             return " ".join(str(fields[name].description).split())
     return ""
-
-
-def first_sentence(cls: type[Node]) -> str:
-    """Return the first sentence of a class's docstring."""
-    text = " ".join((inspect.getdoc(cls) if cls.__doc__ else "" or "").split())  # type: ignore[union-attr]
-    return text.partition(". ")[0].rstrip(".:")

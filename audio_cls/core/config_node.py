@@ -84,6 +84,12 @@ class Node(BaseModel):
         family = cls._family or cls
         return cls.__module__.partition(".")[0] == family.__module__.partition(".")[0]
 
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first paragraph of the docstring on one line: what the list of keys says of a member of a family."""
+        text = (inspect.getdoc(cls) if cls.__doc__ else None) or ""
+        return " ".join(text.partition("\n\n")[0].split())
+
     @model_validator(mode="wrap")
     @classmethod
     def _by_kind(cls, value: Any, handler: Any) -> Any:

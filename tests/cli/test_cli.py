@@ -193,6 +193,9 @@ def test_keys_are_a_line_each_in_a_pipe_and_folded_on_a_terminal(
     piped = call(capsys, tmp_path, "keys").splitlines()
     assert all(len(line.split("\t")) == 5 and line.split("\t")[4] for line in piped)
     assert max(map(len, piped)) > 120, "nothing is folded"
+    [row] = [line for line in piped if line.startswith("model.kind\tsmall_cnn\t")]
+    assert "24,170 parameters" in row
+    assert row.endswith("Takes: spectrogram, image, sequence.")
     assert "model.widths\tsmall_cnn\t16,32,64\tint > 0, ...\tChannels of each block." in piped
     assert all(line.startswith("optimizer.") for line in call(capsys, tmp_path, "keys", "optimizer").splitlines())
 

@@ -196,6 +196,15 @@ def test_statistics_of_the_mlp_ignore_order_and_flatten_does_not() -> None:
     assert (flat(x) - flat(x.flip(3))).abs().max() > 1e-4
 
 
+def test_every_model_is_in_the_list_of_models_and_says_its_size() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    for kind, member in Model.members().items():
+        if member.is_built_in():
+            assert f"| `{kind}` |" in page, kind
+            assert "parameters" in member.summary(), kind
+            assert "Takes: " in member.summary(), kind
+
+
 # -- logistic regression ------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,11 @@ class Model(Component, family=True):
     input_domains: ClassVar[tuple[str, ...]] = ()
     closed_form: ClassVar[bool] = False
 
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first paragraph of the docstring and the input domains."""
+        return f"{super().summary()} Takes: {', '.join(cls.input_domains)}.".strip()
+
     @abstractmethod
     def build(self, input_shape: tuple[int, ...], n_classes: int) -> nn.Module:
         """Return a module whose forward takes (batch, *input_shape) and gives logits (batch, n_classes).

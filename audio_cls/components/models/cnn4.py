@@ -15,7 +15,7 @@ __all__ = ["Cnn4"]
 
 
 class Cnn4(Model, kind="cnn4"):
-    """1,642,920 parameters for one input channel and 200 classes, 1,448,170 for 10.
+    """Four convolutions and a head that keeps frequency bands apart: 1,642,920 parameters for one input channel and 200 classes, 1,448,170 for 10.
 
     Four blocks of a 3x3 convolution (32, 64, 128, 256 channels, no bias), BatchNorm, ReLU and max-pooling by 2. The head averages
     over time (`mean_max` adds the maximum over time), keeps `bands` frequency bands, and goes through dropout, a hidden linear

@@ -19,7 +19,7 @@ _NEVER = -30.0  # logit of a class without training clips: a probability of abou
 
 
 class LogisticRegression(Model, kind="logistic_regression"):
-    """Standardised inputs, one linear layer, an L2 penalty of 1 / (2 c): (d + 1) n_classes parameters for d inputs.
+    """Standardised inputs, one linear layer, an L2 penalty of 1 / (2 c), fitted by scikit-learn: (d + 1) n_classes parameters for d inputs.
 
     Softmax over classes when each clip has one, one binary regression a label when it may have several.
     """

@@ -13,7 +13,7 @@ __all__ = ["SmallCnn"]
 
 
 class SmallCnn(Model, kind="small_cnn"):
-    """24,170 parameters for one input channel and 10 classes.
+    """Three convolutions, averaged over the whole map: 24,170 parameters for one input channel and 10 classes.
 
     Three blocks of a 3x3 convolution (16, 32, 64 channels, with bias), BatchNorm and ReLU, max-pooling by 2 after all but the
     last; global average pooling; dropout; a linear layer. Averaging frequency away keeps it small and costs accuracy: `cnn4`
