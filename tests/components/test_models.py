@@ -35,6 +35,7 @@ NARROW: dict[str, dict[str, Any]] = {  # to save time
     "crnn": {"widths": (8, 8, 8)},
     "mobilenet_v2": {"width_multiplier": 0.25},
     "panns": {"width": 8},
+    "transformer": {"feedforward": 64},
 }
 CASES = [
     (kind, domain)

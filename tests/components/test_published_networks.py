@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from audio_cls.components.models import (
     Panns,
     ResidualCnn,
     ResNet18,
+    Transformer,
     VggFsd50k,
     WaveformCnn,
     parameter_count,
@@ -44,6 +47,8 @@ from audio_cls.core.config import ConfigError
         (WaveformCnn(), (32000,), 10, 558_090),
         (WaveformCnn(layout="m11"), (32000,), 10, 1_784_202),
         (WaveformCnn(layout="m18"), (32000,), 10, 3_679_882),
+        (Transformer(), (1, 128, 10), 2, 1_203_074),
+        (Transformer(), (1, 64, 157), 10, 1_195_914),
     ],
 )
 def test_parameter_counts(config: Model, shape: tuple[int, ...], n_classes: int, count: int) -> None:
@@ -63,6 +68,7 @@ def test_parameter_counts(config: Model, shape: tuple[int, ...], n_classes: int,
         (Crnn(), (1, 47, 64), "at least 48 bins and 1 frames"),
         (Crnn(time_pooling=(2, 2, 2)), (1, 64, 7), "at least 48 bins and 8 frames"),
         (WaveformCnn(), (1023,), "at least 1024"),
+        (Transformer(patch_frames=4), (1, 8, 3), "at least 4 frames"),
     ],
 )
 def test_inputs_too_small_for_the_pooling_are_refused(config: Model, shape: tuple[int, ...], words: str) -> None:
@@ -84,6 +90,8 @@ def test_inputs_too_small_for_the_pooling_are_refused(config: Model, shape: tupl
         (WaveformCnn(kernel=4), (1024,)),
         (WaveformCnn(layout="m11"), (1024,)),
         (WaveformCnn(layout="m18"), (1027,)),
+        (Transformer(width=2, heads=1, feedforward=1, layers=1), (1, 1, 1)),
+        (Transformer(width=8, feedforward=8, patch_frames=4, patch_bins=16), (2, 64, 23)),
     ],
 )
 def test_the_smallest_inputs_work(config: Model, shape: tuple[int, ...]) -> None:
@@ -244,9 +252,12 @@ def test_crnn_sees_the_order_of_frames_and_takes_other_lengths() -> None:
         (Crnn(frequency_pooling=(4, 4)), "model.frequency_pooling=.*one factor for each of the 3"),
         (Crnn(time_pooling=(2, 2, 2, 2)), "model.time_pooling=.*one factor for each of the 3"),
         (Crnn(kernel=4), "model.kernel=4: must be odd"),
+        (Transformer(patch_bins=7), "model.patch_bins=7: 64 bands .* Allowed: 1, 2, 4, 8, 16, 32, 64, or none"),
+        (Transformer(width=100, heads=3), "model.width=100: must be even and a multiple of model.heads=3"),
+        (Transformer(width=5, heads=5), "model.width=5: must be even"),
     ],
 )
-def test_settings_of_the_crnn_that_do_not_fit_are_refused(config: Crnn, words: str) -> None:
+def test_settings_that_do_not_fit_are_refused(config: Model, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         config.build((1, 64, 40), 10)
 
@@ -254,3 +265,45 @@ def test_settings_of_the_crnn_that_do_not_fit_are_refused(config: Crnn, words: s
 def test_the_waveform_cnn_gives_one_frame_for_1024_samples() -> None:
     network = WaveformCnn(layout="m11").build((8192,), 3).eval()
     assert network.get_submodule("blocks")(torch.randn(1, 1, 8192)).shape == (1, 512, 8)
+
+
+def small_transformer(**settings: Any) -> nn.Module:
+    torch.manual_seed(0)
+    settings = {"width": 16, "feedforward": 32, "layers": 1} | settings
+    return Transformer(**settings).build((1, 8, 24), 4).eval()
+
+
+def test_positions_tell_the_transformer_the_order_of_frames() -> None:
+    x = torch.randn(2, 1, 8, 24)
+    torch.testing.assert_close(small_transformer(positions="none")(x), small_transformer(positions="none")(x.flip(3)))
+    for positions in ("sinusoidal", "learned"):
+        network = small_transformer(positions=positions)
+        assert (network(x) - network(x.flip(3))).abs().max() > 1e-3
+    sinusoidal = small_transformer()
+    assert sinusoidal(torch.randn(2, 1, 8, 50)).shape == (2, 4)  # any length
+
+
+def test_patches_of_the_transformer_are_rows_and_columns_with_positions() -> None:
+    network = small_transformer(patch_frames=5, patch_bins=4)
+    x = torch.randn(2, 1, 8, 24)
+    seen: list[torch.Size] = []
+    network.get_submodule("layers.0").register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    logits = network(x)
+    assert seen == [torch.Size([2, 8, 16])]  # two rows, four columns: the last four frames fill no patch
+    x[:, :, :, 20:] = 7
+    assert torch.equal(network(x), logits)
+    assert (network(x.flip(2)) - logits).abs().max() > 1e-3
+
+
+def test_attention_of_the_transformer_equals_that_of_pytorch() -> None:
+    network = small_transformer(dropout=0.0)
+    ours = network.get_submodule("layers.0").double()
+    theirs = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True, norm_first=True, dtype=torch.float64)
+    names = {"in_proj.": "self_attn.in_proj_", "out_proj.": "self_attn.out_proj."}
+    state = {}
+    for name, value in ours.state_dict().items():
+        prefix = next((p for p in names if name.startswith(p)), "")
+        state[names.get(prefix, "") + name.removeprefix(prefix)] = value
+    theirs.load_state_dict(state)
+    tokens = torch.randn(3, 7, 16, dtype=torch.float64)
+    torch.testing.assert_close(ours(tokens), theirs(tokens))

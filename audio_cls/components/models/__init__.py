@@ -11,6 +11,7 @@ from audio_cls.components.models.panns import Panns
 from audio_cls.components.models.residual_cnn import ResidualCnn
 from audio_cls.components.models.resnet18 import ResNet18
 from audio_cls.components.models.small_cnn import SmallCnn
+from audio_cls.components.models.transformer import Transformer
 from audio_cls.components.models.vgg_fsd50k import VggFsd50k
 from audio_cls.components.models.waveform_cnn import WaveformCnn
 
@@ -26,6 +27,7 @@ __all__ = [
     "ResNet18",
     "ResidualCnn",
     "SmallCnn",
+    "Transformer",
     "VggFsd50k",
     "WaveformCnn",
     "parameter_count",

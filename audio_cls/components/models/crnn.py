@@ -15,15 +15,14 @@ __all__ = ["Crnn"]
 
 
 class Crnn(Model, kind="crnn"):
-    """959,816 parameters for one channel of 96 bands and 200 classes, 898,314 for one of 64 bands and 10.
+    """Convolutions that pool frequency away, then a GRU over the frames: 959,816 parameters for 96 bands and 200 classes, 898,314 for
+    64 bands and 10. Layers of Çakır et al., "Convolutional recurrent neural networks for polyphonic sound event detection", 2017;
+    size of the CRNN in Fonseca et al., "FSD50K: an open dataset of human-labeled sound events", 2022.
 
     Three 5x5 convolutions of 128 channels without bias, each with BatchNorm, ReLU, max-pooling over frequency (4, 4, 3) and dropout; a
-    bidirectional GRU of 64 units over the frames, its directions added; the mean over time, and a linear layer. Çakır et al.,
-    "Convolutional recurrent neural networks for polyphonic sound event detection", 2017.
-
-    The FSD50K paper (Fonseca et al., 2022) gives the size of its CRNN (0.96 M at 96 mel bands and 200 classes): these widths are one
-    arrangement of that size, with the layers of Çakır et al., and not a copy of the paper's own. A training step costs about 30
-    times one of `small_cnn`, half of that with `time_pooling` 2, 2, 1.
+    bidirectional GRU of 64 units, its directions added; the mean over time, dropout and a linear layer. The FSD50K paper gives the
+    size of its CRNN (0.96 M at 96 mel bands and 200 classes): these widths are one arrangement of that size, not a copy of the
+    paper's own. A training step costs about 30 times one of `small_cnn`, half of that with `time_pooling` 2, 2, 1.
     """
 
     input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "sequence")

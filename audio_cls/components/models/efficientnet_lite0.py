@@ -30,13 +30,12 @@ _EPSILON = 1e-3
 
 
 class EfficientNetLite0(Model, kind="efficientnet_lite0"):
-    """4,652,008 parameters for three input channels and 1000 classes, 3,383,242 for one channel and 10 classes.
+    """EfficientNet-Lite0: 4,652,008 parameters for three input channels and 1000 classes, 3,383,242 for one channel and 10. Tan and Le,
+    "EfficientNet: rethinking model scaling for convolutional neural networks", 2019; layers of the Lite variants: tensorflow/tpu,
+    models/official/efficientnet/lite, 2020.
 
     EfficientNet-B0 without squeeze-and-excitation and with ReLU6: a stem of 32 channels, 16 inverted residual blocks, a head of
     1280 channels, global average pooling, dropout and a linear layer. Strided convolutions pad as TensorFlow's "SAME" does.
-    Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", 2019; layer list of the Lite
-    variants: tensorflow/tpu, models/official/efficientnet/lite, 2020.
-
     Names of parameters are those of the package `efficientnet_lite_pytorch` without leading underscores
     (`blocks.3.expand_conv.weight`), so that its ImageNet weights fit. A training step costs 5 to 8 times one of `small_cnn`.
     """

@@ -18,12 +18,12 @@ _LAYOUTS = {"cnn6": (5, 1, 4), "cnn10": (3, 2, 4), "cnn14": (3, 2, 6)}
 
 
 class Panns(Model, kind="panns"):
-    """CNN6 4,837,455, CNN10 5,219,279 and CNN14 80,753,615 parameters for 64 mel bands and 527 classes, as published.
+    """PANNs: CNN6 has 4,837,455, CNN10 5,219,279 and CNN14 80,753,615 parameters for 64 mel bands and 527 classes, as published. Kong et
+    al., "PANNs: large-scale pretrained audio neural networks for audio pattern recognition", 2020, tables I and XII.
 
     A batch norm over the mel bands, blocks of convolutions (64 channels, doubled from block to block) with BatchNorm and ReLU,
     average pooling by 2 after all blocks but the sixth, dropout after each block. The head averages over frequency, adds the maximum
     and the mean over time, and goes through dropout, a hidden linear layer as wide as the last block, ReLU and a linear layer.
-    Kong et al., "PANNs: large-scale pretrained audio neural networks for audio pattern recognition", 2020, tables I and XII.
 
     Parameters have the names of the published weights (`conv_block1.conv1.weight`, `fc_audioset.weight`). Those expect 64 log-mel
     bands of 50 to 14,000 Hz at 32 kHz (n_fft 1024, hop 320, slaney scale and norm), not normalised. A training step of `cnn10`

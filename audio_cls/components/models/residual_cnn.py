@@ -16,11 +16,11 @@ __all__ = ["ResidualCnn"]
 
 
 class ResidualCnn(Model, kind="residual_cnn"):
-    """174,970 parameters for one input channel and 10 classes, 696,042 with widths 32, 64, 128.
+    """Small residual CNN: 174,970 parameters for one input channel and 10 classes, 696,042 with widths 32, 64, 128. He et al., "Deep
+    residual learning for image recognition", 2016, section 4.2 (the arrangement for small pictures).
 
     A 3x3 convolution, stages of basic blocks that halve the map from the second stage on, global average pooling, dropout and a linear
-    layer: the arrangement for small pictures of He et al., "Deep residual learning for image recognition", 2016, section 4.2. A training step costs about 8 times
-    one of `small_cnn`.
+    layer. A training step costs about 8 times one of `small_cnn`.
     """
 
     input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "image", "sequence")

@@ -15,12 +15,11 @@ __all__ = ["BasicBlock", "ResNet18"]
 
 
 class ResNet18(Model, kind="resnet18"):
-    """11,188,824 parameters for three input channels and 24 classes; 11,272,840 for one channel and the 200 classes of FSD50K.
+    """ResNet-18: 11,188,824 parameters for three input channels and 24 classes, 11,272,840 for one channel and the 200 classes of FSD50K.
+    He et al., "Deep residual learning for image recognition", 2016.
 
     A 7x7 convolution of stride 2, max-pooling, four stages of two basic blocks (64, 128, 256, 512 channels), global average
-    pooling, dropout and a linear layer. He et al., "Deep residual learning for image recognition", 2016. With one input channel it
-    is the ResNet-18 of the FSD50K paper (Fonseca et al., 2022: 11.3 M).
-
+    pooling, dropout and a linear layer. With one input channel it is the ResNet-18 of the FSD50K paper (Fonseca et al., 2022: 11.3 M).
     Parameters have torchvision's names, so that its ImageNet weights fit. A training step costs about 7 times one of `small_cnn`.
     """
 

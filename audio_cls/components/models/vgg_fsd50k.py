@@ -16,12 +16,12 @@ _BLOCKS = ((32, 32, 32), (64, 64), (128,))
 
 
 class VggFsd50k(Model, kind="vgg_fsd50k"):
-    """265,992 parameters for one input channel and 200 classes, 217,162 for 10.
+    """VGG-like baseline of FSD50K: 265,992 parameters for one input channel and 200 classes, 217,162 for 10. Fonseca et al., "FSD50K: an
+    open dataset of human-labeled sound events", 2022 (0.27 M; 96 mel bands, windows of 1 s).
 
     Three 3x3 convolutions of 32 channels, two of 64 and one of 128, each with bias, BatchNorm and ReLU, max-pooling by 2 between the
     three groups; the maximum and the mean over the map side by side, a hidden linear layer of 256 with ReLU, dropout and a linear
-    layer. Fonseca et al., "FSD50K: an open dataset of human-labeled sound events", 2022 (0.27 M; 96 mel bands, windows of 1 s). A
-    training step costs about 10 times one of `small_cnn`.
+    layer. A training step costs about 10 times one of `small_cnn`.
     """
 
     input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "image", "sequence")

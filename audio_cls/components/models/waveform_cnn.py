@@ -23,12 +23,12 @@ _LAYOUTS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 
 class WaveformCnn(Model, kind="waveform_cnn"):
-    """M5: 558,090 parameters for 10 classes; M3 220,682, M11 1,784,202, M18 3,679,882.
+    """CNN on the raw waveform: M3 has 220,682, M5 558,090, M11 1,784,202 and M18 3,679,882 parameters for 10 classes. Dai et al., "Very deep
+    convolutional neural networks for raw waveforms", 2017, table 1.
 
-    A convolution of 80 samples and stride 4, then convolutions of 3, each without bias, with BatchNorm and ReLU, max-pooling by 4 between
-    groups, the mean over time, dropout and a linear layer. Dai et al., "Very deep convolutional neural networks for raw waveforms",
-    2017, table 1 (M3 0.2 M, M5 0.5 M, M11 1.8 M, M18 3.7 M; 4 s at 8 kHz). At higher sample rates the first filters span less time:
-    resample to 8 kHz or lengthen them by `kernel`.
+    A convolution of 80 samples and stride 4, then convolutions of 3, each without bias, with BatchNorm and ReLU, max-pooling by 4
+    between groups, the mean over time, dropout and a linear layer. Published for 4 s at 8 kHz: at a higher sample rate the first
+    filters span less time; resample to 8 kHz, or lengthen them by `kernel`.
     """
 
     input_domains: ClassVar[tuple[str, ...]] = ("waveform",)
