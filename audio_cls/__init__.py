@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # loaded when they are used
     from audio_cls.inference.handle import open_run as open_run
     from audio_cls.inference.handle import train as train
     from audio_cls.metrics.base import Metric as Metric
+    from audio_cls.metrics.published import Published as Published
     from audio_cls.report.run_figures import Figure as Figure
     from audio_cls.runs.ensemble import ensemble as ensemble
     from audio_cls.study.declaration import TPE as TPE

@@ -21,6 +21,7 @@ from audio_cls.core.names import check_name
 from audio_cls.data.splits import SplitScheme
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import check_metric
+from audio_cls.metrics.published import Published, check_published
 
 __all__ = ["Ablation", "Cell", "Tune", "identity_changes", "load_ablation"]
 
@@ -70,6 +71,8 @@ class Ablation:
             None takes one point.
         question: what the suite asks, for the report.
         tune: a search for each arm first, of equal size.
+        published: figures of others, shown greyed beside ours. They are part of no statistic and no verdict, nor of what makes it
+            this suite: they may be added later.
         complete: fills in what an arm leaves to the data; set by the commands, which know the corpus.
 
     Raises:
@@ -90,6 +93,7 @@ class Ablation:
     margin: float | None = None
     question: str = ""
     tune: Tune | None = field(default=None, compare=False)
+    published: Iterable[Published] = field(default=(), compare=False)
     complete: Callable[[Experiment], Experiment] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -169,6 +173,7 @@ class Ablation:
         if self.folds is not None and self.folds != "all":
             object.__setattr__(self, "folds", _numbers(where, "folds", self.folds))
         object.__setattr__(self, "metric", _names(where, "metric", self.metric))
+        object.__setattr__(self, "published", check_published(where, self.published, arms))
         object.__setattr__(self, "differs", _names(where, "differs", self.differs))
 
     @property

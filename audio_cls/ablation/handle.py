@@ -13,7 +13,7 @@ from __future__ import annotations
 import html
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -245,6 +245,16 @@ class AblationResult:
             "wider_low", "wider_high", "wider_p", "population",
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=columns).set_index("arm")
+
+    @property
+    def published_figures(self) -> pd.DataFrame:
+        """A row for each figure that others have published; they are in no statistic."""
+        import pandas as pd
+
+        from audio_cls.metrics.published import Published, stored_published
+
+        rows = stored_published(tuple(self.result.ablation.published))
+        return pd.DataFrame(rows, columns=[field.name for field in fields(Published)])
 
     def figures(self) -> list[str]:
         """The names that `figure` takes."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from audio_cls.ablation.details import share_text
 from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.classification import confusion_matrix, evaluate, most_confused, predict
+from audio_cls.metrics.published import Published
 from audio_cls.metrics.verdict import in_points
 from audio_cls.report.arm_figures import VERDICTS, arm_curves, class_difference_figure, every_run, forest, one_of
 from audio_cls.report.arms import ArmCurve, ArmSummary, Cell, ClassDifferences, Predictions, SuiteReport
@@ -52,7 +53,7 @@ def suite_report(report: SuiteReport, path: str | Path | None = None, more: Sequ
     """
     _check(report)
     points = in_points(report.metric)
-    sections = [*_others(report), *_behind(report, points), *_contract(report)]
+    sections = [*_published(report), *_others(report), *_behind(report, points), *_contract(report)]
     if report.cells:
         figure = every_run(report.cells, report.arms, report.metric)
         rows = [[c.arm, c.seed, c.fold_text, float(c.value)] for c in report.cells]
@@ -103,6 +104,7 @@ def _arms(report: SuiteReport, points: bool) -> Table:
     """Return the table of arms: few columns, so that it fits a page; `_behind` has the others."""
     scale = 100.0 if points else 1.0
     rows: list[list[Any]] = []
+    dim: list[int] = []
     for arm in report.arms:
         figures: list[Any] = [arm.mean * scale, None, None]
         if not arm.reference:
@@ -114,6 +116,10 @@ def _arms(report: SuiteReport, points: bool) -> Table:
                 interval = f"[{low}, {high}]"
             figures[1:] = arm.difference * scale, interval
         rows.append([arm.name, "reference" if arm.reference else arm.verdict, *figures])
+        for item in report.published:
+            if item.arm == arm.name and item.is_of(report.metric):
+                dim.append(len(rows))
+                rows.append([f"({arm.name}, published)", _measured(item), item.value * scale, None, None])
         if arm.collapsed:
             rows.append([f"({arm.name} without {arm.collapsed} collapsed)", "", arm.mean_without * scale, None, None])
     baseline = report.baseline.get(plain_name(report.metric))
@@ -121,7 +127,28 @@ def _arms(report: SuiteReport, points: bool) -> Table:
         rows.append(["(baseline)", "learned nothing", baseline * scale, None, None])
     columns = ["arm", "verdict", f"mean{', points' if points else ''}", "difference", "interval"]
     caption = f"{report.metric} ({report.direction}) against {report.reference or 'the reference'}"
-    return Table(columns, rows, caption, 2 if points else 3)
+    return Table(columns, rows, caption, 2 if points else 3, dim=dim)
+
+
+def _measured(item: Published) -> str:
+    """Return the interval of a published figure and its clips, as far as they are known."""
+    parts = [item.number.partition(" ")[2], f"{item.n_clips:,} clips" if item.n_clips else ""]
+    return ", ".join(part for part in parts if part) or "published"
+
+
+def _published(report: SuiteReport) -> list[Section]:
+    if not report.published:
+        return []
+    means = {(arm.name, plain_name(report.metric)): arm.mean for arm in report.arms}
+    means |= {(str(row[1]), plain_name(str(row[0]))): float(row[2]) for row in report.others}
+    rows = [
+        [item.name, plain_name(item.metric), item.value, *(item.interval or (None, None)), means.get((item.arm or "", plain_name(item.metric))),
+         item.n_clips, item.on, item.chosen, item.source]
+        for item in report.published
+    ]  # fmt: skip
+    columns = ["of", "metric", "published", "low", "high", "our mean", "clips", "measured on", "chosen", "source"]
+    caption = "In no statistic and no verdict: other data, splits and choices. The interval is about their clips alone"
+    return [Section("Published figures", [Table(columns, rows, caption, 3, dim=range(len(rows)))])]
 
 
 def _others(report: SuiteReport) -> list[Section]:

@@ -79,6 +79,7 @@ def build_report(
         test_kind=test.kind if test else "test",
         nested_table=test.nested.rows() if test and test.nested else ((), ()),
         fold_table=fold_rows(result),
+        published=tuple(ablation.published),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,13 @@ from audio_cls.ablation.page_data import audit_of_best, build_report
 from audio_cls.ablation.results import SuiteResult
 from audio_cls.ablation.running import ascending, log_result
 from audio_cls.ablation.settling import settle
-from audio_cls.ablation.stored import existing_storage, join_suite, suite_names
+from audio_cls.ablation.stored import existing_storage, join_suite, store_state, suite_names
 from audio_cls.ablation.suite import Suite, reopen_suite, results
 from audio_cls.ablation.test_groups import suite_splits
 from audio_cls.ablation.test_split import TestResult, read_result
 from audio_cls.core.errors import UserError
 from audio_cls.metrics.base import plain_name
+from audio_cls.metrics.published import Published, stored_published
 from audio_cls.runs.opened_clips import history_of_runs
 from audio_cls.runs.split_overlap import Overlap, overlap_of
 from audio_cls.tracking.notes import renewed_note
@@ -68,6 +69,7 @@ def report_suite(reference: str, tracker: Tracker, storage: str | Path | None = 
         suite = reopen_suite(ablation.name, tracker, storage)
         ablation, _ = settle(ablation, suite.corpus, suite.state.data_rules)
         join_suite(ablation, suite.state, suite.corpus, Path(reference))  # refuses a declaration that has changed
+        suite = _with_published(suite, tuple(ablation.published))
     else:
         suite = reopen_suite(reference, tracker, storage)
     summed = results(suite)
@@ -77,6 +79,14 @@ def report_suite(reference: str, tracker: Tracker, storage: str | Path | None = 
         for result in summed:
             log_result(result, runs)
     return publish(suite, summed)
+
+
+def _with_published(suite: Suite, published: tuple[Published, ...]) -> Suite:
+    """Return a suite with the published figures that its file has by now; they are kept with it."""
+    suite.state.published = stored_published(published)
+    if suite.storage is not None and not suite.workspace.read_only:
+        store_state(suite.state, suite.storage, lambda: None)
+    return replace(suite, ablation=replace(suite.ablation, published=published))
 
 
 def publish(suite: Suite, summed: Sequence[SuiteResult]) -> Publication:

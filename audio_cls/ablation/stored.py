@@ -16,6 +16,7 @@ from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import check_metric
+from audio_cls.metrics.published import check_published, stored_published
 from audio_cls.queue.cells import Cells, CellState, read_cells
 from audio_cls.queue.status import StudyStatus, stored_status
 from audio_cls.queue.storage import StudyStorage, load_study, open_storage, open_study, study_names
@@ -52,6 +53,7 @@ class SuiteState:
     seeds: all that were ever asked for. data: the corpus's digest. tuned: the overrides that each arm's search found. sources: the
     digests of the files that declare parts of the user's own.
     data_rules: the version of the rules by which what is left to the data was chosen (`audio_cls.runs.resolve`).
+    published: figures of others, as the declaration last had them.
     """
 
     name: str
@@ -67,6 +69,7 @@ class SuiteState:
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: list[str] = field(default_factory=list)
     data_rules: int = 0
+    published: list[dict[str, Any]] = field(default_factory=list)
 
 
 def suite_work(state: SuiteState) -> Cells:
@@ -176,7 +179,8 @@ def remarks_of(study: str, workspace: Workspace, storage: str | Path | None = No
     assert where is not None
     attributes = load_study(study, where).user_attrs
     if study.startswith(f"{KIND}:"):
-        return describe_looks(attributes)
+        published = check_published(study, attributes.get(_STATE, {}).get("published", ()))
+        return [*describe_looks(attributes), *(f"published: {item.text}" for item in published)]
     if not study.startswith("confirmation:"):
         return []
     note = former_note(attributes)
@@ -207,6 +211,7 @@ def restore(state: SuiteState) -> Ablation:
         differs=tuple(identity["differs"]),
         margin=identity["margin"],
         question=state.question,
+        published=state.published,  # type: ignore[arg-type]
     )
 
 
@@ -219,7 +224,7 @@ def join_suite(ablation: Ablation, old: SuiteState | None, corpus: Corpus, file:
     folds = list(ablation.folds) if isinstance(ablation.folds, tuple) else ablation.folds
     new = SuiteState(
         ablation.name, ablation.identity(), ablation.base.data.corpus, corpus.digest, list(ablation.seeds), folds, ablation.question,  # type: ignore[arg-type]
-        str(file) if file else "", data_rules=RULES,
+        str(file) if file else "", data_rules=RULES, published=stored_published(tuple(ablation.published)),
     )  # fmt: skip
     if old is None:
         return new

@@ -219,6 +219,8 @@ def _show(shown: Publication) -> None:
     say(f"{ablation.name}: {first.state}; {first.metric} of the {ablation.select} epoch, against {ablation.reference}")
     for line in (*captions(first), *first.adopted, *first.findings):
         say(line)
+    for item in ablation.published:
+        say(f"published, in no statistic: {item.text}")
     for arm in first.arms:
         if arm.verdict is not None:
             say(f"  {arm.name}: {arm.verdict.text}")
@@ -255,23 +257,34 @@ def _print_arms(result: SuiteResult) -> None:
             return ""
         return number_text(value, points, signed=signed)
 
-    rows = []
+    rows: list[list[str]] = []
+    dim: list[int] = []
     for arm in result.arms:
         c, verdict = arm.comparison, arm.verdict
         spread = "" if isnan(arm.mean.mean) else f"{number(arm.mean.mean)} ± {number(arm.mean.sd) or '?'}"
         row = [arm.name, f"{arm.done}/{arm.planned}", spread]
         if c is None or verdict is None:
             rows += [[*row, "", "", "reference"], *_without_collapsed(arm, number)]
+            _add_published(rows, dim, arm.name, result)
             continue
         interval = "" if isnan(verdict.low) else f" [{number(verdict.low)}, {number(verdict.high)}]"
         p = "" if isnan(verdict.p) else "< 0.001" if verdict.p < 0.001 else f"{verdict.p:.2g}"
         rows += [[*row, number(c.mean, signed=True) + interval, p, verdict.word], *_without_collapsed(arm, number)]
+        _add_published(rows, dim, arm.name, result)
     plain = result.metric.rpartition("/")[2]
     if plain in result.baseline:
         rows.append(["(baseline)", "", number(result.baseline[plain]), "", "", "learned nothing"])
     unit = " (points)" if points else ""
     columns = ["arm", "runs", "mean ± sd", "difference [interval]", "p Holm", "verdict"]
-    table(f"{result.ablation.name}: {result.metric}{unit}", columns, rows, right=(1, 2, 3, 4))
+    table(f"{result.ablation.name}: {result.metric}{unit}", columns, rows, right=(1, 2, 3, 4), dim=dim)
+
+
+def _add_published(rows: list[list[str]], dim: list[int], arm: str, result: SuiteResult) -> None:
+    """Add a greyed row for each published figure of an arm and metric."""
+    for item in result.ablation.published:
+        if item.arm == arm and item.is_of(result.metric):
+            dim.append(len(rows))
+            rows.append(["  published", "", item.number, "", "", ""])
 
 
 def _without_collapsed(arm: ArmResult, number: Callable[[float], str]) -> list[list[str]]:

@@ -32,8 +32,14 @@ def console() -> Any:
     return out if out.is_terminal else Console(highlight=False, soft_wrap=False, width=PIPE_WIDTH)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
-    """Print a table; numbers are right-aligned, and the columns named in `right`.
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    right: Sequence[int] = (),
+    dim: Sequence[int] = (),
+) -> None:
+    """Print a table; numbers are right-aligned, and the columns named in `right`; the rows named in `dim` are greyed.
 
     No word is broken: where the terminal is too narrow, texts wrap between words, then long texts are cut with an ellipsis,
     then columns go into a second table below, which repeats the first column.
@@ -59,8 +65,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], rig
                 no_wrap=cut or numeric[i],
                 width=width,
             )
-        for row in cells:
-            drawn.add_row(*(escape(row[i]) for i, _, _ in group))
+        for index, row in enumerate(cells):
+            drawn.add_row(*(escape(row[i]) for i, _, _ in group), style="dim" if index in dim else None)
         out.print(drawn)
 
 

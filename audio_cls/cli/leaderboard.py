@@ -72,6 +72,10 @@ def leaderboard(status: StudyStatus, limit: int | None = None, width: int = 80) 
         tail = [shown[n][i] for n in varying] if in_columns else [together[i]]
         texts = [escape(printable(text)) for text in (*cells[i], *tail)]
         table.add_row(*texts, style="dim" if row.state != "COMPLETE" else None)
+    for item in status.published:
+        if item.is_of(status.metric):
+            name = f"published{': ' if item.name else ''}{item.name}"
+            table.add_row("", escape(printable(name)), number_text(item.value), style="dim")
     return table
 
 

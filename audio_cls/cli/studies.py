@@ -94,6 +94,8 @@ def _show_status(status: StudyStatus, top: int | None = None) -> None:
     show.print(leaderboard(status, top, show.width))
     for line in summary(status):
         say(line)
+    for item in status.published:
+        say(f"published, in no statistic: {item.text}")
 
 
 @study.command("revive")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from audio_cls.metrics.classification import evaluate as evaluate
     from audio_cls.metrics.paired import compare as compare
     from audio_cls.metrics.predictions import Predictions as Predictions
+    from audio_cls.metrics.published import Published as Published
     from audio_cls.metrics.verdict import Verdict as Verdict
     from audio_cls.metrics.verdict import verdicts as verdicts
 

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import count, duration
 from audio_cls.metrics.base import plain_name
+from audio_cls.metrics.published import Published, check_published
 from audio_cls.queue.queue import Tally
 from audio_cls.queue.record import INTERRUPTED, TrialRecord, is_finished, record_of, root_of, row_state
 from audio_cls.queue.storage import IDENTITY, TOTAL, StudyStorage, damage_as_user_error, load_study
@@ -25,6 +26,7 @@ from audio_cls.runs.loss_settings import loss_remark
 
 __all__ = [
     "BEST_EPOCH",
+    "PUBLISHED",
     "Row",
     "StudyStatus",
     "baseline_of",
@@ -40,6 +42,8 @@ __all__ = [
 
 BEST_EPOCH = "best epoch, chosen on these clips"
 """What the value of a trial is: higher than what its configuration is worth, since its epoch was chosen by it."""
+
+PUBLISHED = "published"  # user attribute of a study: figures of others
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class StudyStatus:
     kind: str = "search"
     extended: int = 0  # revived to a larger budget than the others had: not compared
     collapsed: int = 0  # complete ones whose value is of collapsed weights: they are the best only if all are
+    published: tuple[Published, ...] = ()  # figures of others, in no statistic
     sampler: str = ""  # the kind of sampler that chose its configurations; empty for other work than a search
 
     @property
@@ -176,6 +181,7 @@ def study_status(study: optuna.Study, total: int | None = None) -> StudyStatus:
         best=best,
         rows=tuple(rows),
         kind=kind_of(attrs),
+        published=check_published(study.study_name, attrs.get(PUBLISHED, ())),
         sampler=str((attrs.get(IDENTITY, {}).get("sampler") or {}).get("kind", "")),
         seconds_per_configuration=pace,
         seconds_left=left,

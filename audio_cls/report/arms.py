@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from audio_cls.metrics.published import Published
+
 __all__ = ["ArmCurve", "ArmSummary", "Cell", "ClassDifferences", "Predictions", "SuiteReport"]
 
 NAN = math.nan
@@ -161,6 +163,7 @@ class SuiteReport:
     baseline: overall metric without its prefix -> figure of a model that learned nothing, on the same clips.
     findings: what is wrong with the arms' predictions, in sentences.
     fold_table: columns and rows of the arms' means by fold.
+    published: figures of others, shown greyed beside the arms'.
     """
 
     title: str
@@ -186,6 +189,7 @@ class SuiteReport:
     test_kind: str = "test"
     nested_table: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
     fold_table: tuple[Sequence[str], Sequence[Sequence[Any]]] = ((), ())
+    published: Sequence[Published] = ()
     baseline: Mapping[str, float] = field(default_factory=dict)
     findings: Sequence[str] = ()
 

@@ -52,6 +52,7 @@ class Table:
     caption: one line above it.
     digits: decimals of floats as shown.
     significant: headings of the columns in which floats have so many significant digits instead (p values, learning rates).
+    dim: indices of rows that are shown greyed.
     """
 
     columns: Sequence[str]
@@ -59,6 +60,7 @@ class Table:
     caption: str = ""
     digits: int = 3
     significant: Sequence[str] = ()
+    dim: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,10 @@ def _render_table(table: Table) -> str:
     )
     forms = [f".{table.digits}g" if name in table.significant else "" for name in table.columns]
     rows = "\n".join(
-        "<tr>" + "".join(_render_cell(v, n, table.digits, form) for v, n, form in zip(row, numeric, forms)) + "</tr>"
-        for row in table.rows
+        f"<tr{' class=dim' if index in table.dim else ''}>"
+        + "".join(_render_cell(v, n, table.digits, form) for v, n, form in zip(row, numeric, forms))
+        + "</tr>"
+        for index, row in enumerate(table.rows)
     )
     return (
         f'<div class="table"><div class="bar"><span class="caption">{_escape(table.caption)}</span>'

@@ -9,7 +9,7 @@ import inspect
 import textwrap
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from audio_cls.core.config import Component, ConfigError
 from audio_cls.core.errors import UserError, choices
 from audio_cls.core.loading import declaration
 from audio_cls.core.names import check_name
+from audio_cls.metrics.published import Published, check_published
 from audio_cls.queue.record import TrialRecord
 from audio_cls.queue.work import SEARCH, Direction, Kind
 from audio_cls.training.rules import RULES as TRAINING_VERSION
@@ -186,6 +187,7 @@ class Settled:
 class Study:
     """A search: `space(trial)` suggests parameters and returns the dotted keys in which a trial differs from `base`.
 
+    `published` are figures of others, shown greyed beside ours; they are not part of what makes it this study.
     `settled` is set by the commands, which know the corpus.
 
     Raises:
@@ -199,6 +201,7 @@ class Study:
     direction: Direction = "maximize"
     sampler: SamplerConfig = field(default_factory=TPE)
     pruner: PrunerConfig = field(default_factory=lambda: Median(startup_trials=8, warmup_epochs=10))
+    published: Iterable[Published] = field(default=(), compare=False)
     settled: Settled | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -217,6 +220,7 @@ class Study:
             raise UserError(f"{where}: space must be a function of the trial, found {type(self.space).__name__}")
         if not isinstance(self.metric, str) or not self.metric:
             raise UserError(f"{where}: metric must be a name such as 'val/macro_f1', found {self.metric!r}")
+        object.__setattr__(self, "published", check_published(where, self.published))
 
     @property
     def kind(self) -> Kind:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audio_cls.metrics.base import plain_name
+from audio_cls.metrics.published import Published
 from audio_cls.queue.status import BEST_EPOCH
 from audio_cls.report.page import Cards, Html, Section, Table, findings, render_page
 from audio_cls.report.search_figures import house_style
@@ -57,6 +59,7 @@ class StudyReport:
     baseline: the metric of a model that learned nothing, on the best trial's clips; None if it is not known.
     last: the best trial's figure at its last epoch; None if it is not known.
     findings: what is wrong with the best trial's predictions, in sentences.
+    published: figures of others, shown greyed below ours.
     """
 
     title: str
@@ -73,6 +76,7 @@ class StudyReport:
     baseline: float | None = None
     last: float | None = None
     findings: Sequence[str] = ()
+    published: Sequence[Published] = ()
 
 
 def study_report(report: StudyReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
@@ -84,7 +88,7 @@ def study_report(report: StudyReport, path: str | Path | None = None, more: Sequ
         name: house_style(name, figure, states, None if best is None else best.number, maximize)
         for name, figure in report.figures.items()
     }
-    sections = [Section("Result", _result(report, best)), Section("Leaderboard", [_leaderboard(report), *report.links])]
+    sections = [Section("Result", _result(report, best)), Section("Leaderboard", [_leaderboard(report), *(f"Published, in no statistic: {item.text}" for item in report.published), *report.links])]  # fmt: skip
     matters = [figure for name, figure in figures.items() if name.split()[0] in ("importances", "parallel", "slice")]
     if matters:
         sections.append(Section("What matters", [_caution(report), *matters]))
@@ -202,12 +206,17 @@ def _leaderboard(report: StudyReport) -> Table:
         ]
         for row in report.rows
     ]
+    ours = len(rows)
+    for item in report.published:
+        if plain_name(item.metric) == plain_name(report.metric):
+            rows.append([None, f"published: {item.name}", item.value, *([None] * (len(columns) - 3))])
     return Table(
         columns,
         rows,
-        f"{len(rows)} configurations; {report.metric} is of the {BEST_EPOCH}. Click a heading to sort",
+        f"{ours} configurations; {report.metric} is of the {BEST_EPOCH}. Click a heading to sort",
         4,
         names,
+        range(ours, len(rows)),
     )
 
 

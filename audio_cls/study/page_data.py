@@ -70,6 +70,7 @@ def study_page(
             baseline=baseline_of(status),
             last=last_epoch_of(status.best, status.metric) if status.best else None,
             findings=findings_of(status),
+            published=status.published,
         ),
         more=_audit_of_best(workspace, tracker, status, identity) if tracker else (),
     )

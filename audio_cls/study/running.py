@@ -11,9 +11,10 @@ from audio_cls.core.device import choose_device, tune_process
 from audio_cls.core.notices import progress, say
 from audio_cls.core.stopping import StopRequest, Watch
 from audio_cls.core.workspace import Workspace
+from audio_cls.metrics.published import stored_published
 from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.seam import Outcome, TrialContext
-from audio_cls.queue.status import StudyStatus, searched_keys, study_status
+from audio_cls.queue.status import PUBLISHED, StudyStatus, searched_keys, study_status
 from audio_cls.queue.storage import open_storage
 from audio_cls.queue.supervisor import run_workers
 from audio_cls.queue.tracked import settle_runs
@@ -90,6 +91,8 @@ def run_search(
     if missing := _missing_corrections(study):
         say(former_note(f"study {study.name}", missing, "study run --new-version"))
     record_launch(workspace, opened, launch)
+    if (published := stored_published(tuple(study.published))) != opened.user_attrs.get(PUBLISHED, []):
+        opened.set_user_attr(PUBLISHED, published)
     if launch.study is None:
         load_with(workspace, [launch.file])  # it was loaded above; remembered now, also if no trial is left to run
     tracker = Tracker(workspace)

@@ -120,13 +120,16 @@ def test_the_table_shows_every_row(tones_corpus: Path, tmp_path: Path, capsys: p
 
     study = ac.Study(
         "table", base=base, space=space, metric="val/loss", direction="minimize",
-        sampler=ac.Grid(), pruner=ac.NoPruning(),
+        sampler=ac.Grid(), pruner=ac.NoPruning(), published=[ac.Published("loss", 0.3965, label="best of 20 rows")],
     )  # fmt: skip
     assert study.run(1, workspace=tmp_path, progress=False).status.finished == 1
     found = study.run(workspace=tmp_path, progress=False)
     assert (found.status.complete, found.status.failed) == (2, {"diverged": 2})
     shown = call(capsys, tmp_path, "study", "status", "table")
     assert shown.count("failed: diverged") == 2
+    assert shown.split("published: best of 20 rows")[1].split()[0] == "0.3965"
     assert "4 of 4 configurations finished" in shown
     assert found.page is not None
-    assert "every combination" in found.page.read_text()
+    page = found.page.read_text()
+    assert "every combination" in page
+    assert "<td>published: best of 20 rows</td>" in page
