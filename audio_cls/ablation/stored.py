@@ -179,7 +179,8 @@ def remarks_of(study: str, workspace: Workspace, storage: str | Path | None = No
     assert where is not None
     attributes = load_study(study, where).user_attrs
     if study.startswith(f"{KIND}:"):
-        published = check_published(study, attributes.get(_STATE, {}).get("published", ()))
+        state = attributes.get(_STATE, {})
+        published = check_published(study, state.get("published", ()), state.get("identity", {}).get("arms", ()))
         return [*describe_looks(attributes), *(f"published: {item.text}" for item in published)]
     if not study.startswith("confirmation:"):
         return []
