@@ -7,7 +7,7 @@ cannot work (an augmentation of waveforms before features that take images, ...)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -26,8 +26,9 @@ from audio_cls.components.optim import AdamW, Cosine, Optimizer, Schedule
 from audio_cls.components.row_features import RowExtractor
 from audio_cls.components.sampling import Sampling, Uniform
 from audio_cls.components.shapes import check_augmentation, check_loss, check_model
+from audio_cls.components.weights import frozen_modules
 from audio_cls.core.auto import AUTO, OrAuto, known
-from audio_cls.core.config import Component, ConfigError
+from audio_cls.core.config import NONE, Component, ConfigError
 from audio_cls.core.device import Precision
 from audio_cls.core.rng import derive
 from audio_cls.data.corpus import Corpus
@@ -173,6 +174,9 @@ class Experiment(Component):
                 f"training.metric: {self.training.metric!r}: the best epoch is chosen on validation data: val/..."
             )
         check_domains(self)
+        self.model.weights.check()
+        if self.model.closed_form and self.model.weights.kind != NONE:
+            raise ConfigError(f"model.kind={self.model.kind} is fitted at once: set model.weights=none")
         return self
 
 
@@ -268,10 +272,18 @@ def check_corpus(experiment: Experiment, corpus: Corpus) -> None:
 class Classifier(nn.Module):
     """Normalisation and model: what is trained and saved. Takes un-normalised features, gives logits (batch, n_classes)."""
 
-    def __init__(self, normaliser: Normaliser, model: nn.Module) -> None:
+    def __init__(self, normaliser: Normaliser, model: nn.Module, frozen: Sequence[nn.Module] = ()) -> None:
+        """`frozen` are modules of the model that stay in evaluation mode while the rest is trained."""
         super().__init__()
         self.normaliser = normaliser
         self.model = model
+        self._frozen = tuple(frozen)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.model(self.normaliser(features))
@@ -288,7 +300,8 @@ class Chain:
     waveform_mix_ops: list[augmentation.Mixer]
     feature_ops: list[augmentation.Augmenter]
     mix_ops: list[augmentation.Mixer]
-    n_parameters: int
+    n_parameters: int  # trainable ones
+    n_parameters_total: int
 
 
 def assemble(
@@ -321,7 +334,7 @@ def assemble(
     built = [(op.stage, op.build(data.rate, hop)) for op in experiment.augment.ops]
     for config, (_, op) in zip(experiment.augment.ops, built, strict=True):
         check_augmentation(config, op, data.clip_samples, shape, n_classes)
-    classifier = Classifier(normaliser, model).to(device=device)
+    classifier = Classifier(normaliser, model, frozen_modules(model, experiment.model.weights)).to(device=device)
     if device.type != "mps":
         classifier = classifier.to(memory_format=torch.channels_last)
     return Chain(
@@ -333,6 +346,7 @@ def assemble(
         feature_ops=[op for stage, op in built if stage == "features"],
         mix_ops=[op for stage, op in built if stage == "mix"],
         n_parameters=parameter_count(model),
+        n_parameters_total=parameter_count(model, frozen=True),
     )
 
 

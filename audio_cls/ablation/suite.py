@@ -109,7 +109,7 @@ def open_suite(
     plan = check_plan(tuned(ablation, state), corpus, choose_device(options.device))  # again after a search
     if state.run_id is None:
         for planned in {p.arm: p for p in reversed(plan.cells)}.values():
-            check_fits(planned.experiment, corpus)
+            check_fits(planned.experiment, corpus, workspace)
     suite = _converted(
         Suite(ablation, plan, corpus, state, tracker, storage, resolved, file, assignments), options.storage
     )

@@ -25,11 +25,16 @@ __all__ = [
     "Cosine",
     "OneCycle",
     "Optimizer",
+    "Parameters",
     "Plateau",
     "RMSprop",
     "Schedule",
     "Step",
 ]
+
+
+Parameters = Iterable[torch.nn.Parameter] | list[dict[str, Any]]
+"""What an optimiser is built with: parameters, or groups with `params` and `lr_factor`, which scales the learning rate."""
 
 
 class Optimizer(Component, family=True):
@@ -41,7 +46,7 @@ class Optimizer(Component, family=True):
     """Strength of the weight decay."""
 
     @abstractmethod
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         raise NotImplementedError
 
 
@@ -54,7 +59,7 @@ class AdamW(Optimizer, kind="adamw"):
     beta2: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the mean of the squared gradients."""
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True
         )
@@ -68,7 +73,7 @@ class Adam(Optimizer, kind="adam"):
     beta2: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the mean of the squared gradients."""
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adam(
             parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True
         )
@@ -83,7 +88,7 @@ class SGD(Optimizer, kind="sgd"):
     nesterov: bool = True
     """Nesterov's momentum."""
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         nesterov = self.nesterov and self.momentum > 0
         return torch.optim.SGD(
             parameters,
@@ -103,7 +108,7 @@ class RMSprop(Optimizer, kind="rmsprop"):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     """Share of the previous step that is kept."""
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.RMSprop(
             parameters, lr=self.lr, weight_decay=self.weight_decay, alpha=self.alpha, momentum=self.momentum
         )
@@ -114,7 +119,7 @@ class Adagrad(Optimizer, kind="adagrad"):
 
     lr: float = Field(default=1e-2, gt=0)
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.Adagrad(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
 

@@ -122,8 +122,9 @@ class ComponentSet(Component):
             raise PydanticCustomError("twice", "each kind at most once, found {kinds}", {"kinds": ", ".join(kinds)})
         return handler({"items": tuple(sorted(items, key=lambda i: (getattr(i, "order", 0), i.kind)))})
 
-    def to_dict(self) -> dict[str, Any]:
-        return {item.kind: {k: v for k, v in item.to_dict().items() if k != "kind"} for item in self.items}
+    def to_dict(self, *, for_digest: bool = False) -> dict[str, Any]:
+        found = {item.kind: item.to_dict(for_digest=for_digest) for item in self.items}
+        return {kind: {k: v for k, v in fields.items() if k != "kind"} for kind, fields in found.items()}
 
     def __getitem__(self, kind: str) -> Component | None:
         return next((item for item in self.items if item.kind == kind), None)

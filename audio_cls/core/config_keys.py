@@ -129,6 +129,8 @@ def _first_key(member: type[Node]) -> str:
 
 def _kind_asked(family: type[Node], rest: list[str], value: Any) -> Any:
     """Return the kind that `model=cnn4` or `model.kind=cnn4` asks for; None if something else is set."""
+    if not rest and value is None and NONE in family.members():
+        return NONE
     if rest == ["kind"] or (not rest and isinstance(value, str) and not value.lstrip().startswith("{")):
         return str(value) if isinstance(value, Given) else value
     return None
@@ -232,7 +234,7 @@ def merged(keys: Sequence[Key]) -> list[Key]:
     kinds: dict[tuple[str, str, str, str], list[str]] = {}
     for key, kind, *rest in keys:
         kinds.setdefault((key, *rest), []).append(kind)  # type: ignore[arg-type]
-    return [Key(key, ", ".join(k for k in of if k), *rest) for (key, *rest), of in kinds.items()]
+    return [Key(key, ", ".join(dict.fromkeys(k for k in of if k)), *rest) for (key, *rest), of in kinds.items()]
 
 
 def description(cls: type[Node], name: str) -> str:

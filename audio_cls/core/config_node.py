@@ -39,8 +39,8 @@ class Node(BaseModel):
 
     kind: ClassVar[str] = ""
     added_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that joined a class after experiments had been recorded. `to_dict` leaves them out at their defaults, so that the
-    digests of those experiments stay as they were."""
+    """Fields that joined a class after experiments had been recorded, those of its base classes included. `to_dict` leaves them out
+    at their defaults, so that the digests of those experiments stay as they were."""
     of: ClassVar[type[Node] | None] = None
     """The family whose members a set holds (`ComponentSet`); None for what is no set."""
     _family: ClassVar[type[Node] | None] = None
@@ -52,6 +52,7 @@ class Node(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, *, family: bool = False, kind: str = "", **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        cls.added_fields = frozenset().union(*(vars(base).get("added_fields", ()) for base in cls.__mro__))
         if family:
             cls._family, cls._members = cls, {}
         elif kind:
@@ -159,21 +160,30 @@ class Node(BaseModel):
             raise ConfigError(f"{where or cls.__name__.lower()}: not JSON: {error}") from None
         return cls.parse(data, where)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, strings, numbers, booleans and None; `parse` takes it back."""
+    def to_dict(self, *, for_digest: bool = False) -> dict[str, Any]:
+        """Plain dictionaries, lists, strings, numbers, booleans and None; `parse` takes it back.
+
+        Args:
+            for_digest: without what `left_out_of_digest` names.
+        """
         out: dict[str, Any] = {"kind": self.kind} if self.kind else {}
+        hidden = self.left_out_of_digest() if for_digest else frozenset()
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if name not in self.added_fields or value != field.default:
-                out[name] = plain(value)
+            if name not in hidden and (name not in self.added_fields or value != field.default):
+                out[name] = plain(value, for_digest)
         return out
+
+    def left_out_of_digest(self) -> frozenset[str]:
+        """Return the fields that do not change what a value means: where a file lies whose hash is another field, say."""
+        return frozenset()
 
     def to_json(self, indent: int | None = 2) -> str:
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
     def digest(self) -> str:
         """Return SHA-256 (hex) of the canonical JSON: equal values have equal digests, on any machine."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(self.to_dict(for_digest=True), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -189,14 +199,14 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def plain(value: Any) -> Any:
-    """Return a value as dictionaries, lists, strings, numbers, booleans and None."""
+def plain(value: Any, for_digest: bool = False) -> Any:
+    """Return a value as dictionaries, lists, strings, numbers, booleans and None; see `Node.to_dict`."""
     if isinstance(value, Node):
-        return value.to_dict()
+        return value.to_dict(for_digest=for_digest)
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain(v, for_digest) for k, v in value.items()}
     if isinstance(value, (list, tuple, range)):
-        return [plain(v) for v in value]
+        return [plain(v, for_digest) for v in value]
     return value.tolist() if hasattr(value, "tolist") else value
 
 

@@ -112,6 +112,11 @@ class Workspace:
         return self.root / ".sources"
 
     @property
+    def weights(self) -> Path:
+        """Copies of files of pretrained weights, named by their SHA-256."""
+        return self.root / "weights"
+
+    @property
     def outbox(self) -> Path:
         return self.root / "outbox"
 

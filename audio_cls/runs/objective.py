@@ -101,10 +101,11 @@ def run_experiment(
     while True:
         prepared: Prepared | None = None
         try:
-            prepared = prepare_run(experiment, runtime, rules)
+            prepared = prepare_run(experiment, runtime, rules, resumes=lambda: store.load() is not None)
             caller.check_mine()
             if run is None:
                 run = _open_run(experiment, prepared, runtime, caller)
+                _tell_match(prepared, run)
             if accumulate > 1:
                 run.tags({"accumulate": str(accumulate), **_accumulated_loss(prepared)})
             outcome = _train(experiment, prepared, run, record.name, patient, caller, accumulate)
@@ -294,7 +295,7 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
             record.name,
             parent=record.parent,
             kind=record.kind,
-            params={**experiment.flatten(), **record.params},
+            params={**experiment.flatten(), **_match_params(prepared), **record.params},
             tags=tags,
             run_id=run_id,
         )
@@ -306,6 +307,20 @@ def _open_run(experiment: Experiment, prepared: Prepared | None, runtime: Runtim
     run.artifact_text("experiment.json", experiment.to_json())
     record_sources(experiment, run, runtime.workspace, record.sources)
     return run
+
+
+def _match_params(prepared: Prepared | None) -> dict[str, str]:
+    return prepared.match.params() if prepared is not None and prepared.match is not None else {}
+
+
+def _tell_match(prepared: Prepared, run: Run) -> None:
+    """Say and record how a file of pretrained weights fits the model."""
+    match, weights = prepared.match, prepared.experiment.model.weights
+    if match is None:
+        return
+    where = getattr(weights, "file", None) or "the workspace's copy"
+    say(f"pretrained weights ({where}, names of {weights.kind}):\n  " + "\n  ".join(match.lines()))
+    run.artifact_text("pretrained_weights.csv", match.csv())
 
 
 def _fail(run: Run, store: CheckpointStore, reason: str, detail: str) -> Outcome:

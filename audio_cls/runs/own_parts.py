@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from audio_cls.core.config import Component, ConfigError
 from audio_cls.core.errors import UserError
@@ -225,6 +225,15 @@ def _load_installed(part: str) -> bool:
     return part in {part_name(known) for known in all_parts()}
 
 
+def _for_digest(data: Any) -> Any:
+    """Return what the digest of a recorded experiment is taken of, as `Component.digest` does: parts of the user's own are not loaded yet."""
+    model = data.get("model") if isinstance(data, dict) else None
+    weights = model.get("weights") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or not isinstance(weights, dict) or not weights.get("sha256"):
+        return data
+    return {**data, "model": {**model, "weights": {k: v for k, v in weights.items() if k != "file"}}}
+
+
 def read_recorded(path: Path, digest: str | None = None) -> str:
     """Return the text of a run's `experiment.json`; with the digest that was recorded of it, checked.
 
@@ -234,7 +243,7 @@ def read_recorded(path: Path, digest: str | None = None) -> str:
     try:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text)
-        canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        canonical = json.dumps(_for_digest(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not an experiment in JSON: {error}") from None
     found = hashlib.sha256(canonical).hexdigest()

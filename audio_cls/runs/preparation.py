@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ import torch
 from audio_cls.components.augment import Masks
 from audio_cls.components.normaliser import Normaliser
 from audio_cls.components.shapes import check_features
+from audio_cls.components.weights import Match
+from audio_cls.core.config import NONE
 from audio_cls.core.device import choose_device, choose_precision
 from audio_cls.core.errors import UserError, choices
 from audio_cls.core.stopping import QUIET, Watch
@@ -25,6 +28,7 @@ from audio_cls.data.remarks import split_remarks, windows_remark
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Chain, Data, Experiment, assemble, check_corpus, feature_shape
 from audio_cls.metrics.classification import VERSION
+from audio_cls.runs.pretrained import initial_digest, load_pretrained
 from audio_cls.training.batches import Batches, FeatureCache, PackedFeatures
 from audio_cls.training.rules import CORRECTIONS, FORMER, RULES, corrections, fills_with_mean
 
@@ -113,13 +117,24 @@ class Prepared:
     split: Split
     batches: Batches
     chain: Chain
+    match: Match | None = None  # how a file of pretrained weights fits
+    initial_digest: str = ""  # of the weights that the model drew, where pretrained ones may have taken their place
 
 
-def prepare_run(experiment: Experiment, runtime: Runtime, rules: int = RULES) -> Prepared:
+def prepare_run(
+    experiment: Experiment,
+    runtime: Runtime,
+    rules: int = RULES,
+    *,
+    pretrained: bool = True,
+    resumes: Callable[[], bool] = lambda: False,
+) -> Prepared:
     """Open the corpus of an experiment that was resolved on it (`resolve`), split it, pack the features, build the chain.
 
     Args:
         rules: the version of the training rules that it is trained by (`training.rules`).
+        pretrained: load pretrained weights; False where all weights are replaced afterwards.
+        resumes: see `load_pretrained`.
 
     Raises:
         UserError: for a corpus, split or configuration that does not hold.
@@ -139,7 +154,12 @@ def prepare_run(experiment: Experiment, runtime: Runtime, rules: int = RULES) ->
             if isinstance(op, Masks):
                 op.centre = runtime.features.band_means(experiment, corpus, split, packed)
     batches = Batches(experiment, corpus, split, chain.features, packed, runtime.device, runtime.watch, rules)
-    return Prepared(experiment, corpus, split, batches, chain)
+    prepared = Prepared(experiment, corpus, split, batches, chain)
+    if pretrained and experiment.model.weights.kind != NONE:
+        model = chain.classifier.model
+        prepared.initial_digest = initial_digest(model)
+        prepared.match = load_pretrained(model, experiment, runtime.workspace, resumes)
+    return prepared
 
 
 def as_recorded(experiment: Experiment, corpus: Corpus, split_digest: str | None) -> Experiment:
@@ -169,8 +189,10 @@ def remarks(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, s
     return found | windows_remark(corpus, split, data.evaluation, data.clip_samples)
 
 
-def check_fits(experiment: Experiment, corpus: Corpus) -> None:
+def check_fits(experiment: Experiment, corpus: Corpus, workspace: Workspace | None = None) -> None:
     """Refuse an experiment that cannot be built for a corpus, before anything is created. It must have been resolved.
+
+    With a workspace, a file of pretrained weights is fetched into it and matched with the model.
 
     Raises:
         UserError: for a sample rate, split, features, model or loss that do not fit the data or each other.
@@ -181,7 +203,9 @@ def check_fits(experiment: Experiment, corpus: Corpus) -> None:
     features = experiment.features.build_for(corpus.payload)
     normaliser = Normaliser.build(experiment.features, features.n_bins)
     try:
-        assemble(experiment, corpus, split, normaliser, torch.device("cpu"))
+        chain = assemble(experiment, corpus, split, normaliser, torch.device("cpu"))
+        if workspace is not None:
+            load_pretrained(chain.classifier.model, experiment, workspace)
     except UserError:
         raise
     except Exception:  # a fault in a user's own part: the run records it, with its traceback
@@ -194,10 +218,9 @@ def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
     with `split_facts`, and the `corrections` of the training rules that change the run.
     """
     experiment, split = prepared.experiment, prepared.split
-    weights = hashlib.sha256()
-    for name, value in sorted(prepared.chain.classifier.model.state_dict().items()):
-        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    initial = prepared.initial_digest or initial_digest(prepared.chain.classifier.model)
+    if prepared.initial_digest:  # the same whether the file was at hand or a checkpoint stood in for it
+        initial = hashlib.sha256(f"{initial} {experiment.model.weights.digest()}".encode()).hexdigest()
     rows = experiment.sampling.build(np.asarray(prepared.corpus.targets[split.train]))(experiment.seed, 0)
     order = split.train[rows].astype("<i8")
     corrected = corrections(experiment, len(split.train), prepared.batches.rules)
@@ -207,7 +230,7 @@ def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
         "data.digest": prepared.corpus.digest,
         "split.digest": split.digest,
         "experiment.digest": experiment.digest(),
-        "init.digest": weights.hexdigest(),
+        "init.digest": initial,
         "order.digest": hashlib.sha256(order.tobytes()).hexdigest(),
         "metric.version": str(VERSION),
         "device.kind": device.type,

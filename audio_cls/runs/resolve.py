@@ -8,6 +8,7 @@ holds no "auto" and resolves to itself. The rules:
   that are no waveforms the shortest length that does. None is the longest clip.
 - `data.split`: published folds, else the official split, else five generated folds, stratified, with whole groups.
 - `features.n_fft`, `hop_length`, `f_max`: from the rate, the window and the rates of the original files (`Features.fitted`).
+- `model.weights.sha256`: of the file, where it is not given.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from audio_cls.components.features import Features
+from audio_cls.components.weights import FileWeights
 from audio_cls.core.auto import AUTO, known
 from audio_cls.core.config import Component
 from audio_cls.core.errors import UserError
@@ -29,6 +31,7 @@ from audio_cls.data.identical import identical_on_two_sides
 from audio_cls.data.remarks import split_warnings
 from audio_cls.data.splits import Folds
 from audio_cls.experiment import Experiment
+from audio_cls.runs.pretrained import with_hash
 from audio_cls.runs.weighting import weighting_warning
 
 __all__ = [
@@ -116,7 +119,16 @@ def resolve(experiment: Experiment, corpus: Corpus, *, rules: int = RULES) -> Re
     fitted = _fit_features(experiment, corpus) if rules > 0 else []
     if rules < 2:
         _check_same_split(experiment, corpus)
-    return Resolved(_with(experiment, fitted), (*choices, *fitted))
+    hashes = _weights_hash(experiment)
+    return Resolved(_with(experiment, [*fitted, *hashes]), (*choices, *fitted, *hashes))
+
+
+def _weights_hash(experiment: Experiment) -> list[Choice]:
+    """Return the hash of a file of pretrained weights, where it is not given: the run depends on what is in the file."""
+    weights = experiment.model.weights
+    if not isinstance(weights, FileWeights) or weights.sha256:
+        return []
+    return [Choice("model.weights.sha256", with_hash(weights), f"of {weights.file}", by_hand=True)]
 
 
 def _check_same_split(experiment: Experiment, corpus: Corpus) -> None:

@@ -43,7 +43,9 @@ def final_metrics(
     out |= {"best/epoch": float(result.best_epoch), "final/epochs": float(len(result.history))}
     out |= {f"last/{k.split('/', 1)[1]}": v for k, v in result.history[-1].items() if k.startswith("val/")}
     out |= {f"{BASELINE}{k}": v for k, v in baseline.items()}
-    out |= {"final/parameters": float(prepared.chain.n_parameters), "final/seconds": seconds}
+    chain = prepared.chain
+    out |= {"final/parameters": float(chain.n_parameters), "final/parameters_total": float(chain.n_parameters_total)}
+    out |= {"final/seconds": seconds}
     out |= {"final/train_seconds": train_seconds, "final/samples_per_second": seen / max(train_seconds, 1e-9)}
     if "train/loss" in result.history[-1] and "val/loss" in result.history[-1]:
         out["final/loss_gap"] = result.history[-1]["val/loss"] - result.history[-1]["train/loss"]
@@ -104,7 +106,7 @@ def log_results(
     ]
     facts = {
         "best epoch": result.best_epoch + 1,
-        "parameters": prepared.chain.n_parameters,
+        "parameters": _parameters_text(prepared),
         "data": f"{corpus.name} {corpus.digest[:12]}",
         "split": f"{len(split.train)} training, {len(split.validation)} validation clips",
         "device": describe_device(prepared.batches.device),
@@ -126,6 +128,11 @@ def log_results(
     run.artifact_text("report.html", page)
     written(3)
     return lines
+
+
+def _parameters_text(prepared: Prepared) -> int | str:
+    trained, total = prepared.chain.n_parameters, prepared.chain.n_parameters_total
+    return trained if trained == total else f"{trained} trained of {total}"
 
 
 def _log_tables(run: Run, predictions: Predictions, last: Predictions) -> None:

@@ -70,7 +70,7 @@ def open_parts(
     corpus = open_corpus(workspace, check_study(declared).data)
     address, extra = storage or workspace.optuna_db, study_identity(corpus)
     if new_version or not _may_exist(address):
-        check_fits(check_study(settle(declared, None)), corpus)
+        check_fits(check_study(settle(declared, None)), corpus, workspace)
         check_losses(settle(declared, None))
     where = open_storage(address)
     made = None
@@ -81,7 +81,7 @@ def open_parts(
     else:
         study = settle(declared, stored_identity(launch.name, where))
     if stored_identity(study.name, where) is None:
-        check_fits(check_study(study), corpus)
+        check_fits(check_study(study), corpus, workspace)
         check_losses(study)
     opened = open_study(study, where, extra=extra)
     return OpenedSearch(study, corpus, opened, tuple(made.describe()) if made else ())

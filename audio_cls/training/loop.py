@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from audio_cls.components.losses import part_shares
+from audio_cls.components.weights import parameters_to_train
 from audio_cls.core.config import ConfigError
 from audio_cls.core.rng import derive, generator
 from audio_cls.core.stopping import Abandoned
@@ -100,7 +101,8 @@ def fit(
         _complete_predictions(chain, batches, store, result)
         return result
 
-    optimizer = experiment.optimizer.build(chain.classifier.parameters())
+    trained = parameters_to_train(chain.classifier, chain.classifier.model, experiment.model.weights)
+    optimizer = experiment.optimizer.build(trained)
     ema = WeightAverage(chain.classifier, training.ema_decay, batches.rules != FORMER) if training.ema_decay else None
     _resume(experiment, chain, batches, optimizer, ema, store, result)
     budget = min(training.epochs, epochs or training.epochs)
@@ -192,7 +194,7 @@ def _train_epoch(
             on_step(step, epoch)
         lr = experiment.optimizer.lr * _schedule_factor(batches, epoch, step, batch.n_steps, history)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)
         torch.manual_seed(derive(seed, "step", epoch, step))  # dropout
         x, y = augment(chain, batch, generator(seed, "augment", epoch, step), batches.from_waveforms)
         optimizer.zero_grad(set_to_none=True)

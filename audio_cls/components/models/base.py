@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from audio_cls.components.weights.base import InitialWeights, Random
 from audio_cls.core.config import Component, ConfigError
 
 __all__ = ["Model", "maps_of", "parameter_count", "refuse_shape"]
@@ -20,8 +21,12 @@ class Model(Component, family=True):
     gradient steps.
     """
 
+    added_fields = frozenset({"weights"})
     input_domains: ClassVar[tuple[str, ...]] = ()
     closed_form: ClassVar[bool] = False
+
+    weights: InitialWeights = Random()
+    """Where training begins: none is random weights, the others are naming schemes of files of pretrained weights."""
 
     @classmethod
     def summary(cls) -> str:
@@ -40,9 +45,9 @@ class Model(Component, family=True):
         raise NotImplementedError
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+def parameter_count(module: nn.Module, *, frozen: bool = False) -> int:
+    """Return the number of trainable parameters; with `frozen` of all."""
+    return sum(p.numel() for p in module.parameters() if frozen or p.requires_grad)
 
 
 def refuse_shape(model: Model, input_shape: tuple[int, ...], needs: str) -> ConfigError:

@@ -67,7 +67,7 @@ def fetch(url: str, path: Path, checksum: str, progress: Progress, *, pause: flo
         mark.unlink(missing_ok=True)
         raise UserError(
             f"{url}: the file is not what was published: its checksum is {found}, expected {named}. It was removed; try again, and if "
-            "that does not help, look at the data set's page: it may have been published anew"
+            "that does not help, look at the page that offers it: it may have been published anew"
         )
     os.replace(part, path)
     mark.unlink(missing_ok=True)
