@@ -17,8 +17,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from torch import nn
 
-from audio_cls.components import augment as augmentation
-from audio_cls.components.augment import Augment
+from audio_cls.components.augment import Augment, Built, Choose, build_augment, chosen_members
 from audio_cls.components.features import FeatureExtractor, Features, LogMel, Normaliser
 from audio_cls.components.losses import CrossEntropy, Loss
 from audio_cls.components.models import Model, SmallCnn, parameter_count
@@ -201,6 +200,8 @@ def check_domains(experiment: Experiment) -> None:
     """
     features, model = experiment.features, experiment.model
     for op in experiment.augment.ops:
+        if isinstance(op, Choose):
+            chosen_members(op, experiment.augment)
         if not op.domain:
             raise ConfigError(f"{type(op).__name__}.domain is missing: domain = 'waveform', 'spectrogram' or 'mix'")
         on_waveforms = op.stage.startswith("waveform")
@@ -296,10 +297,7 @@ class Chain:
     features: FeatureExtractor
     classifier: Classifier
     loss: nn.Module
-    waveform_ops: list[augmentation.Augmenter]
-    waveform_mix_ops: list[augmentation.Mixer]
-    feature_ops: list[augmentation.Augmenter]
-    mix_ops: list[augmentation.Mixer]
+    augment: Built
     n_parameters: int  # trainable ones
     n_parameters_total: int
 
@@ -331,8 +329,8 @@ def assemble(
     hop: Any = features.hop_length
     if isinstance(features, RowExtractor):  # a picture that is resized has other columns than were packed
         hop = features.frames(data.clip_samples) / shape[-1]
-    built = [(op.stage, op.build(data.rate, hop)) for op in experiment.augment.ops]
-    for config, (_, op) in zip(experiment.augment.ops, built, strict=True):
+    augment = build_augment(experiment.augment, data.rate, hop)
+    for config, op in augment.members:
         check_augmentation(config, op, data.clip_samples, shape, n_classes)
     classifier = Classifier(normaliser, model, frozen_modules(model, experiment.model.weights)).to(device=device)
     if device.type != "mps":
@@ -341,10 +339,7 @@ def assemble(
         features=features.to(device),
         classifier=classifier,
         loss=loss.to(device),
-        waveform_ops=[op for stage, op in built if stage == "waveform"],
-        waveform_mix_ops=[op for stage, op in built if stage == "waveform_mix"],
-        feature_ops=[op for stage, op in built if stage == "features"],
-        mix_ops=[op for stage, op in built if stage == "mix"],
+        augment=augment,
         n_parameters=parameter_count(model),
         n_parameters_total=parameter_count(model, frozen=True),
     )

@@ -150,7 +150,7 @@ def prepare_run(
     normaliser = runtime.features.normaliser(experiment, corpus, split, features, runtime.device, runtime.watch)
     chain = assemble(experiment, corpus, split, normaliser, runtime.device)
     if rules != FORMER and fills_with_mean(experiment) and isinstance(packed, PackedFeatures):
-        for op in chain.feature_ops:
+        for _, op in chain.augment.members:
             if isinstance(op, Masks):
                 op.centre = runtime.features.band_means(experiment, corpus, split, packed)
     batches = Batches(experiment, corpus, split, chain.features, packed, runtime.device, runtime.watch, rules)

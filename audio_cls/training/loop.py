@@ -251,9 +251,9 @@ def augment(
     with torch.no_grad():
         if from_waveforms:
             before = x if batch.packed is None else x.clone()  # an operation of a user's own may change its input
-            for op in chain.waveform_ops:
+            for op in chain.augment.waveform:
                 x = op(x, random)
-            for mix in chain.waveform_mix_ops:
+            for mix in chain.augment.waveform_mix:
                 x, y = mix(x, y, random)
             if batch.packed is None:
                 x = chain.features(x)
@@ -262,9 +262,9 @@ def augment(
                 fresh = chain.features(x[changed]).to(torch.float16).float()
                 x = batch.packed.index_copy(0, changed, fresh)
         x = chain.classifier.normaliser(x)
-        for op in chain.feature_ops:
+        for op in chain.augment.features:
             x = op(x, random)
-        for mix in chain.mix_ops:
+        for mix in chain.augment.mix:
             x, y = mix(x, y, random)
     return x, y
 

@@ -13,19 +13,22 @@ from audio_cls.components.augment import (
     Augmentation,
     BetweenClass,
     CutMix,
+    Equalizer,
     Gain,
     Mixup,
     Noise,
     SpecAugment,
     TimeRoll,
     TimeShift,
+    build_augment,
 )
 from audio_cls.components.augment.waveform_mix import sound_level
 from audio_cls.core.config import ConfigError
+from audio_cls.experiment import Experiment
 
 RATE, HOP = 16000, 256
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
-KINDS = sorted(Augmentation.members())
+KINDS = sorted(kind for kind, member in Augmentation.members().items() if member.stands_alone)
 SHAPES = {"waveform": (3000,), "spectrogram": (1, 64, 100), "mix": (1, 64, 100), "sequence": (1, 128, 10)}
 
 
@@ -139,6 +142,7 @@ def test_domain_is_declared(kind: str) -> None:
         ("gain", "waveform"),
         ("noise", "waveform"),
         ("time_shift", "waveform"),
+        ("equalizer", "waveform"),
         ("time_stretch", "waveform"),
         ("pitch_shift", "waveform"),
         ("speed", "waveform"),
@@ -232,6 +236,77 @@ def test_noise_has_the_asked_ratio_or_amplitude() -> None:
     torch.testing.assert_close(amplitude.std(1), torch.full((6,), 0.005), atol=2e-4, rtol=0)
 
 
+def test_an_equalizer_changes_levels_by_frequency_and_moves_nothing() -> None:
+    x = torch.randn(200, 4000, generator=generator(1))
+    x[:, 1500:2500] = 0
+    out = Equalizer(db=(-9.0, 9.0), bands=4, p=1.0).build(RATE, HOP)(x, generator())
+    db = 20 * (torch.fft.rfft(out[:, :1500]).abs() / torch.fft.rfft(x[:, :1500]).abs()).log10()
+    at = torch.fft.rfftfreq(1500, 1 / RATE)
+    top = db[:, (at > 7500) & (at < 7900)].median(1).values
+    assert -9.5 < float(top.min()) < -6
+    assert 6 < float(top.max()) < 9.5
+    low = db[:, (at > 90) & (at < 150)].median(1).values
+    assert abs(float(torch.corrcoef(torch.stack([low, top]))[0, 1])) < 0.2, "each band draws for itself"
+    assert out[:, 1900:2100].abs().max() < 0.01, "silence stays silent"
+    flat = Equalizer(db=(3.0, 3.0), p=1.0).build(RATE, HOP)(x, generator())
+    torch.testing.assert_close(flat, x * 10 ** (3 / 20), atol=1e-4, rtol=1e-4)
+
+
+# -- choices among them -------------------------------------------------------------------------------------------
+
+
+def test_exactly_k_of_those_chosen_among_are_applied() -> None:
+    louder = {"gain": {"db": [20, 20]}, "equalizer": {"db": [40, 40], "p": 1.0}, "speed": {"p": 0.0}}
+    augment = Augment.parse({**louder, "specaugment": {}, "choose": {"k": 2}})
+    built = build_augment(augment, RATE, HOP)
+    assert len(built.waveform) == 1
+    assert len(built.features) == 1
+    x = torch.sin(torch.arange(400) * 0.3).repeat(600, 1)
+    before = x.clone()
+    db = (20 * (built.waveform[0](x, generator()).std(1) / x.std(1)).log10()).round()
+    assert torch.equal(x, before)
+    drawn, counts = db.unique(return_counts=True)
+    assert drawn.tolist() == [20, 40, 60], "of gain, equalizer and an idle one two are drawn"
+    assert counts.min() > 150
+    assert torch.equal(built.waveform[0](x, generator()), built.waveform[0](x, generator()))
+
+
+def test_features_are_chosen_among_where_they_are_named() -> None:
+    augment = Augment.parse(
+        {"specaugment": {}, "time_roll": {}, "gain": {}, "choose": {"among": ["specaugment", "time_roll"]}}
+    )
+    built = build_augment(augment, RATE, HOP)
+    assert [len(ops) for ops in (built.waveform, built.features)] == [1, 1]
+    x = torch.arange(1.0, 101).expand(400, 1, 8, 100)
+    out = built.features[0](x, generator())
+    rolled = (out.sort(-1).values == x).all((1, 2, 3))
+    masked = (out == 0).any(-1).any(-1).any(-1)
+    assert not (rolled & masked).any()
+    assert 120 < int(masked.sum()) < 280
+
+
+@pytest.mark.parametrize(
+    ("augment", "words"),
+    [
+        (
+            {"choose": {"k": 3}, "gain": {}, "noise": {}},
+            r"k=3: there are 2 augmentations to choose among \(gain, noise\)",
+        ),
+        ({"choose": {}}, "none that changes waveforms"),
+        ({"choose": {"among": ["noize"]}, "noise": {}}, "Did you mean 'noise'"),
+        ({"choose": {"among": ["noise"]}}, r"not in this experiment: add augment\.noise=on"),
+        ({"choose": {"among": ["noise", "mixup"]}, "noise": {}, "mixup": {}}, "features that are mixed"),
+        (
+            {"choose": {"among": ["noise", "time_roll"]}, "noise": {}, "time_roll": {}},
+            "all of waveforms or all of features",
+        ),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_refused(augment: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Experiment.parse({"augment": augment}).check()
+
+
 def test_time_roll_is_a_roll_within_its_reach() -> None:
     x = torch.arange(200).float().expand(64, 1, 3, 200)
     for seconds, most in ((0.16, 10), (None, 100)):
@@ -272,6 +347,18 @@ def test_masks_wider_than_the_clip_leave_half_of_it_and_none_changes_nothing() -
     )
     assert out.sum((1, 2, 3)).min() >= 12
     assert torch.equal(SpecAugment(n_time_masks=0, n_freq_masks=0).build(RATE, HOP)(x, generator()), x)
+
+
+def test_layers_of_masks_are_each_laid_with_their_own_probability() -> None:
+    x = torch.ones(2000, 1, 40, 60)
+    one = {"n_time_masks": 1, "n_freq_masks": 0, "time_mask_frames": 1}
+    out = SpecAugment(**one, layers=3, p=0.5).build(RATE, HOP)(x, generator())
+    masked = (out[:, 0, 0] == 0).sum(1)  # a mask is 0 or 1 frame wide: laid with 0.5, seen with 0.25
+    counts = torch.bincount(masked, minlength=4) / 2000
+    torch.testing.assert_close(counts, torch.tensor([27.0, 27, 9, 1]) / 64, atol=0.05, rtol=0)
+    once = SpecAugment(p=0.5)
+    assert "layers" not in once.to_dict()
+    assert SpecAugment(p=0.5, layers=2).to_dict()["layers"] == 2
 
 
 def test_masks_can_be_filled_with_the_mean_of_the_clip() -> None:

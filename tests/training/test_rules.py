@@ -187,7 +187,16 @@ def test_a_run_in_parts_with_weighted_classes_is_the_run(
 IDLE = {
     **{
         kind: {"p": 0.0}
-        for kind in ("noise", "gain", "time_shift", "between_class", "time_stretch", "pitch_shift", "speed")
+        for kind in (
+            "noise",
+            "gain",
+            "time_shift",
+            "between_class",
+            "equalizer",
+            "time_stretch",
+            "pitch_shift",
+            "speed",
+        )
     },
     **{kind: {"p": 0.0, "on": "waveform"} for kind in ("mixup", "cutmix")},
 }
@@ -267,7 +276,7 @@ def test_masks_mean_the_same_before_and_after_normalisation(runtime: Runtime) ->
     former = prepare(runtime, FORMER, augment=mask, features={**plain, "normalise": "none"})
     x, _ = augment(former.chain, next(former.batches.train(0)), generator(0, "augment"), False)
     assert (x == 0).any()
-    assert all(op.centre is None for op in band.chain.feature_ops if isinstance(op, Masks))
+    assert all(op.centre is None for op in band.chain.augment.features if isinstance(op, Masks))
 
 
 # -- versions -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Augmentations: batched, random for each clip, deterministic by the generator, with a declared input domain."""
 
 from audio_cls.components.augment.base import Augment, Augmentation, Augmenter, Mixer
+from audio_cls.components.augment.choice import Built, Choose, build_augment, chosen_members
+from audio_cls.components.augment.equalizer import Equalizer
 from audio_cls.components.augment.mix import CutMix, Mixup
 from audio_cls.components.augment.sequence import AveragePositives, Offset
 from audio_cls.components.augment.spectrogram import Masks, SpecAugment, TimeRoll
@@ -14,7 +16,10 @@ __all__ = [
     "Augmenter",
     "AveragePositives",
     "BetweenClass",
+    "Built",
+    "Choose",
     "CutMix",
+    "Equalizer",
     "Gain",
     "Masks",
     "Mixer",
@@ -27,4 +32,6 @@ __all__ = [
     "TimeRoll",
     "TimeShift",
     "TimeStretch",
+    "build_augment",
+    "chosen_members",
 ]

@@ -53,6 +53,8 @@ class Augmentation(Component, family=True):
     domain: ClassVar[str] = ""
     domains: ClassVar[tuple[str, ...]] = ()
     order: ClassVar[int] = 50
+    stands_alone: ClassVar[bool] = True
+    """Whether what `build` returns can be applied as it is; else it must first be given other parts of the experiment."""
 
     @property
     def stage(self) -> Stage:

@@ -44,12 +44,14 @@ class SpecAugment(Augmentation, kind="specaugment"):
 
     Park et al., "SpecAugment", Interspeech 2019: each width is uniform on 0 ... `time_mask_frames` (`freq_mask_bins`), never more
     than half of the axis here, and each place uniform among those where the mask fits. Masks hold the training mean (`fill=zero`:
-    it is 0 once features are normalised, and `Masks.centre` where they are not), or the `mean` of the clip itself.
+    it is 0 once features are normalised, and `Masks.centre` where they are not), or the `mean` of the clip itself. With several
+    `layers` all this is done so often, each time with probability `p`.
     """
 
     domain: ClassVar[str] = "spectrogram"
     domains: ClassVar[tuple[str, ...]] = ("spectrogram", "sequence", "image")
     order: ClassVar[int] = 50
+    added_fields = frozenset({"layers"})
 
     n_time_masks: int = Field(default=2, ge=0)
     """Masks over time."""
@@ -62,7 +64,9 @@ class SpecAugment(Augmentation, kind="specaugment"):
     fill: Literal["zero", "mean"] = "zero"
     """What masks hold: the mean of the training clips, which is zero after normalisation, or the mean of the clip."""
     p: float = Field(default=1.0, ge=0, le=1)
-    """Probability that a clip is changed."""
+    """Probability that a clip is changed, in each layer."""
+    layers: int = Field(default=1, ge=1, le=8)
+    """How often masks are laid over a clip."""
 
     def build(self, sample_rate: int, hop_length: int) -> Masks:
         return Masks(self)
@@ -81,6 +85,11 @@ class Masks:
         self.config = config
 
     def __call__(self, x: Tensor, generator: torch.Generator, /) -> Tensor:
+        for _ in range(self.config.layers):
+            x = self._layer(x, generator)
+        return x
+
+    def _layer(self, x: Tensor, generator: torch.Generator) -> Tensor:
         config, (batch, _, bins, frames) = self.config, x.shape
         time = _kept(frames, batch, config.n_time_masks, config.time_mask_frames, generator)
         freq = _kept(bins, batch, config.n_freq_masks, config.freq_mask_bins, generator)
