@@ -36,9 +36,19 @@ from audio_cls.data.splits import Folds, Split, SplitScheme
 from audio_cls.data.subsets import Subset
 from audio_cls.data.views import AsPublished, LabelView
 from audio_cls.data.windows import Centre, EvaluationWindows
-from audio_cls.metrics.base import check_metric
+from audio_cls.metrics.classification import check_metric, metric_of
 
-__all__ = ["Chain", "Classifier", "Data", "Experiment", "Training", "assemble", "check_corpus", "check_domains"]
+__all__ = [
+    "Chain",
+    "Classifier",
+    "Data",
+    "Experiment",
+    "Training",
+    "assemble",
+    "check_corpus",
+    "check_domains",
+    "check_metric_fits",
+]
 
 
 class Data(Component):
@@ -104,8 +114,9 @@ class Training(Component):
     batch_size: int = Field(default=32, ge=1)
     """Clips in a batch."""
     metric: str = "val/macro_f1"
-    """Chooses the best epoch, on validation clips: val/ and accuracy, macro_f1, micro_f1, uar, map, auc, d_prime, lwlrap, nll, brier
-    or loss (nll and brier can be compared between losses, loss cannot)."""
+    """Chooses the best epoch, on validation clips: val/ and accuracy, macro_f1, micro_f1, weighted_f1, weighted_precision,
+    weighted_recall, uar, map, auc, d_prime, lwlrap, nll, brier or loss (nll and brier can be compared between losses, loss cannot);
+    where the corpus has families of classes, also family_map and family_map_noisy_or."""
     early_stopping: int | None = Field(default=None, ge=1)
     """Epochs without a better metric after which training stops."""
     clip_norm: float | None = Field(default=None, gt=0)
@@ -238,13 +249,32 @@ def check_domains(experiment: Experiment) -> None:
         )
 
 
+def check_metric_fits(metric: str, corpus: Corpus, key: str = "training.metric") -> None:
+    """Refuse a metric that no run on this corpus reports.
+
+    Raises:
+        ConfigError: for another task, or families where the corpus has none.
+    """
+    found = metric_of(metric)
+    if corpus.task not in found.tasks:
+        raise ConfigError(
+            f"{key}={metric} is for {' and '.join(found.tasks)} tasks, and {corpus.name!r} is {corpus.task}"
+        )
+    if found.for_families(corpus.family_columns) is None:
+        raise ConfigError(
+            f"{key}={metric} needs families of classes, and {corpus.name!r} records none: prepare it with its ontology (fsd50k, "
+            "audioset: --set ontology=FILE), or judge by val/map"
+        )
+
+
 def check_corpus(experiment: Experiment, corpus: Corpus) -> None:
-    """Refuse an experiment that does not fit the rows of its corpus: their domain, their rate, what their values are.
+    """Refuse an experiment that does not fit its corpus: the domain of its rows, their rate, what their values are, the metric.
 
     Raises:
         ConfigError: naming what it takes, what the corpus holds, and the ways out.
     """
     data, features, payload = experiment.data, experiment.features, corpus.payload
+    check_metric_fits(experiment.training.metric, corpus)
     if features.input_domain != payload.domain:
         kinds = [kind for kind, member in Features.members().items() if member.input_domain == payload.domain]
         raise ConfigError(

@@ -150,7 +150,12 @@ def _constant(cells: Mapping[Cell, Predictions], corpus: Corpus) -> dict[Cell, s
 def _baseline(answers: Answers, corpus: Corpus) -> dict[str, float]:
     """Return overall metric -> the baseline's figure, the mean over folds, as arms' figures are means over their runs."""
     folds = [
-        baseline_figures(corpus.targets[answers.training[f]], corpus.targets[answers.validation[f]], corpus.task)
+        baseline_figures(
+            corpus.targets[answers.training[f]],
+            corpus.targets[answers.validation[f]],
+            corpus.task,
+            corpus.family_columns,
+        )
         for f in answers.training
     ]
     return {name: float(np.mean([f[name] for f in folds])) for name in folds[0] if all(name in f for f in folds)}

@@ -30,6 +30,7 @@ from audio_cls.ablation.stored import (
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
+from audio_cls.experiment import check_metric_fits
 from audio_cls.metrics.comparison import Comparison
 from audio_cls.queue.cells import Cell
 from audio_cls.queue.options import QueueOptions
@@ -110,6 +111,8 @@ def open_suite(
     if state.run_id is None:
         for planned in {p.arm: p for p in reversed(plan.cells)}.values():
             check_fits(planned.experiment, corpus, workspace)
+        for metric in ablation.metrics:
+            check_metric_fits(metric, corpus, f"ablation {ablation.name!r}: metric")
     suite = _converted(
         Suite(ablation, plan, corpus, state, tracker, storage, resolved, file, assignments), options.storage
     )

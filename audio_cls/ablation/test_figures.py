@@ -59,7 +59,9 @@ def evaluate_pooled(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -
     """Return a metric over the clips of some runs together; a tuned one with each run's own thresholds."""
     values = np.concatenate([as_judged(one, metric).scores for one in cells.values()])
     targets = np.concatenate([one.predictions.targets for one in cells.values()])
-    return evaluate(values, targets, corpus.task).overall[plain_name(metric).removesuffix(TUNED)]
+    return evaluate(values, targets, corpus.task, families=corpus.family_columns).overall[
+        plain_name(metric).removesuffix(TUNED)
+    ]
 
 
 def findings_of(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str, kind: str) -> tuple[str, ...]:
@@ -102,7 +104,7 @@ def pooled_interval(cells: Mapping[Cell, Scored], corpus: Corpus, metric: str) -
     if found is None:
         return Interval(nan, nan, nan, 0.95, 0, 0, NOT_WHOLE)
     clips, scores = found
-    figure = metric_function(metric.removesuffix(TUNED), corpus.task)
+    figure = metric_function(metric.removesuffix(TUNED), corpus.task, corpus.family_columns)
     return bootstrap_interval(scores, corpus.targets[clips], figure, corpus.resampling_groups(clips), RESAMPLES)
 
 
@@ -111,7 +113,7 @@ def paired_interval(one: Mapping[Cell, Scored], other: Mapping[Cell, Scored], co
     a, b = stacked_scores(one, corpus, metric), stacked_scores(other, corpus, metric)
     if a is None or b is None or not np.array_equal(a[0], b[0]):
         return Interval(nan, nan, nan, 0.95, 0, 0, NOT_WHOLE)
-    clips, figure = a[0], metric_function(metric.removesuffix(TUNED), corpus.task)
+    clips, figure = a[0], metric_function(metric.removesuffix(TUNED), corpus.task, corpus.family_columns)
     return clip_bootstrap(
         a[1], b[1], corpus.targets[clips], figure, corpus.resampling_groups(clips), n_resamples=RESAMPLES
     )
@@ -193,7 +195,9 @@ def figure_of_run(one: Scored, corpus: Corpus, metric: str) -> Interval:
     if not is_counted(kind):
         return Interval(one.predictions.evaluation.overall[plain_name(metric)], nan, nan, 0.95, len(one.clips), 0)
     groups, judged = corpus.resampling_groups(one.clips), as_judged(one, metric)
-    return bootstrap_interval(judged.scores, judged.targets, metric_function(kind, corpus.task), groups, RESAMPLES)
+    return bootstrap_interval(
+        judged.scores, judged.targets, metric_function(kind, corpus.task, corpus.family_columns), groups, RESAMPLES
+    )
 
 
 def named_ends(figures: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -226,6 +226,15 @@ class Corpus:
         return {name: tuple(families) for name, families in self.index.get("families", {}).items()}
 
     @cached_property
+    def family_columns(self) -> dict[str, tuple[int, ...]]:
+        """Family -> the columns of its classes in `targets`; empty where the data set publishes no families."""
+        found: dict[str, list[int]] = {}
+        for column, name in enumerate(self.classes):
+            for family in self.families.get(name, ()):
+                found.setdefault(family, []).append(column)
+        return {family: tuple(columns) for family, columns in found.items()}
+
+    @cached_property
     def identical(self) -> tuple[tuple[int, ...], ...]:
         """Return the sets of clips with the same audio (`data.identical`), ascending; empty for most corpora.
 

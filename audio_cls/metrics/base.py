@@ -13,6 +13,7 @@ made while its file is loaded reports it, and it has an interval wherever figure
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from math import inf, log, nan
 from typing import Any, ClassVar, Literal
 
@@ -81,6 +82,12 @@ class Metric(Component, family=True):
     def compute(self, scores: Array, targets: Array, called: Array, task: str) -> float:
         """Return the figure on a task, "multiclass" or "multilabel"; arguments as for `score`, which most metrics need alone."""
         return self.score(scores, targets, called)
+
+    def for_families(self, families: Mapping[str, tuple[int, ...]]) -> Metric | None:
+        """Return the metric for predictions whose classes have these families (name -> columns); None where it needs some and there
+        are none. Most metrics need none, see `metrics.families`.
+        """
+        return self
 
 
 class ClipMetric(Metric):
@@ -151,6 +158,31 @@ class MicroF1(CountMetric, kind="micro_f1"):
     def of_counts(self, sums: Array) -> Array:
         hits, calls, support = (part.sum(axis=-1) for part in np.split(sums[..., 2:], 3, axis=-1))
         return _ratio(2 * hits, calls + support)
+
+
+class WeightedF1(CountMetric, kind="weighted_f1"):
+    """The mean of the classes' F1, weighted by their numbers of clips; 0 for a class that is there and was never found."""
+
+    def of_counts(self, sums: Array) -> Array:
+        hits, calls, support = np.split(sums[..., 2:], 3, axis=-1)
+        return _weighted(_ratio(2 * hits, calls + support), support)
+
+
+class WeightedPrecision(CountMetric, kind="weighted_precision"):
+    """The mean of the classes' precision, weighted by their numbers of clips; 0 for a class that was never called."""
+
+    def of_counts(self, sums: Array) -> Array:
+        hits, calls, support = np.split(sums[..., 2:], 3, axis=-1)
+        return _weighted(_ratio(hits, calls), support)
+
+
+class WeightedRecall(CountMetric, kind="weighted_recall"):
+    """The mean of the classes' recall, weighted by their numbers of clips: the share of all labels that were found (accuracy where
+    a clip has one label)."""
+
+    def of_counts(self, sums: Array) -> Array:
+        hits, _, support = np.split(sums[..., 2:], 3, axis=-1)
+        return _weighted(_ratio(hits, support), support)
 
 
 class Uar(CountMetric, kind="uar"):
@@ -283,10 +315,11 @@ def check_metric(name: str) -> Direction:
     return metric_of(name).direction
 
 
-def own_metrics(task: str) -> dict[str, Metric]:
-    """Return the metrics of the user's own that are defined for a task, by kind."""
-    found = {kind: member for kind, member in Metric.members().items() if not member.is_built_in()}
-    return {kind: member() for kind, member in found.items() if task in member.tasks}
+def own_metrics(task: str, families: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Metric]:
+    """Return the metrics of the user's own that are defined for a task and for these families of classes, by kind."""
+    found = (member() for member in Metric.members().values() if not member.is_built_in() and task in member.tasks)
+    fitted = (metric.for_families(families or {}) for metric in found)
+    return {metric.kind: metric for metric in fitted if metric is not None}
 
 
 def in_points(metric: str) -> bool:
@@ -331,6 +364,11 @@ def _ratio(part: Array, whole: Array) -> Array:
 def _mean_of_defined(values: Array) -> Array:
     defined = np.isfinite(values)
     return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def _weighted(values: Array, weights: Array) -> Array:
+    """Return the weighted mean over the last axis; what is not defined counts as 0, as in scikit-learn's `zero_division`."""
+    return _ratio((np.nan_to_num(values) * weights).sum(axis=-1), weights.sum(axis=-1))
 
 
 def _mean(values: list[float]) -> float:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from audio_cls.metrics.base import metric_of, plain_name
 from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, is_counted, metric_function
 from audio_cls.metrics.classification import evaluate, predict
+from audio_cls.metrics.families import Families
 from audio_cls.metrics.predictions import Predictions
 
 __all__ = [
@@ -88,16 +89,20 @@ def finite_figures(predictions: Predictions) -> dict[str, float]:
     return {name: value for name, value in predictions.evaluation.overall.items() if isfinite(value)}
 
 
-def baseline_figures(training_targets: Array, targets: Array, task: str) -> dict[str, float]:
+def baseline_figures(
+    training_targets: Array, targets: Array, task: str, families: Families | None = None
+) -> dict[str, float]:
     """Return every overall metric of the baseline that is defined; labels are called from 0.5 on.
 
     Args:
         training_targets: (n_training, n_classes).
         targets: (n, n_classes) of the clips that are measured on.
+        families: name -> columns of its classes.
     """
     if not len(targets):
         return {}
-    overall = evaluate(baseline_scores(training_targets, len(targets)), targets, task).overall
+    scores = baseline_scores(training_targets, len(targets))
+    overall = evaluate(scores, targets, task, families=families).overall
     return {name: value for name, value in overall.items() if isfinite(value)}
 
 
@@ -229,12 +234,12 @@ def _never_called(scores: Array, targets: Array, task: str, classes: Sequence[st
 
 def _at_chance(predictions: Predictions, reference: Array, name: str, clips: str) -> list[str]:
     scores, targets, task = np.asarray(predictions.scores), np.asarray(predictions.targets), predictions.task
-    groups, metric = predictions.groups, metric_of(name)
-    found = _difference(scores, reference, targets, task, name, groups)
+    metric = metric_of(name)
+    found = _difference(predictions, reference, name)
     low, high = (found.low, found.high) if metric.direction == "maximize" else (-found.high, -found.low)
     if not isfinite(low) or low > 0:
         return []
-    measure = metric_function(name, task)
+    measure = metric_function(name, task, predictions.families)
     mine, theirs = measure(scores, targets), measure(reference, targets)
     word = "Below chance" if high < 0 else "At chance"
     said = (
@@ -243,7 +248,7 @@ def _at_chance(predictions: Predictions, reference: Array, name: str, clips: str
     )
     if metric.uses == "ranking":
         return [said]
-    ranking = _difference(scores, reference, targets, task, "auc", groups)
+    ranking = _difference(predictions, reference, "auc")
     if isfinite(ranking.low) and ranking.low > 0:
         auc, of_decisions = predictions.evaluation.overall["auc"], metric.uses == "decisions"
         wrong = "the decisions that one class wins" if of_decisions else "the probabilities that are too sure"
@@ -251,11 +256,11 @@ def _at_chance(predictions: Predictions, reference: Array, name: str, clips: str
     return [said]
 
 
-def _difference(
-    scores: Array, reference: Array, targets: Array, task: str, name: str, groups: Sequence[Any] | None
-) -> Interval:
+def _difference(predictions: Predictions, reference: Array, name: str) -> Interval:
+    targets = np.asarray(predictions.targets)
     resamples = 1000 if is_counted(name) else int(np.clip(WORK // max(targets.size, 1), 40, 400))
-    return clip_bootstrap(scores, reference, targets, metric_function(name, task), groups, resamples)
+    measure = metric_function(name, predictions.task, predictions.families)
+    return clip_bootstrap(predictions.scores, reference, targets, measure, predictions.groups, resamples)
 
 
 def advice(settings: Mapping[str, Any], targets: Array, task: str, tried: Collection[str] = ()) -> str:

@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from audio_cls.core.rng import numpy_rng
 from audio_cls.metrics.base import ClipMetric, CountMetric, metric_of
 from audio_cls.metrics.classification import evaluate, predict
+from audio_cls.metrics.families import Families
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.metrics.thresholds import TUNED
 
@@ -71,13 +72,17 @@ class Interval:
     note: str = ""
 
 
-def metric_function(name: str, task: str) -> Figure:
+def metric_function(name: str, task: str, families: Families | None = None) -> Figure:
     """Return a metric by name as a function for the bootstrap; labels are called from 0.5 on.
+
+    Args:
+        families: name -> columns of its classes, for metrics of families.
 
     Raises:
         UserError: for an unknown metric, or the loss, which stored probabilities do not determine.
     """
     metric = metric_of(name)
+    metric = metric.for_families(families or {}) or metric
     if isinstance(metric, CountMetric):
 
         def counts(scores: Array, targets: Array) -> Array:
@@ -239,7 +244,7 @@ def figure_intervals(
         for count in block:
             rows = np.repeat(clips, count[unit_of.reshape(-1)])
             drawn = None if thresholds is None else thresholds[rows]
-            overall = evaluate(scores[rows], targets[rows], task, thresholds=drawn).overall
+            overall = evaluate(scores[rows], targets[rows], task, None, drawn, predictions.families).overall
             for name in ranked:
                 found[name].append(overall[name])
     for name in ranked:

@@ -1,4 +1,4 @@
-"""Metrics of classification: accuracy, F1, UAR, mAP, AUC, d', lwlrap, NLL, Brier score, overall and per class.
+"""Metrics of classification: accuracy, F1, UAR, weighted averages, mAP, AUC, d', lwlrap, NLL, Brier score, overall and per class.
 
 The same keys come out for either task and for any data; a value that is not defined (an absent class has no recall)
 is NaN, and means leave it out. Nothing here warns or raises because of the data.
@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_cls.core.errors import choices
-from audio_cls.metrics.base import check_metric, metric_of, own_metrics
+from audio_cls.metrics.base import (
+    Metric,
+    WeightedF1,
+    WeightedPrecision,
+    WeightedRecall,
+    check_metric,
+    metric_of,
+    own_metrics,
+)
+from audio_cls.metrics.families import Families
 from audio_cls.metrics.ranking import (
     average_precision,
     d_prime,
@@ -46,8 +55,11 @@ __all__ = [
 VERSION = 1
 """Recorded with every run. Raise it when a change makes the same predictions score differently (a test pins them)."""
 
-REPORTED = ("accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", "lwlrap", "nll", "brier")
+WEIGHTED = ("weighted_f1", "weighted_precision", "weighted_recall")
+REPORTED = ("accuracy", "macro_f1", "micro_f1", "uar", *WEIGHTED, "map", "auc", "d_prime", "lwlrap", "nll", "brier")
 """The metrics of `audio_cls.metrics.base` in the order in which they are told; they are computed together, in one pass."""
+OF_FAMILIES = ("family_map", "family_map_noisy_or")
+"""Reported beside them where the classes have families, and the task is one that they are defined for."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,7 @@ def evaluate(
     task: str,
     classes: Sequence[str] | None = None,
     thresholds: NDArray[Any] | None = None,
+    families: Families | None = None,
 ) -> Evaluation:
     """Evaluate predictions.
 
@@ -79,6 +92,7 @@ def evaluate(
         classes: names, only to check that their number fits.
         thresholds: (n_classes,) or (n_clips, n_classes), multilabel only: a label is predicted at this score or above. Figures of
             these decisions are reported besides those at 0.5, under names that end in `_tuned`; by class they take their place.
+        families: name -> columns of its classes; with them metrics of families are reported.
 
     Returns:
         the figures; all but the support are NaN when a score is NaN (a diverged model has no ranking).
@@ -97,7 +111,7 @@ def evaluate(
             key: np.full(len(support), np.nan) for key in ("precision", "recall", "f1", "ap", "auc", "d_prime")
         }
         return Evaluation(
-            {key: float("nan") for key in [*REPORTED, *own_metrics(task)]},
+            {key: float("nan") for key in [*REPORTED, *_of_families(task, families), *own_metrics(task, families)]},
             {"support": support, **per_class, "lwlrap": np.full(len(support), np.nan)},
         )
     pairs = [(average_precision(ranked), roc_auc(ranked)) for ranked in rank(scores, truth)]
@@ -105,12 +119,25 @@ def evaluate(
     ranking, ranking_per_class = lwlrap(scores, truth)
     overall = {"map": _mean(ap), "auc": _mean(auc), "d_prime": d_prime(_mean(auc)), "lwlrap": ranking}
     overall |= {kind: metric_of(kind).compute(scores, truth, truth, task) for kind in ("nll", "brier")}
+    overall |= {
+        kind: metric.compute(scores, truth, truth, task) for kind, metric in _of_families(task, families).items()
+    }
     per_class = {"support": support, "ap": ap, "auc": auc, "d_prime": d_prime(auc), "lwlrap": ranking_per_class}
-    return decide_again(Evaluation(overall, per_class), scores, truth, task, thresholds)
+    return decide_again(Evaluation(overall, per_class), scores, truth, task, thresholds, families)
+
+
+def _of_families(task: str, families: Families | None) -> dict[str, Metric]:
+    found = (metric_of(kind).for_families(families or {}) for kind in OF_FAMILIES)
+    return {metric.kind: metric for metric in found if metric is not None and task in metric.tasks}
 
 
 def decide_again(
-    evaluation: Evaluation, scores: NDArray[Any], targets: NDArray[Any], task: str, thresholds: NDArray[Any] | None
+    evaluation: Evaluation,
+    scores: NDArray[Any],
+    targets: NDArray[Any],
+    task: str,
+    thresholds: NDArray[Any] | None,
+    families: Families | None = None,
 ) -> Evaluation:
     """Return the figures of the same scores with decisions by other thresholds, as `evaluate` does; those of the ranking are kept."""
     if np.isnan(scores).any():
@@ -119,7 +146,7 @@ def decide_again(
     support = evaluation.per_class["support"]
     predicted = predict(scores, task)
     overall, per_class = _decisions(predicted, truth, support)
-    own = own_metrics(task)
+    own = own_metrics(task, families)
     figures = {kind: float(metric.compute(scores, truth, predicted, task)) for kind, metric in own.items()}
     if thresholds is not None:
         predicted = predict(scores, task, thresholds)
@@ -148,6 +175,10 @@ def _decisions(
         "macro_f1": _mean(f1),
         "micro_f1": float(_ratio(2 * hits.sum(), calls.sum() + support.sum())),
         "uar": _mean(recall),
+    }
+    sums = np.concatenate([[0, len(truth)], hits, calls, support]).astype(np.float64)
+    overall |= {
+        metric.kind: float(metric.of_counts(sums)) for metric in (WeightedF1(), WeightedPrecision(), WeightedRecall())
     }
     return overall, {"support": support, "precision": _ratio(hits, calls), "recall": recall, "f1": f1}
 

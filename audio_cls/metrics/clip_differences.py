@@ -72,6 +72,7 @@ def clip_differences(
     if not cells or plain_name(metric) == "loss":
         return None
     pairs = [(one[cell], other[cell]) for cell in cells]
+    figure = figure.for_families(pairs[0][0].families) or figure
     if any(a.clips != b.clips or len(a) < 2 for a, b in pairs):
         return None
     of_clips = [a.groups if a.groups is not None else a.clips for a, _ in pairs]

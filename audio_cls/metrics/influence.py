@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from audio_cls.core.rng import numpy_rng
 from audio_cls.metrics.base import Auc, ClipMetric, CountMetric, DPrime, Lwlrap, Map, Metric
+from audio_cls.metrics.families import FamilyMap
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.metrics.ranking import label_precisions, rank
 
@@ -62,6 +63,8 @@ def clip_influences(scores: Array, targets: Array, called: Array, metric: Metric
         return _of_counts(metric, metric.counts(targets, called).astype(np.float64))
     if isinstance(metric, Map):
         return _mean_average_precision(scores, targets)
+    if isinstance(metric, FamilyMap):
+        return _mean_average_precision(*metric.by_family(scores, targets))
     if isinstance(metric, DPrime):
         return _d_prime_slope(metric, scores, targets, called) * _auc(scores, targets)
     if isinstance(metric, Auc):

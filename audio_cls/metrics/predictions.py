@@ -17,6 +17,7 @@ from audio_cls.metrics.classification import (
     fit_thresholds,
     predict,
 )
+from audio_cls.metrics.families import Families
 from audio_cls.metrics.thresholds import PARTS, TUNED, cross_fit_thresholds
 
 __all__ = ["Predictions"]
@@ -36,6 +37,7 @@ class Predictions:
     tuned_on: how the thresholds came about, in words; empty at 0.5.
     groups: (n,) recording or speaker of each clip, drawn together by the bootstrap; each clip its own unless given.
     rows: (n,) the clips' rows in their corpus; empty unless given.
+    families: name of a family -> the columns of its classes; empty where classes have none.
     """
 
     clips: tuple[str, ...]
@@ -47,6 +49,7 @@ class Predictions:
     groups: tuple[str, ...] | None = None
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     tuned_on: str = ""
+    families: Families = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -54,7 +57,7 @@ class Predictions:
     @cached_property
     def evaluation(self) -> Evaluation:
         """The figures, overall and by class."""
-        return evaluate(self.scores, self.targets, self.task, self.classes, self.thresholds)
+        return evaluate(self.scores, self.targets, self.task, self.classes, self.thresholds, self.families)
 
     @cached_property
     def called(self) -> NDArray[np.bool_]:
@@ -88,7 +91,7 @@ class Predictions:
         changed = replace(self, thresholds=thresholds, tuned_on="" if thresholds is None else tuned_on)
         if "evaluation" in vars(self):
             vars(changed)["evaluation"] = decide_again(
-                self.evaluation, self.scores, self.targets, self.task, thresholds
+                self.evaluation, self.scores, self.targets, self.task, thresholds, self.families
             )
         return changed
 

@@ -136,7 +136,7 @@ def paired(
     aligned = other.scores[[order[clip] for clip in first.clips]]
     out = []
     for name in metrics:
-        metric = metric_function(name, first.task)
+        metric = metric_function(name, first.task, first.families)
         interval = clip_bootstrap(aligned, first.scores, first.targets, metric, groups=first.groups)
         figures = metric(first.scores, first.targets), metric(aligned, first.targets)
         out.append(PairedFigure(name, *figures, interval))

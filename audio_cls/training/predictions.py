@@ -69,6 +69,7 @@ def corpus_predictions(corpus: Corpus, rows: NDArray[np.int64], scores: NDArray[
         task=corpus.task,
         groups=tuple(corpus.resampling_groups(rows)),
         rows=np.asarray(rows),
+        families=corpus.family_columns,
     )
 
 

@@ -285,7 +285,7 @@ def best_of(run: RunInfo, metric: str) -> float | None:
 
 
 def _is_minimised(metric: str) -> bool:
-    from audio_cls.metrics.base import check_metric
+    from audio_cls.metrics.classification import check_metric
 
     try:
         return check_metric(metric) == "minimize"

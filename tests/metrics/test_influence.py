@@ -40,6 +40,19 @@ def test_influences_agree_with_leaving_one_group_out(name: str, task: str) -> No
     assert (found**2).sum() / (jackknife**2).sum() == pytest.approx(1, abs=0.12)
 
 
+@pytest.mark.parametrize("name", ["family_map", "family_map_noisy_or"])
+def test_influences_on_a_figure_of_families_agree_with_leaving_one_group_out(name: str) -> None:
+    p, families = predictions("multilabel"), {"first": (0, 1, 2), "second": (2, 3), "third": (5,)}
+    metric = metric_of(name).for_families(families)
+    assert metric is not None
+    found = unit_influences(p, metric, np.arange(N) // 2, N // 2)
+    kept = (np.arange(N) // 2 != g for g in range(N // 2))
+    left = np.array([evaluate(p.scores[k], p.targets[k], p.task, families=families).overall[name] for k in kept])
+    jackknife = (len(left) - 1) / len(left) * (left.mean() - left)
+    assert np.corrcoef(found, jackknife)[0, 1] > 0.98
+    assert (found**2).sum() / (jackknife**2).sum() == pytest.approx(1, abs=0.12)
+
+
 def test_an_own_metric_is_judged_by_leaving_blocks_out() -> None:
     """Known by its `score` alone: half the clips' mean, whose influence is known, in blocks that share it."""
 

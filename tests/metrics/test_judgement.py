@@ -231,7 +231,11 @@ class FakeCorpus(SimpleNamespace):
 
 
 CORPUS: Any = FakeCorpus(
-    targets=np.concatenate([TRAINING, VALIDATION]), classes=CLASSES, task="multiclass", ids=[str(i) for i in range(300)]
+    targets=np.concatenate([TRAINING, VALIDATION]),
+    classes=CLASSES,
+    task="multiclass",
+    ids=[str(i) for i in range(300)],
+    family_columns={},
 )
 ROWS = np.arange(200, 300)
 

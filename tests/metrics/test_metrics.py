@@ -32,7 +32,9 @@ from audio_cls.metrics.classification import (
 from audio_cls.metrics.thresholds import cross_fit_thresholds, split_into_parts
 from tests.predictions import made
 
-KEYS = {"accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", "lwlrap", "nll", "brier"}
+WEIGHTED = {"weighted_f1", "weighted_precision", "weighted_recall"}
+KEYS = {"accuracy", "macro_f1", "micro_f1", "uar", "map", "auc", "d_prime", "lwlrap", "nll", "brier"} | WEIGHTED
+OF_FAMILIES = {"family_map", "family_map_noisy_or"}
 EPSILON = np.finfo(np.float64).eps
 MINIMISED = {"nll", "brier", "loss"}
 PER_CLASS = {"support", "precision", "recall", "f1", "ap", "auc", "d_prime", "lwlrap"}
@@ -86,6 +88,11 @@ def reference(scores: np.ndarray, targets: np.ndarray, task: str) -> tuple[dict[
         if labels.any()
         else np.nan,
     }
+    means = sk.precision_recall_fscore_support(targets, called, average="weighted", zero_division=0)[:3]
+    if n_classes == 1:  # a single column is taken for a binary task, whose negatives are a class
+        means = [0.0 if np.isnan(figure[0]) else figure[0] for figure in (precision, recall, f1)]
+    names = ("weighted_precision", "weighted_recall", "weighted_f1")
+    overall |= dict(zip(names, means if targets.any() else [np.nan] * 3, strict=True))
     p = np.clip(scores, EPSILON, 1 - EPSILON)
     if task == "multiclass":
         overall["nll"] = -np.log(p[targets > 0.5]).mean()
@@ -386,7 +393,7 @@ def test_unknown_metric_says_what_is_allowed(name: str, said: str) -> None:
 
 
 def test_every_reported_metric_is_a_member() -> None:
-    assert {kind for kind, member in Metric.members().items() if member.is_built_in()} == KEYS | {"loss"}
+    assert {kind for kind, member in Metric.members().items() if member.is_built_in()} == KEYS | OF_FAMILIES | {"loss"}
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
@@ -450,7 +457,8 @@ def test_other_thresholds_leave_the_ranking_as_it_is() -> None:
     assert again.overall == whole.overall
     assert {k: v for k, v in again.overall.items() if not k.endswith("_tuned")} == first.overall
     assert [k for k in again.overall if k.endswith("_tuned")] == [
-        f"{k}_tuned" for k in ("accuracy", "macro_f1", "micro_f1", "uar")
+        f"{k}_tuned"
+        for k in ("accuracy", "macro_f1", "micro_f1", "uar", "weighted_f1", "weighted_precision", "weighted_recall")
     ]
     assert again.overall["macro_f1_tuned"] != first.overall["macro_f1"]
     assert predictions.with_thresholds(None).evaluation.overall == first.overall
@@ -512,6 +520,53 @@ def test_intervals_of_tuned_figures_belong_to_them() -> None:
     assert "macro_f1_tuned" in predictions.threshold_note or "_tuned" in predictions.threshold_note
 
 
+def test_family_map_is_that_of_joined_scores_and_not_the_mean_of_the_members() -> None:
+    """Two animals that the model cannot tell apart, and two tools that it can: worked by hand."""
+    classes, families = ("dog", "cat", "saw", "drill"), {"animal": (0, 1), "tool": (2, 3)}
+    targets = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    scores = np.array([[0.2, 0.7, 0.1, 0.1], [0.6, 0.3, 0.1, 0.1], [0.1, 0.1, 0.8, 0.3], [0.1, 0.1, 0.3, 0.8]])
+    found = made(scores, targets, "multilabel", classes, families=families).evaluation
+    assert found.per_class["ap"].tolist() == [
+        0.5,
+        0.5,
+        1,
+        1,
+    ]  # the dog is second among the dogs, the cat among the cats
+    assert found.overall["map"] == 0.75
+    assert found.overall["family_map"] == 1.0  # both animals rank above both tools: 0.7 and 0.6 against 0.1
+    assert family_means(found.per_class["ap"], {k: list(v) for k, v in families.items()}) == {
+        "animal": 0.5,
+        "tool": 1.0,
+    }
+    assert set(found.overall) >= OF_FAMILIES
+    softmax = made(scores / scores.sum(axis=1, keepdims=True), targets, "multiclass", classes, families=families)
+    assert set(softmax.evaluation.overall) == KEYS | {"family_map"}  # labels that exclude each other have no noisy-or
+    assert set(made(scores, targets, "multilabel", classes).evaluation.overall) == KEYS
+
+
+def test_family_figures_are_those_of_scikit_learn_on_joined_columns() -> None:
+    rng = np.random.default_rng(6)
+    scores, targets = rng.random((60, 7)), rng.random((60, 7)) < 0.2
+    families = {"a": (0, 1, 2), "b": (2, 3), "c": (4, 5)}  # one class in two families, one in none
+    predictions = made(scores, targets, "multilabel", families=families)
+    truth = np.stack([targets[:, list(f)].any(axis=1) for f in families.values()], axis=1)
+    highest = np.stack([scores[:, list(f)].max(axis=1) for f in families.values()], axis=1)
+    noisy_or = np.stack([1 - (1 - scores[:, list(f)]).prod(axis=1) for f in families.values()], axis=1)
+    overall = predictions.evaluation.overall
+    assert overall["family_map"] == pytest.approx(sk.average_precision_score(truth, highest))
+    assert overall["family_map_noisy_or"] == pytest.approx(sk.average_precision_score(truth, noisy_or))
+    assert overall["family_map"] != overall["family_map_noisy_or"]
+    intervals = figure_intervals(predictions, 40)
+    assert intervals["family_map"].estimate == overall["family_map"]
+    assert intervals["family_map"].low < overall["family_map"] < intervals["family_map"].high
+    sure = np.where(rng.random((60, 7)) < 0.5, 1.0, scores)  # a product of many such probabilities rounds to 0
+    assert math.isfinite(made(sure, targets, "multilabel", families=families).evaluation.overall["family_map_noisy_or"])
+    broken = made(scores * math.nan, targets, "multilabel", families=families).evaluation.overall
+    assert math.isnan(broken["family_map"])
+    with pytest.raises(UserError, match="needs the families"):
+        metric_of("val/family_map").score(scores, targets, targets)
+
+
 def test_numbers_are_pinned_to_the_version() -> None:
     """The same predictions must score the same under one VERSION: raise it, and these numbers, together."""
     k = np.arange(40)
@@ -545,5 +600,7 @@ def test_numbers_are_pinned_to_the_version() -> None:
             },
         }
     }[metrics.VERSION]
-    assert evaluate(scores, targets, "multilabel").overall == pytest.approx(pinned["multilabel"], rel=1e-9)
-    assert evaluate(scores, np.eye(3)[k % 3], "multiclass").overall == pytest.approx(pinned["multiclass"], rel=1e-9)
+    for task, truth in (("multilabel", targets), ("multiclass", np.eye(3)[k % 3])):
+        overall = evaluate(scores, truth, task).overall
+        assert {key: overall[key] for key in pinned[task]} == pytest.approx(pinned[task], rel=1e-9)
+        assert overall.keys() - pinned[task].keys() == WEIGHTED  # held by parity with scikit-learn

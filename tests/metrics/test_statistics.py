@@ -442,7 +442,7 @@ def predictions(rng: np.random.Generator, n: int, sharpness: float, classes: int
     return rng.random((n, classes)) + sharpness * targets, targets
 
 
-@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "micro_f1", "uar"])
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "micro_f1", "uar", "weighted_f1", "weighted_precision"])
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 def test_fast_and_slow_paths_agree(name: str, task: str) -> None:
     """On few clips, so that many resamples lack a class."""
