@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -360,3 +361,59 @@ def test_pictures_with_splits_and_defects(tmp_path: Path) -> None:
     (tmp_path / "set" / "train" / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: a class folder without pictures"):
         sources.read(tmp_path / "set")
+
+
+def test_pictures_of_other_sizes_are_said(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "set", n=4)
+    write_pictures(tmp_path / "set", n=1, size=(80, 64))
+    assert (
+        "1 of 4 pictures looked at are not 32 pixels across time (such as 64): resized"
+        in sources.read(tmp_path / "set").note
+    )
+
+
+# -- parts that are missing, which were once read in silence ------------------------------------------------------
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_missing_shard_is_named(tmp_path: Path, saved: bool) -> None:
+    root = layouts.urban_tables(tmp_path / "set", saved)
+    next(root.glob("**/*00001-of-00002*")).unlink()
+    with pytest.raises(UserError, match=r"-00001-of-00002\.\w+: missing, by the names .* --set partial=true"):
+        sources.read(root)
+    assert len(sources.read(root, partial=True)) == 4
+
+
+def test_tut2017_test_lists_and_the_map_of_the_evaluation_set(tmp_path: Path) -> None:
+    root = layouts.tut2017(tmp_path / "dev")
+    evaluation = layouts.tut2017_evaluation(tmp_path / "eval")
+    originals = "".join(f"audio/{i}.wav\taudio/e{i // 2:03d}_0_10.wav\n" for i in range(6))
+    (evaluation / "evaluation_setup" / "map.txt").write_text(originals, encoding="utf-8")
+    groups = [clip.group for clip in sources.read(evaluation).clips]
+    assert groups == ["evaluation/e000", "evaluation/e000", "evaluation/e001", "evaluation/e001", "evaluation/e002", "evaluation/e002"]  # fmt: skip
+    layouts.text(root / "evaluation_setup" / "fold1_test.txt", "audio/b002_0_10.wav")
+    with pytest.raises(UserError, match=r"fold1_test.txt, row 1: 'audio/b002_0_10.wav' is not in fold1_evaluate.txt"):
+        sources.read(root)
+
+
+def test_speech_commands_of_which_a_part_is_missing(tmp_path: Path) -> None:
+    root = layouts.speech_commands(tmp_path / "set")
+    (root / "zero").mkdir()
+    layouts.wav(root / "yes" / "me.wav")
+    note = sources.read(root).note
+    assert "1 files without _nohash_ in their names (yes/me.wav, ...)" in note
+    assert "1 folders without WAV files were left out: zero" in note
+    (root / "testing_list.txt").unlink()
+    with pytest.raises(UserError, match=r"testing_list.txt is missing"):
+        sources.read(root)
+
+
+def test_a_missing_genre_and_an_empty_record_file(tmp_path: Path) -> None:
+    root = layouts.gtzan(tmp_path / "gtzan")
+    shutil.rmtree(root / "genres_original" / "blues")
+    with pytest.raises(UserError, match=r"GTZAN has ten genres, and folders are missing: blues"):
+        sources.read(root)
+    root = layouts.audioset(tmp_path / "audioset")
+    (root / "audioset_v1_embeddings" / "bal_train" / "aB.tfrecord").write_bytes(b"")
+    with pytest.raises(UserError, match=r"aB.tfrecord: empty: it holds no records"):
+        sources.read(root)

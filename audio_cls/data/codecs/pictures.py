@@ -69,8 +69,7 @@ class Pictures(Codec, kind="picture"):
 
         Looks at the headers of up to 400 pictures, spread evenly.
         """
-        step = max(1, len(paths) // _LOOKED_AT)
-        found = [header for header in map(_header, paths[::step]) if header is not None]
+        found = _some_headers(paths)
         if not found:
             return self
         axis, _ = _TURNED[self.time]
@@ -83,6 +82,14 @@ class Pictures(Codec, kind="picture"):
         if "bits" not in given and changes.get("channels", self.channels) == 1:
             changes["bits"] = 16 if all(mode.startswith("I") for mode in modes) else 8
         return self.model_copy(update=changes)
+
+    def resized(self, paths: Sequence[Path]) -> str:
+        """Return a sentence on pictures that are resized to the height of most; empty where the headers looked at show none."""
+        found = _some_headers(paths)
+        others = [size[_TURNED[self.time][0]] for _, size in found if size[_TURNED[self.time][0]] != self.height]
+        if not others:
+            return ""
+        return f"{len(others)} of {len(found)} pictures looked at are not {self.height} pixels across time (such as {others[0]}): resized"
 
 
 class _Reader:
@@ -102,6 +109,11 @@ class _Reader:
         if part.max_seconds is not None:
             rows = rows[: max(1, math.floor(part.max_seconds * codec.columns_per_second + 0.5))]
         return Rows(np.ascontiguousarray(rows).astype(codec.payload(None).storage, copy=False), {})
+
+
+def _some_headers(paths: Sequence[Path]) -> list[tuple[str, tuple[int, int]]]:
+    """Return mode and size of up to 400 pictures, spread evenly, without those that cannot be read."""
+    return [header for header in map(_header, paths[:: max(1, len(paths) // _LOOKED_AT)]) if header is not None]
 
 
 def _header(path: Path) -> tuple[str, tuple[int, int]] | None:

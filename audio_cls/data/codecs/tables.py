@@ -25,7 +25,7 @@ class ParquetTable:
         import pyarrow.parquet as pq
 
         self.column = column
-        self._file = pq.ParquetFile(path, pre_buffer=False, memory_map=True)
+        self._file = pq.ParquetFile(path, pre_buffer=False, memory_map=True, page_checksum_verification=True)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.n_rows = int(self._starts[-1])

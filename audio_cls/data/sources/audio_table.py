@@ -7,6 +7,7 @@ One row is one clip; its audio is a column of bytes or of {bytes, path}. UrbanSo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ _USUAL = {
     "id": ("slice_file_name", "id", "file_name", "filename", "path"),
 }
 _KEPT = ("salience", "title")
+_SHARD = re.compile(r"(.*-)(\d{5})-of-(\d{5})(\.\w+)")
 _FILES = ("*.parquet", "data/*.parquet", "data-*.arrow", "*/data-*.arrow")
 
 
@@ -57,6 +59,8 @@ class AudioTable(Source, kind="audio_table"):
     """The column of the class, of its number, or of a list of them; none takes class, label, category or labels."""
     group: str | None = None
     """The column of groups; none takes fsID, group, speaker, speaker_id or recording."""
+    partial: bool = False
+    """Read the shards that are here although their names say that there are more."""
 
     def detect(self, path: Path) -> bool:
         return bool(_files(path))
@@ -65,6 +69,12 @@ class AudioTable(Source, kind="audio_table"):
         files = _files(path)
         if not files:
             raise UserError(f"{path}: no Parquet files and no Arrow files of save_to_disk here")
+        missing = _missing_shards(files)
+        if missing and not self.partial and path.is_dir():
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise UserError(
+                f"{path}: {', '.join(missing[:5])}{more}: missing, by the names of the other shards. --set partial=true reads those that are here"
+            )
         root = path if path.is_dir() else path.parent
         columns = self._columns(files[0])
         names = _class_names(files[0], columns.label)
@@ -120,6 +130,20 @@ def _files(path: Path) -> list[Path]:
         if found:
             return found
     return []
+
+
+def _missing_shards(files: list[Path]) -> list[str]:
+    """Return the names of shards (train-00001-of-00002.parquet) that are not there although others of their series are."""
+    series: dict[tuple[Path, str, str, str], set[int]] = {}
+    for file in files:
+        if found := _SHARD.fullmatch(file.name):
+            series.setdefault((file.parent, found[1], found[3], found[4]), set()).add(int(found[2]))
+    return [
+        f"{prefix}{k:0{len(total)}d}-of-{total}{suffix}"
+        for (_, prefix, total, suffix), there in series.items()
+        for k in range(int(total))
+        if k not in there
+    ]
 
 
 def _split_of(file: Path, root: Path) -> str | None:

@@ -116,6 +116,8 @@ def _classes(path: Path) -> tuple[dict[int, str], list[str]]:
 def _clips(file: Path, root: Path, split: str, names: Mapping[int, str], table: Path) -> list[Clip]:
     """Return the clips of a file: a record each, known by its video and its second of begin."""
     clips, where = [], file.relative_to(root)
+    if file.stat().st_size == 0:
+        raise UserError(f"{file}: empty: it holds no records (an interrupted download?)")
     for number, (offset, data) in enumerate(records(file), start=1):
         try:
             context, _ = parse(data)

@@ -61,11 +61,19 @@ class PictureFolder(Source, kind="pictures"):
         codec = Pictures.parse({name: getattr(self, name) for name in names}, "layout pictures")
         codec = codec.fitted([clip.path for clip in clips])
         classes = tuple(sorted({clip.labels[0] for clip in clips}, key=natural_key))
-        note = (
-            f"time runs {_DIRECTION[self.time]}: check it (data describe NAME --html page.html), or say --set time=..."
-        )
+        notes = [
+            f"time runs {_DIRECTION[self.time]}: check it (data describe NAME --html page.html), or say --set time=...",
+            codec.resized([clip.path for clip in clips]),
+        ]
         return Manifest(
-            display_name(path.resolve().name), tuple(clips), classes, "multiclass", "pictures", note, path, codec=codec
+            display_name(path.resolve().name),
+            tuple(clips),
+            classes,
+            "multiclass",
+            "pictures",
+            "; ".join(filter(None, notes)),
+            path,
+            codec=codec,
         )
 
 

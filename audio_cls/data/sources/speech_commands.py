@@ -27,9 +27,13 @@ class SpeechCommands(Source, kind="speech_commands"):
     looks_for: ClassVar[str] = "validation_list.txt and testing_list.txt"
 
     def detect(self, path: Path) -> bool:
-        return all((path / name).is_file() for name in _LISTS.values())
+        lists = [(path / name).is_file() for name in _LISTS.values()]
+        return all(lists) or (any(lists) and (path / "_background_noise_").is_dir())
 
     def read(self, path: Path) -> Manifest:
+        missing = [name for name in _LISTS.values() if not (path / name).is_file()]
+        if missing:
+            raise UserError(f"{path}: {missing[0]} is missing, the official split of Speech Commands needs it")
         files = _files(path)
         if not files:
             raise UserError(f"{path}: no folders of words with WAV files in them")
@@ -40,16 +44,31 @@ class SpeechCommands(Source, kind="speech_commands"):
         )
         classes = tuple(sorted({clip.labels[0] for clip in clips}))
         noise = path / "_background_noise_"
-        note = "_background_noise_ (long recordings, no words) was left out" if noise.is_dir() else ""
-        return Manifest("speech_commands", clips, classes, "multiclass", "speech_commands", note, path)
+        notes = ["_background_noise_ (long recordings, no words) was left out"] if noise.is_dir() else []
+        unnamed = [clip.id for clip in clips if "_nohash_" not in clip.id]
+        if unnamed:
+            notes.append(
+                f"{len(unnamed)} files without _nohash_ in their names ({unnamed[0]}, ...): each is taken for a speaker of its own"
+            )
+        if empty := _empty_words(path, classes):
+            notes.append(f"{len(empty)} folders without WAV files were left out: {', '.join(empty[:5])}")
+        return Manifest("speech_commands", clips, classes, "multiclass", "speech_commands", "; ".join(notes), path)
+
+
+def _words(root: Path) -> list[str]:
+    """Return the folders of words."""
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] not in "._")
+
+
+def _empty_words(root: Path, classes: tuple[str, ...]) -> list[str]:
+    return [word for word in _words(root) if word not in classes]
 
 
 def _files(root: Path) -> list[str]:
     """Return word/file of all clips, in natural order."""
-    words = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] not in "._")
     return [
         f"{word}/{name}"
-        for word in words
+        for word in _words(root)
         for name in sorted(os.listdir(root / word), key=natural_key)
         if name.lower().endswith(".wav") and not name.startswith(".")
     ]

@@ -93,31 +93,45 @@ def _evaluation_clips(root: Path) -> list[Clip]:
         )
     columns = ("file", "scene", "recording") if table.name == "meta.txt" else ("file", "scene")
     rows = read_plain_rows(table, columns)
+    recordings = _mapped_recordings(root / _SETUP / "map.txt", {cells["file"] for _, cells in rows})
     return [
         Clip(
             f"evaluation/{cells['file']}",
             root / cells["file"],
             (cells["scene"],),
             split="test",
-            group=f"evaluation/{cells['recording']}" if cells.get("recording") else None,
+            group=f"evaluation/{found}" if (found := cells.get("recording") or recordings.get(cells["file"])) else None,
             row=row,
         )
         for row, cells in rows
     ]
 
 
+def _mapped_recordings(path: Path, known: set[str]) -> dict[str, str]:
+    """Return evaluation clip -> recording, from map.txt: the clip and the file that it was cut from, b020_90_100.wav of b020."""
+    if not path.is_file():
+        return {}
+    faults, found = Faults(path), dict[str, str]()
+    for row, cells in read_plain_rows(path, ("file", "original")):
+        if cells["file"] not in known:
+            faults.add(f"it names {cells['file']!r}, and there is no such clip in the evaluation set", row)
+        found[cells["file"]] = Path(cells["original"]).stem.partition("_")[0]
+    faults.check()
+    return found
+
+
 def _fold_files(folder: Path) -> dict[int, dict[str, Path]]:
-    """Return fold -> "train", "evaluate" -> file."""
+    """Return fold -> "train", "evaluate" and, where it is there, "test" -> file."""
     folds: dict[int, dict[str, Path]] = {}
     if not folder.is_dir():
         raise UserError(f"{folder}: this folder is missing or empty")
     for path in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
-        if (found := _FOLD.fullmatch(path.name)) and found[2] != "test":  # test.txt repeats evaluate.txt without labels
+        if found := _FOLD.fullmatch(path.name):
             folds.setdefault(int(found[1]), {})[found[2]] = path
     for fold, files in folds.items():
-        if len(files) < 2:
-            missing = "evaluate" if "train" in files else "train"
-            raise UserError(f"{folder}/fold{fold}_{missing}.txt is missing")
+        missing = {"train", "evaluate"} - set(files)
+        if missing:
+            raise UserError(f"{folder}/fold{fold}_{min(missing)}.txt is missing")
     return folds
 
 
@@ -145,7 +159,18 @@ def _lists(files: Mapping[str, Path], clips: list[Clip], left_out: set[str]) -> 
             listed.append(i)
         faults.check()
         lists[side] = tuple(clips[i].id for i in sorted(set(listed)))
+    if "test" in files:
+        _check_test_list(files["test"], set(lists["validation"]) | left_out, files["evaluate"].name)
     return lists
+
+
+def _check_test_list(file: Path, evaluated: set[str], other: str) -> None:
+    """Refuse a list of a fold's test clips that is not its evaluation list without the scenes."""
+    faults = Faults(file)
+    for row, cells in read_plain_rows(file, ("file",)):
+        if cells["file"] not in evaluated:
+            faults.add(f"{cells['file']!r} is not in {other}", row)
+    faults.check()
 
 
 def _errors(path: Path, clips: list[Clip]) -> dict[str, str]:

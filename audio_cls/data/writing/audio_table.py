@@ -52,7 +52,7 @@ def _write(corpus: Corpus, clips: Sequence[int], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     schema = _schema(corpus)
-    with pq.ParquetWriter(partial, schema) as writer:
+    with pq.ParquetWriter(partial, schema, write_page_checksum=True) as writer:
         for at in range(0, len(clips), _ROW_GROUP):
             writer.write_table(_table(corpus, clips[at : at + _ROW_GROUP], schema))
     os.replace(partial, path)
