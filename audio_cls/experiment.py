@@ -228,7 +228,7 @@ def check_domains(experiment: Experiment) -> None:
             raise ConfigError(
                 f"augment.{op.kind} changes waveforms, but features.kind={features.kind} are computed once from whole clips"
             )
-    if experiment.data.evaluation.combine and not features.framewise:
+    if experiment.data.evaluation.combined_by and not features.framewise:
         raise ConfigError(
             f"data.evaluation={experiment.data.evaluation.kind} cuts clips into windows, but features.kind={features.kind} are of whole clips: "
             "leave it at centre"

@@ -116,8 +116,9 @@ def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_
     tune_process()
     files = audio_files(paths)
     labeller = open_run(run, workspace=workspace_of(ctx)).labeller(device)
-    bad = 0
+    bad, longest = 0, 0.0
     for result in labeller.label(files):
+        longest = max(longest, result.seconds)
         shown = click.format_filename(result.path)  # a name need not be UTF-8
         if result.scores is None:
             bad += 1
@@ -132,6 +133,8 @@ def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_
             say(f"{shown}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
     if bad == len(files):
         raise UserError(f"none of {len(files)} file(s) could be read")
+    if note := labeller.windows_note(longest):
+        say(f"note: {note}", err=True)
     if bad:
         say(f"{bad} of {len(files)} files could not be labelled", err=True)
         raise SystemExit(1)

@@ -45,7 +45,10 @@ def place_of(starts: NDArray[np.int64], room: int) -> NDArray[np.float64]:
 class EvaluationWindows(Component, family=True):
     """Which windows of a clip that is longer than `data.clip_seconds` are evaluated; a shorter clip is one padded window."""
 
-    combine: Combine | None = None
+    @property
+    def combined_by(self) -> Combine | None:
+        """How the probabilities of several windows are combined; None where there is one window."""
+        return None
 
     def starts(self, rows: int, length: int, rows_per_second: float) -> NDArray[np.int64]:
         """Return the first row of each window of `length` rows in a clip of `rows` rows, ascending."""
@@ -58,11 +61,6 @@ class EvaluationWindows(Component, family=True):
 
 class Centre(EvaluationWindows, kind="centre"):
     """The middle window of each clip."""
-
-    added_fields = frozenset({"combine"})
-
-    combine: None = None
-    """Nothing is combined: there is one window."""
 
     def starts(self, rows: int, length: int, rows_per_second: float) -> NDArray[np.int64]:
         return position(np.array([0.5]), np.array([max(0, rows - length)]))
@@ -81,6 +79,10 @@ class Windows(EvaluationWindows, kind="windows"):
     combine: Combine = "mean"
     """mean or max of the windows' probabilities, or noisy_or: one less the product of their complements. With one label a clip
     they are scaled to the sum 1."""
+
+    @property
+    def combined_by(self) -> Combine:
+        return self.combine
 
     @model_validator(mode="after")
     def _one_spacing(self) -> Windows:

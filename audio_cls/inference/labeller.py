@@ -30,11 +30,12 @@ BATCH = 64  # windows that the model takes at a time
 
 @dataclass(frozen=True)
 class Labelled:
-    """Probabilities of one file, (n_classes,), in the order of the labeller's classes; or why there are none."""
+    """Probabilities of one file, (n_classes,), in the order of the labeller's classes; or why there are none. seconds: its length."""
 
     path: Path
     scores: np.ndarray | None
     error: str = ""
+    seconds: float = 0.0
 
 
 class _Classes(BaseModel):
@@ -83,7 +84,7 @@ class Labeller:
             return probabilities(self.classifier(x).float().cpu(), self.task)[0]
         frames = self.features.frames(data.clip_samples)
         starts = data.evaluation.starts(x.shape[-1], frames, data.rate / self.features.hop_length)
-        combined = WindowScores(1, len(self.classes), self.task, data.evaluation.combine or "mean")
+        combined = WindowScores(1, len(self.classes), self.task, data.evaluation.combined_by or "mean")
         for some in np.array_split(starts, -(-len(starts) // BATCH)):
             windows = torch.cat([x[..., start : start + frames] for start in some.tolist()])
             combined.add(np.zeros(len(some), dtype=np.int64), self.classifier(windows).float().cpu().numpy())
@@ -97,11 +98,18 @@ class Labeller:
             except (BadAudio, OSError, ValueError) as error:
                 yield Labelled(path, None, _without_path(error, path))
                 continue
-            scores = self.scores(waveform)
+            scores, seconds = self.scores(waveform), len(waveform) / self.experiment.data.rate
             if np.isfinite(scores).all():
-                yield Labelled(path, scores)
+                yield Labelled(path, scores, seconds=seconds)
             else:
-                yield Labelled(path, None, "the model gives no finite scores for it")
+                yield Labelled(path, None, "the model gives no finite scores for it", seconds)
+
+    def windows_note(self, seconds: float) -> str:
+        """Return which windows a file of so many seconds is judged by; empty where it is no longer than one."""
+        data = self.experiment.data
+        if not self.experiment.features.framewise or round(seconds * data.rate) <= data.clip_samples:
+            return ""
+        return data.evaluation.describe(data.clip_samples / data.rate)
 
     def top(self, scores: np.ndarray, n: int) -> list[tuple[str, float]]:
         """Return the `n` most probable labels."""

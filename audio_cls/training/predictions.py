@@ -86,7 +86,9 @@ def predict(chain: Chain, batches: Batches, clips: np.ndarray) -> torch.Tensor:
     chain.classifier.eval()
     windows, precision = batches.experiment.data.evaluation, batches.experiment.training.precision
     n_classes = batches.targets.shape[1]
-    combined = WindowScores(len(clips), n_classes, batches.corpus.task, windows.combine) if windows.combine else None
+    combined = (
+        WindowScores(len(clips), n_classes, batches.corpus.task, windows.combined_by) if windows.combined_by else None
+    )
     out = []
     for batch in batches.evaluate(clips, windows=windows):
         with autocast(precision, batches.device):

@@ -174,5 +174,7 @@ def test_training_evaluation_and_labelling_agree_and_say_the_windows(
         assert labeller.scores(corpus.waveform(clip)) == pytest.approx(
             recorded.scores[row], abs=2e-3
         )  # stored in half precision
+    files = tones_corpus.parents[1] / "source" / "audio"
+    assert call(capsys, tmp_path, "predict", "windows", str(files)).count(said) == 1
     opened = call(capsys, tmp_path, "evaluate", "windows", "--test")
     assert said in opened
