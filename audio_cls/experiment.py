@@ -21,6 +21,7 @@ from audio_cls.components.augment import Augment, Built, Choose, build_augment, 
 from audio_cls.components.features import FeatureExtractor, Features, LogMel, Normaliser
 from audio_cls.components.losses import CrossEntropy, Loss
 from audio_cls.components.models import Model, SmallCnn, parameter_count
+from audio_cls.components.models.real_frames import learn_filler_frames
 from audio_cls.components.optim import AdamW, Cosine, Optimizer, Schedule
 from audio_cls.components.row_features import RowExtractor
 from audio_cls.components.sampling import Sampling, Uniform
@@ -350,6 +351,7 @@ def assemble(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(experiment.seed, "init"))
         model = experiment.model.build(shape, n_classes)
+        learn_filler_frames(model, features, normaliser)
         check_model(experiment.model, model, shape, n_classes)
     bias = experiment.loss.initial_bias(counts, len(split.train), corpus.task)
     if bias is not None:

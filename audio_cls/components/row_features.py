@@ -52,6 +52,12 @@ class RowExtractor(FeatureExtractor):
         """Return stored rows (rows, *row) as what statistics are taken of: (m, n_bins) float32."""
         raise NotImplementedError
 
+    def filler_values(self) -> tuple[float, float, float] | None:
+        """Return the value of all numbers of a frame of padding, of a begin and of an end marker, before normalisation; None for
+        features whose frames are not told apart.
+        """
+        return None
+
     def forward(self, rows: Tensor, place: Tensor | None = None) -> Tensor:
         """Return features of rows (batch, frames, *row); `place` (batch, frames) says what stands at each frame, none: rows."""
         raise NotImplementedError
@@ -131,6 +137,9 @@ class _FramesExtractor(RowExtractor):
         margin = 0 if config.markers is None else 1
         super().__init__(payload, payload.row[0], stored=not config.dequantise, margin=margin)
         self.markers = config.markers or (0.0, 0.0)
+
+    def filler_values(self) -> tuple[float, float, float]:
+        return (0.0, *self.markers)
 
     def shape(self, n_rows: int) -> tuple[int, ...]:
         return (1, self.n_bins, self.frames(n_rows))
