@@ -462,3 +462,21 @@ def test_a_range_upside_down_is_refused() -> None:
         Gain.parse({"db": (6.0, -6.0)})
     with pytest.raises(ConfigError, match=r"mixup.alpha"):
         Augment.parse({"mixup": {"alpha": 0.0}})
+
+
+def test_a_warp_moves_a_ridge_as_its_keys_say() -> None:
+    """Twice as fast, a pulse train has twice the pulses; a shift of an eighth of 64 bins moves a tone by 8 bins; a scale of 2 doubles its
+    distance from the middle.
+    """
+    x = torch.zeros(2, 1, 64, 80)
+    x[:, :, 40, :] = 1.0
+    x[:, :, :, ::20] += 2.0
+    faster = make("warp", rate=[2, 2], scale=[1, 1], shift=[0, 0]).build(RATE, HOP)(x, generator())
+    assert int((faster[0, 0, 5] > 1.5).sum()) == 2 * int((x[0, 0, 5] > 1.5).sum())
+    higher = make("warp", rate=[1, 1], scale=[1, 1], shift=[0.125, 0.125]).build(RATE, HOP)(x, generator())
+    assert int(higher[0, 0, :, 1].argmax()) == 48
+    torch.testing.assert_close(higher[:, :, 20:60], x[:, :, 12:52])
+    spread = make("warp", rate=[1, 1], scale=[2, 2], shift=[0, 0]).build(RATE, HOP)(x, generator())
+    assert int(spread[0, 0, :, 1].argmax()) in (48, 49)  # 31.5 + 2 * 8.5
+    with pytest.raises(ConfigError, match="above 0"):
+        make("warp", rate=[0, 1])

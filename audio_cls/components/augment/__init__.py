@@ -7,6 +7,7 @@ from audio_cls.components.augment.mix import CutMix, Mixup
 from audio_cls.components.augment.sequence import AveragePositives, Offset
 from audio_cls.components.augment.spectrogram import Masks, SpecAugment, TimeRoll
 from audio_cls.components.augment.tempo import PitchShift, Speed, TimeStretch
+from audio_cls.components.augment.warp import Warp
 from audio_cls.components.augment.waveform import Gain, Noise, TimeShift
 from audio_cls.components.augment.waveform_mix import BetweenClass
 
@@ -32,6 +33,7 @@ __all__ = [
     "TimeRoll",
     "TimeShift",
     "TimeStretch",
+    "Warp",
     "build_augment",
     "chosen_members",
 ]

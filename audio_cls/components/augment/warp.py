@@ -1,0 +1,76 @@
+"""Stretching and pitch shifting of spectrograms, (batch, 1, n_bins, frames), by interpolation: cheap beside waveforms'."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from audio_cls.components.augment.base import Augmentation, Augmenter, Range, chosen, uniform
+
+__all__ = ["Warp"]
+
+
+def _positive(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] <= 0:
+        raise ValueError(f"factors above 0 are allowed, found {value[0]:g}")
+    return value
+
+
+Factors = Annotated[Range, AfterValidator(_positive)]
+
+
+class Warp(Augmentation, kind="warp"):
+    """Stretch a spectrogram along time, scale and shift it along frequency, by linear interpolation; on mel bands nearly a change of tempo and pitch.
+
+    Frequency scaling as in vocal tract length perturbation (Jaitly and Hinton, ICML workshop 2013), around the middle bin. Time is
+    circular: what a faster clip lacks is filled with its beginning. Bins beyond the lowest and highest repeat these. It costs a
+    thousandth of `time_stretch` and `pitch_shift`, which change waveforms.
+    """
+
+    domain: ClassVar[str] = "spectrogram"
+    order: ClassVar[int] = 15
+
+    rate: Factors = (0.83, 1.2)
+    """Lowest and highest tempo; above 1 is faster. Drawn uniformly over its logarithm."""
+    scale: Factors = (0.94, 1.06)
+    """Lowest and highest factor of frequency, in bins from the middle one; above 1 spreads the bins."""
+    shift: Range = (-0.04, 0.04)
+    """Lowest and highest shift along frequency, as a share of the bins; above 0 is higher."""
+    p: float = Field(default=1.0, ge=0, le=1)
+    """Probability that a clip is changed."""
+
+    def build(self, sample_rate: int, hop_length: int) -> Augmenter:
+        rates, scales = (torch.tensor(r).log().tolist() for r in (self.rate, self.scale))
+
+        def warp(x: Tensor, generator: torch.Generator, /) -> Tensor:
+            batch, _, bins, frames = x.shape
+            rate = uniform(*rates, (batch, 1), generator).exp()
+            scale = uniform(*scales, (batch, 1), generator).exp()
+            shift = uniform(*self.shift, (batch, 1), generator) * bins
+            changed = chosen(self.p, batch, generator).to(x.device)[:, None, None, None]
+            time = ((torch.arange(frames) - frames / 2) * rate + frames / 2).remainder(frames)
+            middle = (bins - 1) / 2
+            frequency = ((torch.arange(bins) - shift - middle) / scale + middle).clamp(0, bins - 1)
+            out = _sample(x, time.to(x.device), 3, circular=True)
+            out = _sample(out, frequency.to(x.device), 2, circular=False)
+            return torch.where(changed, out, x)
+
+        return warp
+
+
+def _sample(x: Tensor, places: Tensor, axis: int, *, circular: bool) -> Tensor:
+    """Return x (batch, 1, n_bins, frames) at fractional places (batch, n) along axis 2 or 3, linearly interpolated."""
+    size = x.shape[axis]
+    low = places.floor()
+    weight = (places - low).to(x.dtype)
+    first = low.long().remainder(size)
+    second = (first + 1).remainder(size) if circular else (first + 1).clamp(max=size - 1)
+    shape = [len(x), 1, 1, 1]
+    shape[axis] = places.shape[1]
+    target = [*x.shape]
+    target[axis] = places.shape[1]
+    one, other = (x.gather(axis, index.view(shape).expand(target)) for index in (first, second))
+    return torch.lerp(one, other, weight.view(shape).expand(target))
