@@ -47,8 +47,8 @@ class Warp(Augmentation, kind="warp"):
 
         def warp(x: Tensor, generator: torch.Generator, /) -> Tensor:
             batch, _, bins, frames = x.shape
-            rate = uniform(*rates, (batch, 1), generator).exp()
-            scale = uniform(*scales, (batch, 1), generator).exp()
+            rate = uniform(rates[0], rates[1], (batch, 1), generator).exp()
+            scale = uniform(scales[0], scales[1], (batch, 1), generator).exp()
             shift = uniform(*self.shift, (batch, 1), generator) * bins
             changed = chosen(self.p, batch, generator).to(x.device)[:, None, None, None]
             time = ((torch.arange(frames) - frames / 2) * rate + frames / 2).remainder(frames)
