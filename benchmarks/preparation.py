@@ -47,12 +47,10 @@ CLASSES = ("rain", "siren", "speech", "music")
 
 def write_sounds(folder: Path, n: int) -> Path:
     rng = np.random.default_rng(0)
-    noise = rng.uniform(-0.5, 0.5, 1 << 20)
     for i in range(n):
         path = folder / CLASSES[i % 4] / f"{i:06d}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
-        at = int(rng.integers(0, len(noise) - 2 * RATE))
-        sf.write(path, noise[at : at + int(RATE * SECONDS * rng.uniform(0.8, 1.2))], RATE)
+        sf.write(path, rng.uniform(-0.5, 0.5, int(RATE * SECONDS * rng.uniform(0.8, 1.2))), RATE)
     return folder
 
 

@@ -155,7 +155,7 @@ def _identity(path: Path) -> list[int]:
 
 def _encode(values: list[Any]) -> tuple[str, bytes]:
     types = set(map(type, values)) - {type(None)}
-    if types and types <= {int} and max(v for v in values if v is not None) < 1 << 62:
+    if not types or (types <= {int} and max(v for v in values if v is not None) < 1 << 62):
         return "i8", np.asarray([-1 if v is None else v for v in values], "<i8").tobytes()
     if types == {float}:
         return "f8", np.asarray([np.nan if v is None else v for v in values], "<f8").tobytes()

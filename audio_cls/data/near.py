@@ -15,6 +15,7 @@ What has too little structure to tell (a pure tone, a few clicks) is never calle
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -229,7 +230,7 @@ def _find(corpus: Corpus) -> list[list[Any]]:
             sketches[k], evidence[k] = sketch, found
             if k % 100 == 0:
                 tell(k, len(clips), "fingerprints")
-        candidates = sorted(_candidates(sketches, evidence), reverse=True)[:MOST_CANDIDATES]
+        candidates = heapq.nlargest(MOST_CANDIDATES, _candidates(sketches, evidence))
 
         def aligned(candidate: tuple[float, int, int]) -> tuple[float, float]:
             return align(clip(clips[candidate[1]]), clip(clips[candidate[2]]), corpus.sample_rate)

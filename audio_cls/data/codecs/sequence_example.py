@@ -19,7 +19,7 @@ from audio_cls.data.audio import BadAudio, file_size
 from audio_cls.data.codecs.base import Codec, Part, Reader, Rows
 from audio_cls.data.codecs.tfrecord import BrokenRecord, read_record
 
-__all__ = ["SequenceExamples", "parse", "serialise"]
+__all__ = ["SequenceExamples", "parse", "parse_context", "serialise"]
 
 Values = dict[str, list[Any]]
 
@@ -83,12 +83,13 @@ class _Reader:
 
 def _stack(codec: SequenceExamples, offset: int, vectors: list[list[Any]]) -> NDArray[Any]:
     """Return (rows, n_values) of the stored type."""
+    if codec.dtype == "uint8" and vectors and all(_holds(vector, codec.n_values) for vector in vectors):
+        return np.frombuffer(b"".join(vector[0] for vector in vectors), np.uint8).reshape(-1, codec.n_values)
     rows = []
     for k, vector in enumerate(vectors, start=1):
-        if codec.dtype == "uint8":
-            whole = len(vector) == 1 and isinstance(vector[0], bytes) and len(vector[0]) == codec.n_values
+        if codec.dtype == "uint8":  # one of them is not as it should be
             found = len(vector[0]) if len(vector) == 1 and isinstance(vector[0], bytes) else 0
-            row = np.frombuffer(vector[0], np.uint8) if whole else None
+            row = np.frombuffer(vector[0], np.uint8) if _holds(vector, codec.n_values) else None
         else:
             whole, found = len(vector) == codec.n_values and isinstance(vector[0], float), len(vector)
             row = np.asarray(vector, "<f4") if whole else None
@@ -103,12 +104,32 @@ def _stack(codec: SequenceExamples, offset: int, vectors: list[list[Any]]) -> ND
     return np.stack(rows)
 
 
+def _holds(vector: list[Any], n_bytes: int) -> bool:
+    return len(vector) == 1 and isinstance(vector[0], bytes) and len(vector[0]) == n_bytes
+
+
 def parse(data: bytes) -> tuple[Values, dict[str, list[list[Any]]]]:
     """Return the context and the feature lists of a serialised SequenceExample: bytes, floats and whole numbers by name.
 
     Raises:
         BrokenRecord: for bytes that are none.
     """
+    example = _parsed(data)
+    context = {name: _values(feature) for name, feature in example.context.feature.items()}
+    lists = {name: [_values(f) for f in found.feature] for name, found in example.feature_lists.feature_list.items()}
+    return context, lists
+
+
+def parse_context(data: bytes) -> Values:
+    """Return the context of a serialised SequenceExample, without its feature lists.
+
+    Raises:
+        BrokenRecord: for bytes that are none.
+    """
+    return {name: _values(feature) for name, feature in _parsed(data).context.feature.items()}
+
+
+def _parsed(data: bytes) -> Any:
     from google.protobuf.message import DecodeError
 
     example = _message()()
@@ -116,9 +137,7 @@ def parse(data: bytes) -> tuple[Values, dict[str, list[list[Any]]]]:
         example.ParseFromString(data)
     except DecodeError:
         raise BrokenRecord("its data is no SequenceExample") from None
-    context = {name: _values(feature) for name, feature in example.context.feature.items()}
-    lists = {name: [_values(f) for f in found.feature] for name, found in example.feature_lists.feature_list.items()}
-    return context, lists
+    return example
 
 
 def serialise(context: Values, lists: dict[str, list[list[Any]]]) -> bytes:

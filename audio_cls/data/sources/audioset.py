@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from audio_cls.core.errors import UserError
-from audio_cls.data.codecs.sequence_example import SequenceExamples, parse
+from audio_cls.data.codecs.sequence_example import SequenceExamples, parse_context
 from audio_cls.data.codecs.tfrecord import BrokenRecord, records
 from audio_cls.data.manifest import Clip, Faults, Manifest
 from audio_cls.data.sources.base import Source
@@ -120,7 +120,7 @@ def _clips(file: Path, root: Path, split: str, names: Mapping[int, str], table: 
         raise UserError(f"{file}: empty: it holds no records (an interrupted download?)")
     for number, (offset, data) in enumerate(records(file), start=1):
         try:
-            context, _ = parse(data)
+            context = parse_context(data)
         except BrokenRecord as error:
             raise UserError(f"{file}, record {number} (at byte {offset:,}): {error}") from None
         video, labels = _only(context, "video_id"), context.get("labels", [])
