@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 from torch import nn
 
-from audio_cls.components.augment import Augment, Built, Choose, build_augment, chosen_members
+from audio_cls.components.augment import Augment, BackgroundNoise, Built, Choose, build_augment, chosen_members
 from audio_cls.components.features import FeatureExtractor, Features, LogMel, Normaliser
 from audio_cls.components.losses import CrossEntropy, Loss
 from audio_cls.components.models import Model, SmallCnn, parameter_count
@@ -331,6 +331,12 @@ class Chain:
     augment: Built
     n_parameters: int  # trainable ones
     n_parameters_total: int
+
+    @property
+    def background_digest(self) -> str | None:
+        """The digest of the corpus that background noise is taken from; None without any."""
+        ops = [op for _, op in self.augment.members if isinstance(op, BackgroundNoise)]
+        return next((op.recordings.digest for op in ops if op.recordings is not None), None)
 
 
 def assemble(

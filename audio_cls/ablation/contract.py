@@ -320,6 +320,7 @@ def check_records(ablation: Ablation, plan: Plan, records: Iterable[Recorded]) -
     planned = {(p.arm, p.cell): p for p in plan.cells}
     begun = {(r.arm, r.cell): r for r in records if r.facts}
     first: Recorded | None = None
+    of_arm: dict[str, Recorded] = {}
     for place, record in begun.items():
         _check_experiment(record, planned[place])
         first = first or record
@@ -328,6 +329,10 @@ def check_records(ablation: Ablation, plan: Plan, records: Iterable[Recorded]) -
                 continue
             if record.facts[key] != first.facts[key]:
                 raise _refusal(record, words, record.facts[key], f"{first.words} has {first.facts[key]}")
+        other_run, noise = of_arm.setdefault(place[0], record), record.facts.get("background.digest", "none")
+        if noise != other_run.facts.get("background.digest", "none"):
+            other_noise = other_run.facts.get("background.digest", "none")
+            raise _refusal(record, "background noise", noise, f"{other_run.words} has {other_noise}")
         if record.facts["metric.version"] != str(VERSION):
             raise _refusal(
                 record, "metric code", f"version {record.facts['metric.version']}", f"this is version {VERSION}"

@@ -285,7 +285,7 @@ def train(
     runtime = Runtime(place, Tracker(place), choose_device(device))
     corpus = runtime.corpus(experiment.check().data)
     resolved = resolve(experiment, corpus)
-    check_fits(resolved.experiment, corpus)
+    check_fits(resolved.experiment, corpus, place)
     for line in hand_set_faults(resolved, corpus):
         log.warning("%s", line)
     run = single_run(experiment, runtime, name)

@@ -42,7 +42,7 @@ def clip_page(
         sections.append(
             Section("Spectrograms", [_figure(wave, corpus.sample_rate, e, label) for label, e in extractors])
         )
-        sections.append(Section("Augmentations", _augmented(wave, corpus.sample_rate, extractors[0][1], seed)))
+        sections.append(Section("Augmentations", _augmented(corpus, clip, wave, extractors[0][1], seed)))
     else:
         sections.append(Section("Rows", [rows_figure(corpus.values(clip), corpus.rate, corpus.ids[clip])]))
     return render_page(f"Clip: {corpus.ids[clip]}", sections, path)
@@ -84,23 +84,47 @@ def _spectrogram(wave: NDArray[np.float32], features: FeatureExtractor) -> Tenso
         return features(torch.from_numpy(np.ascontiguousarray(wave))[None]).clone()
 
 
-def _augmented(wave: NDArray[np.float32], rate: int, features: FeatureExtractor, seed: int) -> list[object]:
-    """Return a figure for each augmentation of one clip, applied for certain; of those of waveforms the sound too."""
+def _augmented(
+    corpus: Corpus, clip: int, wave: NDArray[np.float32], features: FeatureExtractor, seed: int
+) -> list[object]:
+    """Return a figure for each augmentation of one clip, applied for certain; of those of waveforms the sound too.
+
+    Those that mix are given the first clip with other labels beside it.
+    """
     parts: list[object] = []
+    rate, hop = corpus.sample_rate, features.hop_length
+    other = _other_clip(corpus, clip)
     for kind, member in Augmentation.members().items():
-        if member.domain not in ("waveform", "spectrogram") or any(
-            f.is_required() for f in member.model_fields.values()
-        ):
+        required = any(field.is_required() for field in member.model_fields.values())
+        if required or not member.stands_alone or not (member.takes("waveform") or member.takes("spectrogram")):
             continue
-        op = member(**({"p": 1.0} if "p" in member.model_fields else {})).build(rate, features.hop_length)
-        generator = torch.Generator().manual_seed(seed)
+        config = member(**({"p": 1.0} if "p" in member.model_fields else {}))
+        op, generator = config.build(rate, hop), torch.Generator().manual_seed(seed)
+        on_waveforms, mixes = config.stage.startswith("waveform"), config.stage in ("waveform_mix", "mix")
         label = f"{kind}: {' '.join((member.__doc__ or '').split()).partition('. ')[0].rstrip('.')}"
+        waves = [wave.copy()]
+        if mixes and other is not None:
+            beside = corpus.waveform(other)[: len(wave)]
+            waves.append(np.pad(beside, (0, len(wave) - len(beside))))
+        x = torch.from_numpy(np.stack(waves))
         with torch.inference_mode():
-            if member.domain == "waveform":
-                changed = op(torch.from_numpy(wave.copy())[None], generator)[0].numpy()
-                parts += [_player(changed, rate, kind), _figure(changed, rate, features, label)]
+            x = x if on_waveforms else features(x).clone()
+            if mixes:
+                if other is None:
+                    continue
+                x, y = op(x, torch.eye(2), generator)
+                label += f" ({float(y[0, 0]):.0%} of this clip, {float(y[0, 1]):.0%} of {corpus.ids[other]})"
             else:
-                parts.append(
-                    _drawn(wave, rate, op(_spectrogram(wave, features), generator)[0, 0], features.hop_length, label)
-                )
+                x = op(x, generator)
+        changed = x[0].numpy()
+        if on_waveforms:
+            parts += [_player(changed, rate, kind), _figure(changed, rate, features, label)]
+        else:
+            parts.append(_drawn(wave, rate, x[0, 0], hop, label))
     return parts
+
+
+def _other_clip(corpus: Corpus, clip: int) -> int | None:
+    """Return the first clip with other labels; None where all have the same."""
+    other = (corpus.targets != corpus.targets[clip]).any(1).nonzero()[0]
+    return int(other[0]) if len(other) else None

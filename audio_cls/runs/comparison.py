@@ -24,7 +24,7 @@ __all__ = ["Beside", "PairedFigure", "RunComparison", "compare_runs", "differenc
 SURROUNDINGS = (
     "data.digest", "split.digest", "init.digest", "order.digest", "metric.version", "env.git_commit", "env.git_dirty", "env.python",
     "env.packages", "env.host", "env.device", "device", "precision", "state", "reason", "test.openings", "thresholds",
-    "training.corrections", "accumulate.loss", "findings", "collapsed",
+    "training.corrections", "background.digest", "accumulate.loss", "findings", "collapsed",
 )  # fmt: skip
 FIGURES = ("best/", "last/", "baseline/", "final/", "test/", "cross_validation/", "nested/", "mean/", "std/")
 

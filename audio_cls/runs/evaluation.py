@@ -214,7 +214,7 @@ class _Weights:
             UserError: where the weights give logits that are not finite.
         """
         if self.prepared is None:
-            self.prepared = prepare_run(self.experiment, self.runtime, pretrained=False)
+            self.prepared = prepare_run(self.experiment, self.runtime, for_training=False)
             self.prepared.chain.classifier.load_state_dict(self.check())
         try:
             return predict_clips(self.prepared.chain, self.prepared.batches, corpus_predictions(corpus, rows))[0]

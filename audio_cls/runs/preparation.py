@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from audio_cls.data.remarks import split_remarks, windows_remark
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Chain, Data, Experiment, assemble, check_corpus, feature_shape
 from audio_cls.metrics.classification import VERSION
+from audio_cls.runs.backgrounds import give_backgrounds
 from audio_cls.runs.pretrained import initial_digest, load_pretrained
 from audio_cls.training.batches import Batches, FeatureCache, PackedFeatures
 from audio_cls.training.rules import CORRECTIONS, FORMER, RULES, corrections, fills_with_mean
@@ -126,14 +128,15 @@ def prepare_run(
     runtime: Runtime,
     rules: int = RULES,
     *,
-    pretrained: bool = True,
+    for_training: bool = True,
     resumes: Callable[[], bool] = lambda: False,
 ) -> Prepared:
     """Open the corpus of an experiment that was resolved on it (`resolve`), split it, pack the features, build the chain.
 
     Args:
         rules: the version of the training rules that it is trained by (`training.rules`).
-        pretrained: load pretrained weights; False where all weights are replaced afterwards.
+        for_training: load pretrained weights and open the corpus of background noise; False where all weights are replaced
+            afterwards and nothing is trained.
         resumes: see `load_pretrained`.
 
     Raises:
@@ -155,7 +158,9 @@ def prepare_run(
                 op.centre = runtime.features.band_means(experiment, corpus, split, packed)
     batches = Batches(experiment, corpus, split, chain.features, packed, runtime.device, runtime.watch, rules)
     prepared = Prepared(experiment, corpus, split, batches, chain)
-    if pretrained and experiment.model.weights.kind != NONE:
+    if for_training:
+        give_backgrounds(chain, corpus, lambda name: runtime.corpus(Data(corpus=name)))
+    if for_training and experiment.model.weights.kind != NONE:
         model = chain.classifier.model
         prepared.initial_digest = initial_digest(model)
         prepared.match = load_pretrained(model, experiment, runtime.workspace, resumes)
@@ -192,7 +197,8 @@ def remarks(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, s
 def check_fits(experiment: Experiment, corpus: Corpus, workspace: Workspace | None = None) -> None:
     """Refuse an experiment that cannot be built for a corpus, before anything is created. It must have been resolved.
 
-    With a workspace, a file of pretrained weights is fetched into it and matched with the model.
+    With a workspace, a file of pretrained weights is fetched into it and matched with the model, and the corpus of background
+    noise is looked for.
 
     Raises:
         UserError: for a sample rate, split, features, model or loss that do not fit the data or each other.
@@ -205,6 +211,7 @@ def check_fits(experiment: Experiment, corpus: Corpus, workspace: Workspace | No
     try:
         chain = assemble(experiment, corpus, split, normaliser, torch.device("cpu"))
         if workspace is not None:
+            give_backgrounds(chain, corpus, partial(open_corpus, workspace))
             load_pretrained(chain.classifier.model, experiment, workspace)
     except UserError:
         raise
@@ -223,10 +230,12 @@ def run_facts(prepared: Prepared, device: torch.device) -> dict[str, str]:
         initial = hashlib.sha256(f"{initial} {experiment.model.weights.digest()}".encode()).hexdigest()
     rows = experiment.sampling.build(np.asarray(prepared.corpus.targets[split.train]))(experiment.seed, 0)
     order = split.train[rows].astype("<i8")
+    background = prepared.chain.background_digest
     corrected = corrections(experiment, len(split.train), prepared.batches.rules)
     return {
         **split_facts(prepared.experiment, prepared.corpus, split),
         **({CORRECTIONS: corrected} if corrected else {}),
+        **({"background.digest": background} if background else {}),
         "data.digest": prepared.corpus.digest,
         "split.digest": split.digest,
         "experiment.digest": experiment.digest(),

@@ -23,8 +23,9 @@ from audio_cls.core.stopping import Abandoned
 from audio_cls.experiment import Chain, Experiment
 from audio_cls.metrics.base import check_metric
 from audio_cls.metrics.predictions import Predictions
+from audio_cls.training.augmented import augment
 from audio_cls.training.average import WeightAverage, copy_state, other_weights
-from audio_cls.training.batches import Batch, Batches
+from audio_cls.training.batches import Batches
 from audio_cls.training.checkpoint import Checkpoint, CheckpointStore, load_optimizer_state, optimizer_state
 from audio_cls.training.divergence import FIRST_LOSS, MEDIAN_LOSS, Diverged, StateCheck
 from audio_cls.training.predictions import autocast, corpus_predictions, evaluate_clips, predict_clips
@@ -239,36 +240,6 @@ def _schedule_factor(batches: Batches, epoch: int, step: int, n_steps: int, hist
     return schedule.factor(epoch + step / n_steps, training.epochs, history, 1 / n_steps)
 
 
-def augment(
-    chain: Chain, batch: Batch, random: torch.Generator, from_waveforms: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a batch on its way to the model: waveforms changed, then mixed; features, normalised, changed, then mixed.
-
-    Features are taken of the clips whose waveform was changed, and rounded as the packed ones are, which the other clips keep.
-    Normalised before feature operations, so that a mask of zeros is a mask of the training mean.
-    """
-    x, y = batch.x, batch.y
-    with torch.no_grad():
-        if from_waveforms:
-            before = x if batch.packed is None else x.clone()  # an operation of a user's own may change its input
-            for op in chain.augment.waveform:
-                x = op(x, random)
-            for mix in chain.augment.waveform_mix:
-                x, y = mix(x, y, random)
-            if batch.packed is None:
-                x = chain.features(x)
-            else:
-                changed = (x != before).any(1).nonzero().flatten()
-                fresh = chain.features(x[changed]).to(torch.float16).float()
-                x = batch.packed.index_copy(0, changed, fresh)
-        x = chain.classifier.normaliser(x)
-        for op in chain.augment.features:
-            x = op(x, random)
-        for mix in chain.augment.mix:
-            x, y = mix(x, y, random)
-    return x, y
-
-
 def _resume(
     experiment: Experiment,
     chain: Chain,
@@ -282,6 +253,12 @@ def _resume(
     if checkpoint is None:
         return
     _check_rules(batches, checkpoint)
+    background = chain.background_digest
+    if background and checkpoint.state.get("background") != background:
+        raise ConfigError(
+            f"augment.background.corpus: another corpus than this run was trained with until epoch {len(result.history)} "
+            f"({str(checkpoint.state.get('background'))[:12]}, now {background[:12]}). Prepare that one again, or train anew (--again)"
+        )
     load_optimizer_state(optimizer, checkpoint.part("optimizer"), checkpoint.state["optimizer"])
     if ema:
         ema.load(checkpoint.part("ema"), checkpoint.state.get("ema_updates", 0))
@@ -357,6 +334,8 @@ def _checkpoint(
     }
     if ema:
         state["ema_updates"] = ema.updates
+    if chain.background_digest:
+        state["background"] = chain.background_digest
     return Checkpoint(tensors, state)
 
 

@@ -112,6 +112,10 @@ def test_show_writes_a_page_about_a_clip(source: Path, tmp_path: Path, capsys: p
         "as left to the data",
         "specaugment: ",
         "noise: ",
+        "pitch_shift: ",
+        "equalizer: ",
+        "between_class: ",
+        "% of this clip, ",
         "<audio controls",
         "ghum0",
     ):

@@ -1,5 +1,6 @@
 """Augmentations: batched, random for each clip, deterministic by the generator, with a declared input domain."""
 
+from audio_cls.components.augment.background import Background, BackgroundNoise
 from audio_cls.components.augment.base import Augment, Augmentation, Augmenter, Mixer
 from audio_cls.components.augment.choice import Built, Choose, build_augment, chosen_members
 from audio_cls.components.augment.equalizer import Equalizer
@@ -16,6 +17,8 @@ __all__ = [
     "Augmentation",
     "Augmenter",
     "AveragePositives",
+    "Background",
+    "BackgroundNoise",
     "BetweenClass",
     "Built",
     "Choose",
