@@ -113,7 +113,7 @@ def _augmented(
                 if other is None:
                     continue
                 x, y = op(x, torch.eye(2), generator)
-                label += f" ({float(y[0, 0]):.0%} of this clip, {float(y[0, 1]):.0%} of {corpus.ids[other]})"
+                label = f"{kind}: {float(y[0, 0]):.0%} of this clip, {float(y[0, 1]):.0%} of {corpus.ids[other]}"
             else:
                 x = op(x, generator)
         changed = x[0].numpy()
