@@ -21,6 +21,7 @@ from audio_cls.components.models import (
     WaveformCnn,
     parameter_count,
 )
+from audio_cls.components.models.real_frames import RealFrames
 from audio_cls.core.config import ConfigError
 
 
@@ -306,4 +307,21 @@ def test_attention_of_the_transformer_equals_that_of_pytorch() -> None:
         state[names.get(prefix, "") + name.removeprefix(prefix)] = value
     theirs.load_state_dict(state)
     tokens = torch.randn(3, 7, 16, dtype=torch.float64)
-    torch.testing.assert_close(ours(tokens), theirs(tokens))
+    real = torch.arange(7) < torch.tensor([[7], [4], [1]])
+    torch.testing.assert_close(ours(tokens, real), theirs(tokens, src_key_padding_mask=~real))
+
+
+@pytest.mark.parametrize("patch_frames", [1, 3])
+def test_the_transformer_leaves_out_padding_and_markers(patch_frames: int) -> None:
+    network = small_transformer(patch_frames=patch_frames, patch_bins=4)
+    for part in network.modules():
+        if isinstance(part, RealFrames):
+            part.learn(torch.tensor([0.0, -1.0, -2.0])[:, None].expand(3, 8))
+    x = torch.randn(2, 1, 8, 24)
+    x[:, :, :, 0], x[0, :, :, 23], x[1, :, :, 9] = -1, -2, -2
+    x[1, :, :, 10:] = 0
+    logits = network(x)
+    whole = 24 if patch_frames == 1 else 12
+    torch.testing.assert_close(network(x[1:, :, :, :whole]), logits[1:])
+    torch.testing.assert_close(network(torch.cat([x[:1], x[:1]], 0))[:1], logits[:1])
+    assert torch.isfinite(network(torch.zeros(1, 1, 8, 24))).all()  # nothing but padding

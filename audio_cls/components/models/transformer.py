@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from audio_cls.components.models.base import Model, refuse_shape
+from audio_cls.components.models.real_frames import RealFrames
 from audio_cls.core.config import ConfigError
 
 __all__ = ["Transformer"]
@@ -22,7 +23,8 @@ class Transformer(Model, kind="transformer"):
 
     Each patch of `patch_bins` by `patch_frames` values becomes one vector of `width` numbers by a linear layer, and gets its position
     added. Layers of self-attention and a feed-forward network follow, each behind a LayerNorm and beside a residual connection
-    (pre-norm); a last LayerNorm, the mean over the patches, dropout and a linear layer. Frames that are left over after the last
+    (pre-norm); a last LayerNorm, the mean over the patches, dropout and a linear layer. Padding and markers of `features.kind=frames` are
+    neither attended to nor averaged. Frames that are left over after the last
     whole patch are not seen. Cost grows with the square of the number of patches: for hundreds of frames take `patch_frames` 4 or
     more.
     """
@@ -73,14 +75,17 @@ class _Transformer(nn.Module):
         self.output = nn.Linear(config.width, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.embed(x)
+        tokens, real = self.embed(x)
         for layer in self.layers:
-            tokens = layer(tokens)
-        return self.output(self.dropout(self.norm(tokens).mean(1)))
+            tokens = layer(tokens, real)
+        weights = (real / real.sum(1, keepdim=True)).to(tokens.dtype)  # (batch, tokens)
+        return self.output(self.dropout((self.norm(tokens) * weights[:, :, None]).sum(1)))
 
 
 class _Patches(nn.Module):
-    """Turn maps (batch, channels, n_bins, frames) into embedded patches (batch, rows * columns, width) with their positions."""
+    """Turn maps (batch, channels, n_bins, frames) into embedded patches (batch, rows * columns, width) with their positions, and say
+    which of them hold a real frame, bool (batch, rows * columns).
+    """
 
     rows: nn.Parameter | None
     columns: nn.Parameter | None
@@ -90,13 +95,15 @@ class _Patches(nn.Module):
         channels, n_bins, frames = input_shape
         patch = (config.patch_bins or n_bins, config.patch_frames)
         n_rows, n_columns = n_bins // patch[0], frames // patch[1]
+        self.real = RealFrames(n_bins)
         self.project = nn.Conv2d(channels, config.width, patch, stride=patch)
         self.rows = _position_table(n_rows, config.width) if n_rows > 1 else None
         self.columns = _position_table(n_columns, config.width) if config.positions == "learned" else None
         self.sinusoidal = config.positions == "sinusoidal"
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        real = self.real(x[:, 0])
         x = self.project(x)  # (batch, width, rows, columns)
         if self.rows is not None:
             x = x + self.rows[:, :, None]
@@ -104,7 +111,9 @@ class _Patches(nn.Module):
             x = x + self.columns[:, None, :]
         if self.sinusoidal:
             x = x + _sinusoids(x.shape[1], x.shape[3], x)[:, None, :]
-        return self.dropout(x.flatten(2).transpose(1, 2))
+        columns = real[:, : x.shape[3] * self.project.stride[1]].unflatten(1, (x.shape[3], -1)).any(2)
+        columns = columns | ~columns.any(1, keepdim=True)  # a clip of nothing but padding: all of it
+        return self.dropout(x.flatten(2).transpose(1, 2)), columns.repeat(1, x.shape[2])
 
 
 class _EncoderLayer(nn.Module):
@@ -124,16 +133,18 @@ class _EncoderLayer(nn.Module):
         self.linear2 = nn.Linear(feedforward, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.dropout(self.out_proj(self._attend(self.norm1(tokens))))
+    def forward(self, tokens: Tensor, real: Tensor) -> Tensor:
+        """Return tokens (batch, tokens, width) anew; only those in `real`, bool (batch, tokens), are attended to."""
+        tokens = tokens + self.dropout(self.out_proj(self._attend(self.norm1(tokens), real)))
         inner = self.dropout(torch.relu(self.linear1(self.norm2(tokens))))
         return tokens + self.dropout(self.linear2(inner))
 
-    def _attend(self, tokens: Tensor) -> Tensor:
+    def _attend(self, tokens: Tensor, real: Tensor) -> Tensor:
         query, key, value = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.in_proj(tokens).chunk(3, 2)
         )  # (batch, heads, tokens, width / heads)
         scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[3])
+        scores = scores.masked_fill(~real[:, None, None, :], torch.finfo(scores.dtype).min)
         return (self.dropout(scores.softmax(3)) @ value).transpose(1, 2).flatten(2)
 
 
