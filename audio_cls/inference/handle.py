@@ -30,6 +30,7 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.inference.labeller import WEIGHTS, Labeller, audio_files
 from audio_cls.metrics.predictions import Predictions
+from audio_cls.runs.clip_columns import clip_columns
 from audio_cls.runs.comparison import RunComparison, compare_runs
 from audio_cls.runs.evaluation import Scored, check_same_data, score_run
 from audio_cls.runs.own_parts import recorded_experiment
@@ -247,7 +248,10 @@ class Run:
             for epoch, row in self.history.to_dict("index").items()
         ]
         metric = self.experiment.training.metric
-        return run_figures(RunReport(title=self.name, predictions=self.predictions, curves=curves, metric=metric))
+        predictions = self.predictions
+        columns = clip_columns(self._corpus, predictions.rows)
+        report = RunReport(title=self.name, predictions=predictions, curves=curves, metric=metric, columns=columns)
+        return run_figures(report)
 
 
 def train(

@@ -8,7 +8,7 @@ merge two classes into one.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from audio_cls.metrics.classification import precision_recall_curve, roc_curve
-from audio_cls.metrics.ranking import average_precision, rank, roc_auc
+from audio_cls.metrics.ranking import Ranked, average_precision, rank, roc_auc
 
 __all__ = [
     "PALETTE",
@@ -34,6 +34,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 GREY = "#bbbbbb"
 BLUES = ((0.0, "#ffffff"), (0.15, "#dbe9f6"), (0.4, "#8fc1de"), (0.7, "#2f7fbc"), (1.0, "#08306b"))
 BARS = 40  # classes in the bar chart at most
+LABELLED, CONFUSED = 60, 40  # classes that a confusion matrix has room to name; of more, so many are drawn
 NAMED = 10  # classes drawn in colour and named in the legend; of more classes the weakest ones are
 
 Array = NDArray[Any]
@@ -72,8 +73,8 @@ def layout(title: str, height: int = 420, **more: Any) -> dict[str, Any]:
 
 
 def confusion_figure(matrix: Array, classes: Sequence[str], support: Array | None = None) -> go.Figure:
-    """Return a confusion matrix, each row as shares of its class; counts are in the cells (up to 20 classes) and in
-    the hover.
+    """Return a confusion matrix, each row as shares of its class; counts and shares are in the cells (up to 20 classes) and in
+    the hover. Of more than 60 classes the 40 are drawn that are confused most, in their order.
 
     Args:
         matrix: (n_classes, n_classes) counts, rows true, columns predicted.
@@ -83,19 +84,30 @@ def confusion_figure(matrix: Array, classes: Sequence[str], support: Array | Non
     counts = np.asarray(matrix)
     total = (counts.sum(axis=1) if support is None else np.asarray(support))[:, None].astype(float)
     shares = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
+    note = ""
+    if len(counts) > LABELLED:
+        errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+        kept = np.sort(np.argsort(-errors, kind="stable")[:CONFUSED])
+        note = f": the {CONFUSED} of {len(counts)} classes that are confused most"
+        counts, shares, classes = counts[np.ix_(kept, kept)], shares[np.ix_(kept, kept)], [classes[k] for k in kept]
     names = [text(name) for name in classes]
     if len(set(names)) < len(names):  # categories, so that the hover needs no text of its own: they must differ
         names = [text(name, 1000) for name in classes]
     few = len(names) <= 20
-    ticks = {"type": "category", "showgrid": False, "ticks": "", "showticklabels": len(names) <= 60}
+    ticks = {"type": "category", "showgrid": False, "ticks": ""}
     size = int(np.clip(150 + 34 * len(names), 320, 900))
+    cells = [
+        [f"{n}<br>{share:.0%}" if n else "" for n, share in zip(*row, strict=True)]
+        for row in zip(counts, shares, strict=True)
+    ]
     return go.Figure(
         go.Heatmap(
             z=shares.astype(np.float32),
             x=names,
             y=names,
-            text=np.where(counts > 0, counts.astype(str), "") if few else None,
+            text=cells if few else None,
             texttemplate="%{text}" if few else None,
+            textfont={"size": 10},
             customdata=counts.astype(np.int32),
             hovertemplate="true %{y}<br>predicted %{x}<br>%{customdata} clips, %{z:.1%} of the row<extra></extra>",
             colorscale=[list(stop) for stop in BLUES],
@@ -106,7 +118,7 @@ def confusion_figure(matrix: Array, classes: Sequence[str], support: Array | Non
             colorbar={"thickness": 8, "tickformat": ".0%", "outlinewidth": 0, "len": 0.9},
         ),
         layout(
-            "Confusion matrix",
+            f"Confusion matrix{note}",
             size,
             xaxis={**ticks, "title": {"text": "predicted"}, "tickangle": -90 if len(names) > 5 else 0},
             yaxis={**ticks, "title": {"text": "true"}, "autorange": "reversed"},
@@ -176,7 +188,8 @@ def class_bars(per_class: Mapping[str, Array], classes: Sequence[str]) -> go.Fig
 
 
 def roc_figure(scores: Array, targets: Array, classes: Sequence[str], areas: Array | None = None) -> go.Figure:
-    """Return ROC curves by class and their mean (true positive rates averaged at equal false positive rates).
+    """Return ROC curves by class, their mean (true positive rates averaged at equal false positive rates), and the micro average
+    (all decisions of all classes as one ranking).
 
     Args:
         scores, targets: (n_clips, n_classes); classes without positives or without negatives have no curve.
@@ -195,6 +208,7 @@ def roc_figure(scores: Array, targets: Array, classes: Sequence[str], areas: Arr
         curves,
         (np.r_[0.0, grid], mean),
         ("false positive rate", "true positive rate"),
+        micro=_micro(scores, targets, roc_auc, roc_curve) if curves else None,
     )
     diagonal = {
         "type": "line",
@@ -210,7 +224,8 @@ def roc_figure(scores: Array, targets: Array, classes: Sequence[str], areas: Arr
 def precision_recall_figure(
     scores: Array, targets: Array, classes: Sequence[str], areas: Array | None = None
 ) -> go.Figure:
-    """Return precision-recall curves by class and their mean (precisions averaged at equal recall); the area is the AP.
+    """Return precision-recall curves by class, their mean (precisions averaged at equal recall) and the micro average (all
+    decisions of all classes as one ranking); the area is the AP.
 
     Args:
         scores, targets: (n_clips, n_classes); classes without positives have no curve.
@@ -221,14 +236,37 @@ def precision_recall_figure(
     areas = np.array([average_precision(r) for r in rank(scores, targets)]) if areas is None else np.asarray(areas)
     curves, mean = {}, []
     for k in np.flatnonzero(~np.isnan(areas)).tolist():
-        precision, recall, _ = precision_recall_curve(scores[:, k], targets[:, k])
-        first = np.diff(recall, prepend=0.0) > 0  # thresholds that only add false alarms do not enter the AP
-        precision, recall = precision[first], recall[first]
-        curves[k] = (np.r_[0.0, recall], np.r_[precision[0], precision])
+        curves[k] = _recall_steps(scores[:, k], targets[:, k])
+        recall, precision = curves[k][0][1:], curves[k][1][1:]
         mean.append(precision[np.minimum(recall.searchsorted(grid - 1e-12), len(recall) - 1)])
     return _class_lines(
-        "Precision and recall", "AP", classes, areas, curves, (grid, mean), ("recall", "precision"), shape="vh"
+        "Precision and recall",
+        "AP",
+        classes,
+        areas,
+        curves,
+        (grid, mean),
+        ("recall", "precision"),
+        micro=_micro(scores, targets, average_precision, _recall_steps) if curves else None,
+        shape="vh",
     )
+
+
+def _recall_steps(scores: Array, positive: Array) -> tuple[Array, Array]:
+    """Return recall from 0 on and precision, as steps whose area is the AP; there must be a positive."""
+    precision, recall, _ = precision_recall_curve(scores, positive)
+    first = np.diff(recall, prepend=0.0) > 0  # thresholds that only add false alarms do not enter the AP
+    precision, recall = precision[first], recall[first]
+    return np.r_[0.0, recall], np.r_[precision[0], precision]
+
+
+def _micro(
+    scores: Array, targets: Array, area: Callable[[Ranked], float], curve: Callable[[Array, Array], tuple[Array, Array]]
+) -> tuple[Array, Array, float]:
+    """Return the curve and the area of all decisions of all classes as one ranking."""
+    pooled, truth = np.asarray(scores).ravel(), np.asarray(targets).ravel()
+    x, y = curve(pooled, truth)
+    return x, y, area(next(rank(pooled[:, None], truth[:, None])))
 
 
 def curve_figure(
@@ -282,9 +320,11 @@ def _class_lines(
     curves: Mapping[int, tuple[Array, Array]],
     mean: tuple[Array, list[Array]],
     axes: tuple[str, str],
+    *,
+    micro: tuple[Array, Array, float] | None = None,
     shape: str = "linear",
 ) -> go.Figure:
-    """Return a line per class and a thick mean; of more than `NAMED` classes the weakest are coloured and the others
+    """Return a line per class, a thick mean and a dashed micro average; of more than `NAMED` classes the weakest are coloured and the others
     grey.
     """
     ranked = sorted(curves, key=lambda k: (areas[k], k))
@@ -302,6 +342,16 @@ def _class_lines(
             showlegend=k in named,
             hovertemplate=f"{text(classes[k])}, {measure} {areas[k]:.3f}<br>"
             f"{axes[0]} %{{x:.3f}}<br>{axes[1]} %{{y:.3f}}<extra></extra>",
+        )
+    if micro is not None:
+        x, y = _thin(micro[0], micro[1], limit=200)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            name=f"micro average {micro[2]:.3f}",
+            mode="lines",
+            line={"color": "#000000", "width": 2, "dash": "dash", "shape": shape},
+            hovertemplate=f"micro average<br>{axes[0]} %{{x:.3f}}<br>{axes[1]} %{{y:.3f}}<extra></extra>",
         )
     if curves:
         figure.add_scatter(

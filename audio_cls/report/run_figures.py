@@ -1,4 +1,4 @@
-"""The family of figures on a run's page, and its members: confusion, classes, ROC, precision and recall, curves of training.
+"""The family of figures on a run's page, and its members: confusion, classes, ROC, precision and recall, reliability, curves of training.
 
 A figure of a user's own is a subclass with a `kind`, in a file of theirs; it then stands on the page of every run that is made, or
 reported again, while its file is loaded.
@@ -17,11 +17,15 @@ import plotly.graph_objects as go
 
 from audio_cls.core.config import Component
 from audio_cls.metrics.base import Metric, check_metric, in_points, plain_name
+from audio_cls.metrics.classification import Confusion, most_confused
 from audio_cls.metrics.predictions import Predictions
+from audio_cls.report.calibration import calibrate, reliability_figure
+from audio_cls.report.error_figures import confused_pairs_figure
 from audio_cls.report.figures import class_bars, confusion_figure, curve_figure, precision_recall_figure, roc_figure
 from audio_cls.report.page import Html
+from audio_cls.report.training_figures import overtraining_figure
 
-__all__ = ["ON_THE_PAGE", "Figure", "History", "best_epoch", "build_figures"]
+__all__ = ["ON_THE_PAGE", "PAIRS", "Figure", "History", "best_epoch", "build_figures", "confused_pairs"]
 
 log = logging.getLogger(__name__)
 History = Sequence[Mapping[str, float]]
@@ -50,6 +54,12 @@ class Figure(Component, family=True):
 
 
 LOSSES = ("loss", "nll")
+AT_A_CLICK = (
+    "weighted_f1",
+    "weighted_precision",
+    "weighted_recall",
+    "family_map_noisy_or",
+)  # curves that the legend shows
 
 
 class PerClass(Figure, kind="per_class"):
@@ -67,6 +77,14 @@ class ConfusionMatrix(Figure, kind="confusion"):
         return confusion_figure(predictions.confusion, predictions.classes, support)
 
 
+class ConfusedPairs(Figure, kind="confused_pairs"):
+    """The 15 pairs of classes that are confused most."""
+
+    def build(self, predictions: Predictions, history: History, metric: str) -> go.Figure | Html | None:
+        pairs = confused_pairs(predictions)
+        return confused_pairs_figure(pairs) if pairs else None
+
+
 class Roc(Figure, kind="roc"):
     """ROC curves by class."""
 
@@ -79,6 +97,14 @@ class PrecisionRecall(Figure, kind="precision_recall"):
 
     def build(self, predictions: Predictions, history: History, metric: str) -> go.Figure | Html | None:
         return precision_recall_figure(*_ranked(predictions), predictions.evaluation.per_class["ap"])
+
+
+class Reliability(Figure, kind="reliability"):
+    """How often predictions of each confidence are right."""
+
+    def build(self, predictions: Predictions, history: History, metric: str) -> go.Figure | Html | None:
+        found = calibrate(predictions.scores, predictions.targets, predictions.task)
+        return reliability_figure({"these clips": found}) if found.n else None
 
 
 class LossCurves(Figure, kind="curves_loss"):
@@ -95,10 +121,27 @@ class MetricCurves(Figure, kind="curves_metrics"):
     def build(self, predictions: Predictions, history: History, metric: str) -> go.Figure | Html | None:
         names = [n for n in _names(history) if plain_name(n) in Metric.members() and plain_name(n) not in LOSSES]
         bounded = [name for name in names if in_points(name)]
-        return curve_figure(history, bounded or names, "Metrics", best_epoch(history, metric)) if names else None
+        if not names:
+            return None
+        figure = curve_figure(history, bounded or names, "Metrics", best_epoch(history, metric))
+        for name, trace in zip(bounded or names, figure.data, strict=True):
+            if plain_name(name) in AT_A_CLICK and name != metric:
+                trace.visible = "legendonly"
+        return figure
 
 
-ON_THE_PAGE = ("per_class", "confusion", "roc", "precision_recall", "curves_loss", "curves_metrics")
+class Overtraining(Figure, kind="curves_overtraining"):
+    """The chosen metric above the gap between validation and training loss."""
+
+    def build(self, predictions: Predictions, history: History, metric: str) -> go.Figure | Html | None:
+        return overtraining_figure(history, metric, best_epoch(history, metric))
+
+
+PAIRS = 15
+ON_THE_PAGE = (
+    *("per_class", "confusion", "confused_pairs", "roc", "precision_recall", "reliability"),
+    *("curves_loss", "curves_metrics", "curves_overtraining"),
+)
 """The kinds that come with audio_cls, in their order."""
 
 
@@ -120,6 +163,12 @@ def build_figures(predictions: Predictions, history: History, metric: str) -> di
         if found is not None:
             out[kind] = found
     return out
+
+
+def confused_pairs(predictions: Predictions, limit: int = PAIRS) -> list[Confusion]:
+    """Return the pairs of classes that are confused most, by the number of clips."""
+    support = predictions.evaluation.per_class["support"]
+    return most_confused(predictions.confusion, predictions.classes, limit, support=support)
 
 
 def best_epoch(curves: History, metric: str) -> float | None:

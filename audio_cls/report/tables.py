@@ -1,10 +1,10 @@
-"""Predictions, per-class figures and confusion counts as CSV text."""
+"""Predictions, per-class figures and confusion counts as CSV text; averages over classes and figures of groups as rows of tables."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,21 @@ from numpy.typing import NDArray
 
 from audio_cls.metrics.classification import Evaluation
 from audio_cls.metrics.predictions import Predictions
+from audio_cls.metrics.slices import Slice, slice_metric
 from audio_cls.metrics.thresholds import TUNED
 
-__all__ = ["class_figures", "confusion_csv", "decision_margin", "per_class_csv", "predictions_csv"]
+__all__ = [
+    "average_rows",
+    "class_figures",
+    "confusion_csv",
+    "decision_margin",
+    "per_class_csv",
+    "predictions_csv",
+    "slice_table",
+]
 
 SEPARATOR = ";"
+MANY = 30  # values of a column whose order a reader does not look for
 
 
 def predictions_csv(predictions: Predictions) -> str:
@@ -54,6 +64,41 @@ def decision_margin(scores: NDArray[Any], task: str, thresholds: NDArray[Any] | 
         return np.full(len(scores), np.nan)
     ordered = np.sort(scores, axis=1)
     return np.asarray(ordered[:, -1] - ordered[:, -2])
+
+
+def average_rows(per_class: Mapping[str, NDArray[Any]], keys: Sequence[str]) -> list[list[Any]]:
+    """Return two rows of averages over classes, as a classification report ends: each class alike, and weighted by its clips.
+
+    A class that is there and was never called has precision 0 here, as in scikit-learn; what is otherwise undefined is left out.
+
+    Args:
+        per_class: `Evaluation.per_class`.
+        keys: the columns after the name, "support" among them, which is summed.
+    """
+    support = np.asarray(per_class["support"], np.float64)
+    rows: list[list[Any]] = []
+    for name, weights in (("macro average", np.ones(len(support))), ("weighted average", support)):
+        row: list[Any] = [name]
+        for key in keys:
+            if key == "support":
+                row.append(int(support.sum()))
+                continue
+            values = np.asarray(per_class[key], np.float64)
+            if key in ("precision", "recall", "f1"):
+                values = np.where(np.isnan(values) & (support > 0), 0.0, values)
+            known = np.isfinite(values) & (weights > 0)
+            row.append(float(np.average(values[known], weights=weights[known])) if known.any() else float("nan"))
+        rows.append(row)
+    return rows
+
+
+def slice_table(slices: Sequence[Slice], column: str, task: str) -> tuple[list[str], list[list[Any]]]:
+    """Return columns and rows of a table of the figures by a column of the clips; of more than 30 values the lowest figure is first."""
+    if len(slices) > MANY:
+        slices = sorted(slices, key=lambda s: s.interval.estimate)
+    columns = [column, "clips", slice_metric(task), "low", "high", "macro_f1"]
+    rows = [[s.value, s.n_clips, s.interval.estimate, s.interval.low, s.interval.high, s.macro_f1] for s in slices]
+    return columns, rows
 
 
 def per_class_csv(evaluation: Evaluation, classes: Sequence[str], tuned: bool = False) -> str:

@@ -41,15 +41,15 @@ __all__ = [
 ]
 
 
-Part = Literal["validation", "test"]
+Part = Literal["train", "validation", "test"]
 ON_VALIDATION = "tuned on the validation clips"  # how thresholds of test clips came about
 TOLERANCE = 1e-9  # between a recorded figure and the same one computed again from the recorded predictions
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The predictions of a run on one part of its split; of several labels, with tuned thresholds: on validation clips
-    cross-fitted, on test clips those that fit the validation clips.
+    """The predictions of a run on one part of its split; of several labels, with tuned thresholds: on training and validation
+    clips cross-fitted, on test clips those that fit the validation clips.
 
     baseline: what a model that learned nothing predicts on the same clips, its thresholds tuned as the run's are.
     chosen: which epoch's weights, and by what. remarks: what a reader of the figures must know of the split.
@@ -118,7 +118,7 @@ def score_run(
     check_same_data(corpus, info)
     experiment = as_recorded(resolve(recorded, corpus).experiment, corpus, info.tags.get("split.digest"))
     split = experiment.data.assign(corpus)
-    clips = split.test if part == "test" else split.validation
+    clips = split.sides()[part]
     if not len(clips):
         raise UserError(
             f"run {info.name} ({info.run_id[:8]}): data.split.kind={experiment.data.split.kind} has no {part} clips"
@@ -141,8 +141,8 @@ def score_run(
         recorded = _recorded(runtime.tracker, info, corpus, split, weights)
         return recorded or model.predict(corpus, split.validation)
 
-    if part == "validation":
-        predictions = validation().tuned()
+    if part != "test":
+        predictions = (validation() if part == "validation" else model.predict(corpus, clips)).tuned()
         baseline = baseline_predictions(predictions, training).tuned()
     else:
         predictions = model.predict(corpus, clips)
@@ -222,7 +222,7 @@ class _Weights:
             raise UserError(f"run {self.info.name} ({self.info.run_id[:8]}) has no figures: {error}") from None
 
 
-def score_with_progress(runtime: Runtime, info: RunInfo, part: Literal["validation", "test"]) -> Scored:
+def score_with_progress(runtime: Runtime, info: RunInfo, part: Part) -> Scored:
     """`score_run` by the weights of the best epoch, its progress shown."""
     with progress(info.name) as show:
         runtime.watch = Watch(tell=show.phase)

@@ -12,11 +12,15 @@ import numpy as np
 from audio_cls.data.remarks import recorded_remarks
 from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.baselines import baseline_name
-from audio_cls.metrics.classification import Evaluation, most_confused
+from audio_cls.metrics.classification import Evaluation
 from audio_cls.metrics.predictions import Predictions
+from audio_cls.metrics.slices import Slice, figures_by, slice_metric
+from audio_cls.metrics.thresholds import TUNED
+from audio_cls.report.calibration import calibration_section
+from audio_cls.report.error_figures import slices_figure
 from audio_cls.report.page import Cards, Html, Section, Table, findings, render_page
-from audio_cls.report.run_figures import ON_THE_PAGE, Figure, best_epoch, build_figures
-from audio_cls.report.tables import decision_margin
+from audio_cls.report.run_figures import ON_THE_PAGE, Figure, best_epoch, build_figures, confused_pairs
+from audio_cls.report.tables import average_rows, decision_margin, slice_table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["RunReport", "best_epoch", "run_figures", "run_report"]
 
 MISTAKES = 40
+BY = "by_"  # begins the name of a figure by a column of the clips
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class RunReport:
     metric: the one that chose the best epoch.
     reported_on: the name of the set, as the page says it.
     baseline: overall metric -> figure of a model that learned nothing on the same clips.
+    columns: name -> value of each clip of `predictions`, as text: the figures are told by each of them, too.
     findings: what is wrong with the predictions, in sentences, and what to try.
     """
 
@@ -50,6 +56,7 @@ class RunReport:
     reported_on: str = "validation"
     baseline: Mapping[str, float] = field(default_factory=dict)
     findings: Sequence[str] = ()
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def run_report(report: RunReport, path: str | Path | None = None, more: Sequence[Section] = ()) -> str:
@@ -57,7 +64,7 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
     evaluation = report.predictions.evaluation
     figures = run_figures(report)
     predictions = report.predictions
-    confused = most_confused(predictions.confusion, predictions.classes, 12, support=evaluation.per_class["support"])
+    confused = confused_pairs(predictions)
     multilabel = predictions.task == "multilabel"
     reading = (
         "The diagonal counts labels found. Elsewhere a cell counts the clips with the row's label on which the column's "
@@ -80,12 +87,13 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
                 ),
             ],
         ),
-        Section("Classes", [figures["per_class"], _class_table(report, evaluation)]),
+        Section("Classes", [figures["per_class"], _class_table(report, evaluation), _averages(evaluation)]),
         Section(
             "Confusion",
             [
                 reading,
                 figures["confusion"],
+                *([figures["confused_pairs"]] if "confused_pairs" in figures else []),
                 Table(
                     ("true", "called", "clips", "share of the class"),
                     [(c.true, c.predicted, c.count, c.rate) for c in confused],
@@ -94,13 +102,15 @@ def run_report(report: RunReport, path: str | Path | None = None, more: Sequence
             ],
         ),
         Section("Mistakes", [_mistakes(report.predictions)]),
+        *_by_columns(report, figures),
         *more,
         Section("ROC", [figures["roc"]]),
         Section("Precision and recall", [figures["precision_recall"]]),
+        calibration_section({report.reported_on: (predictions.scores, predictions.targets)}, predictions.task),
         *(
             Section(Figure.members()[kind].title or kind, [figures[kind]])
             for kind in figures
-            if kind not in ON_THE_PAGE
+            if kind not in ON_THE_PAGE and not kind.startswith(BY)
         ),
     ]
     curves = [figure for name, figure in figures.items() if name.startswith("curves_")]
@@ -121,11 +131,39 @@ def _remarks(report: RunReport) -> list[str]:
 
 
 def run_figures(report: RunReport) -> dict[str, go.Figure | Html]:
-    """Return the figures of a run by kind: confusion, per_class, roc, precision_recall, curves_loss, curves_metrics, and the user's own.
+    """Return the figures of a run by kind, `ON_THE_PAGE` and the user's own, and those by a column of the clips (`by_salience`).
 
-    Those of curves are there only when there is something to draw.
+    Some are there only when there is something to draw.
     """
-    return build_figures(report.predictions, report.curves, report.metric)
+    found = build_figures(report.predictions, report.curves, report.metric)
+    measure = slice_metric(report.predictions.task)
+    for name, slices in _slices(report).items():
+        found[f"{BY}{name}"] = slices_figure(slices, name, measure, _slice_figure(report))
+    return found
+
+
+def _slices(report: RunReport) -> dict[str, list[Slice]]:
+    made = {name: figures_by(report.predictions, values) for name, values in report.columns.items()}
+    return {name: slices for name, slices in made.items() if slices}
+
+
+def _slice_figure(report: RunReport) -> float:
+    """Return the figure of all clips by which slices are compared, with the decisions that they are compared with."""
+    overall, name = report.predictions.evaluation.overall, slice_metric(report.predictions.task)
+    return overall.get(f"{name}{TUNED}", overall[name])
+
+
+def _by_columns(report: RunReport, figures: Mapping[str, go.Figure | Html]) -> list[Section]:
+    """Return a section with the figures by each column of the clips; none without columns."""
+    content: list[Any] = []
+    for name, slices in _slices(report).items():
+        columns, rows = slice_table(slices, name, report.predictions.task)
+        content += [figures[f"{BY}{name}"], Table(columns, rows, f"By {name}")]
+    reading = (
+        "Groups of clips that differ by more than their intervals are worth a look; intervals are of 95 %, over clips or whole groups. "
+        "The dotted line is the figure of all clips."
+    )
+    return [Section("Groups of clips", [reading, *content])] if content else []
 
 
 def _headline(report: RunReport) -> str:
@@ -137,9 +175,22 @@ def _headline(report: RunReport) -> str:
     return f"{n_clips:,} clips of the {report.reported_on} set, {n_classes} classes, {predictions.task}.{chosen}{note}"
 
 
+CLASS_COLUMNS = {
+    "support": "clips", "precision": "precision", "recall": "recall", "f1": "F1", "ap": "AP", "auc": "AUC", "d_prime": "d'",
+    "lwlrap": "lwlrap",
+}  # fmt: skip
+
+
+def _averages(evaluation: Evaluation) -> Table:
+    keys = [
+        key for key in CLASS_COLUMNS if key != "d_prime"
+    ]  # one class that is separated perfectly would make it infinite
+    rows = average_rows(evaluation.per_class, keys)
+    return Table(["over the classes", *(CLASS_COLUMNS[key] for key in keys)], rows, "Averages")
+
+
 def _class_table(report: RunReport, evaluation: Evaluation) -> Table:
-    columns = ["class", "clips", "precision", "recall", "F1", "AP", "AUC", "d'", "lwlrap"]
-    keys = ["support", "precision", "recall", "f1", "ap", "auc", "d_prime", "lwlrap"]
+    keys, columns = list(CLASS_COLUMNS), ["class", *CLASS_COLUMNS.values()]
     rows: list[list[Any]] = [
         [name, *(evaluation.per_class[key][k] for key in keys)] for k, name in enumerate(report.predictions.classes)
     ]

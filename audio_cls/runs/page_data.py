@@ -13,7 +13,7 @@ from audio_cls.core.workspace import Workspace, atomic_write
 from audio_cls.data.remarks import REMARKS
 from audio_cls.metrics.baselines import finite_figures
 from audio_cls.report.audit import audit_sections
-from audio_cls.report.calibration import calibration_section
+from audio_cls.runs.clip_columns import clip_columns
 from audio_cls.runs.collapse import COLLAPSED
 from audio_cls.runs.evaluation import score_with_progress
 from audio_cls.runs.opened_clips import ClipHistory, history_of_runs, named
@@ -21,7 +21,7 @@ from audio_cls.runs.page import RunReport, run_report
 from audio_cls.runs.preparation import Runtime
 from audio_cls.tracking import RunInfo, Tracker
 
-__all__ = ["PAGE", "WrittenPage", "page_path", "run_page", "write_page"]
+__all__ = ["PAGE", "WrittenPage", "page_path", "run_curves", "run_page", "write_page"]
 
 PAGE = "report.html"  # the artifact of a run in MLflow
 OF_OUR_OWN = {
@@ -91,14 +91,15 @@ def run_page(workspace: Workspace, tracker: Tracker, info: RunInfo, device: str 
         RunReport(
             title=info.name,
             predictions=predictions,
-            curves=_curves(tracker, info),
+            curves=run_curves(tracker, info),
             config=experiment.flatten(),
             facts={**_facts(info, corpus.name), **({"test clips": history.sentence()} if history.openings else {})},
             metric=experiment.training.metric,
             baseline=finite_figures(scored.baseline),
+            columns=clip_columns(corpus, scored.clips),
             findings=[*_collapsed(info), *scored.judgement().lines, *_looked_at(info, history)],
         ),
-        more=[*audit, calibration_section({"validation": (predictions.scores, predictions.targets)}, corpus.task)],
+        more=audit,
     )
 
 
@@ -125,7 +126,8 @@ def _text(tracker: Tracker, info: RunInfo, artifact: str) -> str:
     return tracker.download(info.run_id, artifact).read_text(encoding="utf-8")
 
 
-def _curves(tracker: Tracker, info: RunInfo) -> list[dict[str, float]]:
+def run_curves(tracker: Tracker, info: RunInfo) -> list[dict[str, float]]:
+    """Return a row for each epoch of a run, as its page takes them: "epoch" (from 1), "train/loss", "val/macro_f1", ..."""
     rows: dict[int, dict[str, float]] = {}
     for key in info.metrics:
         if key.startswith(("train/", "val/")):

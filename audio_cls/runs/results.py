@@ -16,6 +16,7 @@ from audio_cls.core.device import describe_device
 from audio_cls.metrics.baselines import BASELINE, baseline_predictions, finite_figures, judge
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.metrics.thresholds import TUNED
+from audio_cls.runs.clip_columns import clip_columns
 from audio_cls.runs.preparation import Prepared, split_facts
 from audio_cls.training.checkpoint import CheckpointStore
 from audio_cls.training.loop import FINISHED_AT, Fit
@@ -121,6 +122,7 @@ def log_results(
             facts=facts,
             metric=experiment.training.metric,
             baseline=finite_figures(baseline.tuned()),
+            columns=clip_columns(corpus, split.validation),
             findings=lines,
         )
     )

@@ -27,6 +27,7 @@ from audio_cls.training.augmented import augment
 from audio_cls.training.average import WeightAverage, copy_state, other_weights
 from audio_cls.training.batches import Batches
 from audio_cls.training.checkpoint import Checkpoint, CheckpointStore, load_optimizer_state, optimizer_state
+from audio_cls.training.counts import TrainingCounts
 from audio_cls.training.divergence import FIRST_LOSS, MEDIAN_LOSS, Diverged, StateCheck
 from audio_cls.training.predictions import autocast, corpus_predictions, evaluate_clips, predict_clips
 from audio_cls.training.rules import FORMER, corrections
@@ -181,13 +182,13 @@ def _train_epoch(
     accumulate: int,
     on_step: Callable[[int, int], None] | None,
 ) -> dict[str, float]:
-    """One pass over the training clips; returns train/loss, its median over steps, train/accuracy, lr and the time it took."""
+    """One pass over the training clips; returns train/loss, its median over steps, `TrainingCounts`, lr and the time it took."""
     experiment, device = batches.experiment, batches.device
     training, seed = experiment.training, experiment.seed
     began = time.perf_counter()
     loss_sum = torch.zeros((), device=device, dtype=torch.float64)
     losses: list[torch.Tensor] = []  # of each part of a batch, left on the device
-    hits = torch.zeros((), device=device, dtype=torch.float64)
+    counts = TrainingCounts(len(batches.corpus.classes), batches.corpus.task, device)
     seen, lr = 0, 0.0
     chain.classifier.train()
     for step, batch in enumerate(batches.train(epoch)):
@@ -211,7 +212,7 @@ def _train_epoch(
             (loss * share).backward()
             loss_sum += loss.detach().double() * share * len(x)
             losses.append(loss.detach())
-            hits += (logits.detach().argmax(1) == part_y.argmax(1)).sum()
+            counts.add(logits.detach(), part_y)
         if training.clip_norm:
             nn.utils.clip_grad_norm_(chain.classifier.parameters(), training.clip_norm)
         optimizer.step()
@@ -226,9 +227,7 @@ def _train_epoch(
     row[MEDIAN_LOSS] = float(torch.stack(losses).double().sort().values[len(losses) // 2])
     if epoch == 0:
         row[FIRST_LOSS] = float(losses[0])
-    if batches.corpus.task == "multiclass":
-        row["train/accuracy"] = float(hits) / max(seen, 1)
-    return row
+    return row | counts.figures()
 
 
 def _schedule_factor(batches: Batches, epoch: int, step: int, n_steps: int, history: list[dict[str, float]]) -> float:
@@ -357,7 +356,7 @@ def _fit_closed_form(
     check.check("after the fit")
     seconds = time.perf_counter() - began
     row, _ = evaluate_clips(chain, batches, corpus_predictions(batches.corpus, train), "train/")
-    row = {k: row[k] for k in ("train/loss", "train/accuracy") if k in row}
+    row = {k: row[k] for k in ("train/loss", "train/accuracy", "train/macro_f1") if k in row}
     row |= {"lr": 0.0, "time/train_seconds": seconds, "time/samples_per_second": len(train) / seconds}
     figures, result.predictions = evaluate_clips(
         chain, batches, corpus_predictions(batches.corpus, batches.split.validation), "val/"

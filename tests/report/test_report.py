@@ -23,13 +23,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
 
 from audio_cls.core.errors import UserError
 from audio_cls.metrics.classification import evaluate, fit_thresholds
 from audio_cls.report.data_figures import clip_figure, count_figure, duration_figure
 from audio_cls.report.figures import class_bars, confusion_figure, curve_figure, precision_recall_figure, roc_figure
 from audio_cls.report.page import Cards, Section, Table, format_number, render_page
-from audio_cls.report.tables import confusion_csv, decision_margin, per_class_csv, predictions_csv
+from audio_cls.report.run_figures import ON_THE_PAGE, confused_pairs
+from audio_cls.report.tables import average_rows, confusion_csv, decision_margin, per_class_csv, predictions_csv
+from audio_cls.report.training_figures import LOSS_GAP, overtraining_figure
 from audio_cls.runs.page import RunReport, best_epoch, run_figures, run_report
 from tests.predictions import made
 
@@ -107,10 +110,72 @@ def test_confusion_figure_has_both_axes_in_class_order_and_row_shares() -> None:
     assert figure.layout.yaxis.autorange == "reversed"  # the first class at the top, as it is at the left
     np.testing.assert_allclose(heat.z, np.array([[0.75, 0.25, 0], [0, 0, 0], [0.5, 0, 0.5]]))
     np.testing.assert_array_equal(heat.customdata, matrix)
-    assert heat.text[0][0] == "3"
+    assert heat.text[0][0] == "3<br>75%"
     assert heat.text[0][2] == ""
     shares = confusion_figure(matrix, ["a", "b", "c"], support=np.array([8, 1, 4])).data[0].z
     assert shares[0][0] == pytest.approx(3 / 8)
+
+
+def test_a_confusion_matrix_of_many_classes_keeps_those_that_are_confused() -> None:
+    matrix = np.diag(np.full(200, 10))
+    matrix[150, 20], matrix[20, 150], matrix[3, 199] = 5, 3, 4
+    heat = confusion_figure(matrix, [f"class {k}" for k in range(200)]).data[0]
+    assert len(heat.x) == 40
+    assert {"class 3", "class 20", "class 150", "class 199"} <= set(heat.x)
+    row, column = list(heat.y).index("class 150"), list(heat.x).index("class 20")
+    assert heat.customdata[row][column] == 5
+    assert heat.z[row][column] == pytest.approx(5 / 15)
+
+
+def test_confused_pairs_are_the_15_largest_and_slices_have_their_intervals() -> None:
+    report = example("multiclass", 200, 8)
+    pairs = confused_pairs(report.predictions)
+    bars = run_figures(report)["confused_pairs"].data[0]
+    assert len(pairs) == len(bars.x) == 15
+    assert list(bars.x) == sorted(bars.x, reverse=True)
+    assert bars.customdata[0][0] == f"{pairs[0].true} → {pairs[0].predicted}"
+    wrong = np.asarray(report.predictions.confusion)
+    assert max(bars.x) == (wrong - np.diag(wrong.diagonal())).max()
+    values = ["10" if k % 4 else "9" for k in range(200)]
+    figures = run_figures(dataclasses.replace(report, columns={"salience": values, "constant": ["a"] * 200}))
+    groups = figures["by_salience"].data[0]
+    hits = (np.asarray(report.predictions.scores).argmax(1) == np.asarray(report.predictions.targets).argmax(1)).astype(
+        float
+    )
+    assert [name.split()[0] for name in figures["by_salience"].layout.yaxis.ticktext] == [
+        "9",
+        "10",
+    ]  # in the order of numbers
+    assert list(groups.x) == pytest.approx([hits[::4].mean(), np.delete(hits, np.s_[::4]).mean()])
+    assert groups.error_x.array[0] > groups.error_x.array[1] > 0  # a third of the clips
+    assert "Groups of clips" in run_report(dataclasses.replace(report, columns={"salience": values}))
+
+
+def test_overtraining_shows_the_gap_between_the_losses() -> None:
+    curves = example().curves
+    figure = overtraining_figure(curves, "val/macro_f1", 3)
+    assert figure is not None
+    by_name = {trace.name: trace for trace in figure.data}
+    assert set(by_name) == {"val/macro_f1", LOSS_GAP}
+    assert list(by_name[LOSS_GAP].y) == pytest.approx([row["val/loss"] - row["train/loss"] for row in curves])
+    with_train = [{**row, "train/macro_f1": 0.5} for row in curves]
+    both = overtraining_figure(with_train, "val/macro_f1", 3)
+    assert both is not None
+    assert {trace.name for trace in both.data} == {"train/macro_f1", "val/macro_f1", LOSS_GAP}
+    assert overtraining_figure([{"epoch": 1, "val/loss": 1.0}], "val/macro_f1", None) is None
+
+
+def test_averages_over_classes_are_those_of_a_classification_report() -> None:
+    rng = np.random.default_rng(3)
+    truth, guess = rng.integers(0, 5, 80), rng.integers(0, 3, 80)  # two classes are never called
+    evaluation = evaluate(np.eye(5)[guess], np.eye(5)[truth], "multiclass")
+    rows = average_rows(evaluation.per_class, ["support", "precision", "recall", "f1"])
+    for row, average in zip(rows, ("macro", "weighted"), strict=True):
+        expected = sk.precision_recall_fscore_support(truth, guess, average=average, zero_division=0)[:3]
+        assert row[0] == f"{average} average"
+        assert row[1] == 80
+        assert row[2:] == pytest.approx(list(expected))
+    assert rows[1][4] == pytest.approx(evaluation.overall["weighted_f1"])
 
 
 def test_long_equal_beginnings_do_not_merge_classes() -> None:
@@ -130,18 +195,22 @@ def test_class_lines_carry_the_exact_areas(n_classes: int) -> None:
             "map",
         ),
     ):
-        assert len(figure.data) == n_classes + 1
+        assert len(figure.data) == n_classes + 2
         named = {trace.name for trace in figure.data if trace.showlegend}
         weakest = np.argsort(evaluation.per_class[key])[:10]
         assert named == {f"class {k} {evaluation.per_class[key][k]:.3f}" for k in weakest}
         assert figure.data[-1].name.endswith(f"{evaluation.overall[overall]:.3f}")
+        pooled = np.asarray(report.predictions.targets).ravel(), np.asarray(report.predictions.scores).ravel()
+        area = sk.roc_auc_score(*pooled) if key == "auc" else sk.average_precision_score(*pooled)
+        assert figure.data[-2].name == f"micro average {area:.3f}"
 
 
 def test_drawn_precision_recall_steps_enclose_the_average_precision() -> None:
     report = example("multilabel", 40, 3)
     figure = precision_recall_figure(report.predictions.scores, report.predictions.targets, report.predictions.classes)
     ap = evaluate(report.predictions.scores, report.predictions.targets, "multilabel").per_class["ap"]
-    for trace in figure.data[:-1]:
+    assert figure.data[-2].line.shape == "vh"
+    for trace in figure.data[:-2]:
         assert trace.line.shape == "vh"  # precision at a recall holds from the recall before it
         area = float(np.sum(np.diff(trace.x) * np.asarray(trace.y)[1:]))
         assert area == pytest.approx(ap[int(trace.name.split()[1])], abs=1e-6)
@@ -152,7 +221,7 @@ def test_undefined_classes_have_no_curve() -> None:
     report = example("multilabel", 40, 3)
     targets = report.predictions.targets.copy()
     targets[:, 1] = 0
-    assert len(roc_figure(report.predictions.scores, targets, report.predictions.classes).data) == 3
+    assert len(roc_figure(report.predictions.scores, targets, report.predictions.classes).data) == 4
     assert len(roc_figure(report.predictions.scores, np.zeros_like(targets), report.predictions.classes).data) == 0
     assert (
         len(precision_recall_figure(report.predictions.scores[:0], targets[:0], report.predictions.classes).data) == 0
@@ -291,7 +360,7 @@ def test_run_report_says_what_was_reached(task: str) -> None:
     assert "<td>none</td>" in page
     assert ("threshold" in reader.text) == (task == "multilabel")
     names = set(run_figures(report))
-    assert names == {"per_class", "confusion", "roc", "precision_recall", "curves_loss", "curves_metrics"}
+    assert names == set(ON_THE_PAGE)
     assert [t.name for t in run_figures(report)["curves_metrics"].data] == ["val/macro_f1"]  # no lr, no d'
 
 
@@ -327,7 +396,8 @@ def test_odd_runs_still_have_a_report(task: str, spoil: str) -> None:
     if spoil == "no curves":
         report = dataclasses.replace(report, curves=(), config={}, facts={})
     page = run_report(report)
-    assert len(figures_in(page)) == (4 if spoil == "no curves" else 6)
+    drawn = {"nan": 9, "empty": 8, "one class": 8, "no curves": 6, "absent": 9}[spoil]  # pairs, where any were confused
+    assert len(figures_in(page)) == drawn
     assert ("–" in page) == (spoil in ("nan", "empty", "one class", "absent"))
 
 
