@@ -111,7 +111,8 @@ def _kept(weights: FileWeights, workspace: Workspace) -> Path:
 def _download(address: str, target: Path, expected: str) -> None:
     try:
         with progress("weights") as show:
-            fetch(address, target, f"sha256:{expected}", show)
+            name = address.rpartition("/")[2]  # the target is named by its hash
+            fetch(address, target, f"sha256:{expected}", lambda done, total, _: show(done, total, name))
     except UserError as error:
         raise MissingWeights(f"model.weights.file: {error}") from None
 

@@ -105,7 +105,7 @@ def load_weights(model: nn.Module, weights: FileWeights, tensors: Mapping[str, T
     found, rows = _named(weights, tensors, where)
     head = len(blocks) - 1
     new: dict[str, Tensor] = {}
-    first = next((name for name, value in own.items() if value.ndim > 1), "")
+    first = next((name for name, value in own.items() if value.ndim > 2 and name.endswith("weight")), "")
     for name, value in own.items():
         i = block_of[name]
         in_file, given = found.pop(name, ("", None))
