@@ -8,7 +8,7 @@ cannot work (an augmentation of waveforms before features that take images, ...)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -59,7 +59,7 @@ class Data(Component):
     What is "auto" is chosen by `audio_cls.runs.resolve`: the corpus's rate, a window that fits its durations, the split that it names.
     """
 
-    added_fields = frozenset({"labels", "subset", "evaluation"})
+    added_fields = frozenset({"labels", "subset", "evaluation", "overfit"})
 
     corpus: str = "demo"
     """Name of a prepared corpus, or the path of its folder."""
@@ -79,6 +79,8 @@ class Data(Component):
     """A part of the split's clips."""
     evaluation: EvaluationWindows = Centre()
     """Which windows of a longer clip are evaluated: the middle one, or several, whose probabilities are combined."""
+    overfit: bool = False
+    """Capacity check (`train --overfit`): the training clips validate too. Its figures say nothing of new clips."""
 
     def assign(self, corpus: Corpus) -> Split:
         """Split a corpus (already in the view that `labels` asks for) and take the subset.
@@ -86,7 +88,20 @@ class Data(Component):
         Raises:
             UserError: as `SplitScheme.assign` and `Subset.apply`.
         """
-        return self.subset.apply(corpus, self.split.assign(corpus))
+        split = self.subset.apply(corpus, self.split.assign(corpus))
+        return replace(split, validation=split.train) if self.overfit else split
+
+    def refuse_overfit(self, where: str) -> None:
+        """Refuse a capacity check where figures are compared.
+
+        Raises:
+            ConfigError: naming the comparison.
+        """
+        if self.overfit:
+            raise ConfigError(
+                f"{where}: data.overfit=true is a capacity check, whose figures are of the clips that were trained on: nothing is "
+                "chosen or compared by them. Use it with `audio-cls train --overfit`"
+            )
 
     @field_validator("sample_rate")
     @classmethod

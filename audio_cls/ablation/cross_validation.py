@@ -27,7 +27,7 @@ from audio_cls.runs.folds import FOLDS_CSV, FoldFigures, asked_folds, fold_csv, 
 from audio_cls.runs.preparation import check_fits, dataset_info, mlflow_experiment
 from audio_cls.runs.resolve import resolve
 from audio_cls.runs.scores import read_predictions
-from audio_cls.runs.single import read_state, run_folder, run_key
+from audio_cls.runs.single import read_state, run_folder, run_key, run_name
 from audio_cls.study.opening import PARENT
 
 if TYPE_CHECKING:
@@ -107,9 +107,11 @@ def plan_cross_validation(
     Raises:
         UserError: for a split without folds, a fold that is not there, or an experiment that does not fit the corpus.
     """
+    if folds is not None or seeds > 1:
+        experiment.data.refuse_overfit("a cross-validation")
     resolved = resolve(experiment, corpus)
     experiment = resolved.experiment
-    name = name or f"{experiment.model.kind} {experiment.features.kind}"
+    name = run_name(experiment, name)
     fold_key, values = asked_folds(experiment, corpus, folds)
     names = experiment.data.split.folds(corpus) if fold_key else {}
     cells: list[Cell] = []

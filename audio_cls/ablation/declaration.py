@@ -196,6 +196,7 @@ class Ablation:
         try:
             budget = {"training.epochs": self.budget} if self.budget is not None and self.unit == "epochs" else {}
             experiment = self.base.override(budget).override(self.arms[name]).check()
+            experiment.data.refuse_overfit("a suite")
             return experiment if self.complete is None else self.complete(experiment)
         except ConfigError as error:
             raise ConfigError(f"ablation {self.name!r}, arm {name!r}: {error}", error.unknown) from None

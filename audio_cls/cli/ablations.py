@@ -14,11 +14,14 @@ from audio_cls.cli.console import say, table
 from audio_cls.cli.options import (
     SET,
     STORAGE,
+    SUBSET,
     TRACKING,
     WITH,
     WITH_FOR_WORKERS,
     Commands,
     queue_options,
+    subset_assignments,
+    subset_suffix,
     workspace_of,
 )
 from audio_cls.core.errors import UserError
@@ -43,10 +46,11 @@ def ablate() -> None:
 @queue_options
 @click.option("--seeds", type=click.IntRange(1), default=None, help="How many, in place of the file's.")
 @SET
+@SUBSET
 @WITH
 @TRACKING
 @click.pass_context
-def ablate_plan(ctx: click.Context, file: Path, seeds: int | None, assignments: tuple[str, ...], options: QueueOptions) -> None:  # fmt: skip
+def ablate_plan(ctx: click.Context, file: Path, seeds: int | None, assignments: tuple[str, ...], subset: float | None, options: QueueOptions) -> None:  # fmt: skip
     """What the suite that FILE declares can detect, and what it costs, before it is trained; nothing is written.
 
     The spread is taken from the suite's own finished runs, else from earlier suites on this corpus, else guessed."""
@@ -56,7 +60,8 @@ def ablate_plan(ctx: click.Context, file: Path, seeds: int | None, assignments: 
     from audio_cls.tracking import Tracker
 
     tracker = Tracker(workspace_of(ctx))
-    suite = open_suite(_declared(file, assignments, seeds), tracker, options, file, assignments)
+    declared, assignments = _declared(file, assignments, seeds, subset)
+    suite = open_suite(declared, tracker, options, file, assignments)
     found = forecast(suite, workers=options.workers, storage=options.storage)
     for line in found.lines():
         say(line)
@@ -66,11 +71,18 @@ def ablate_plan(ctx: click.Context, file: Path, seeds: int | None, assignments: 
     table(title, columns, rows, right=range(len(columns)))
 
 
-def _declared(file: Path, assignments: tuple[str, ...], seeds: int | None) -> Ablation:
-    """Return the suite that a file declares, its base changed by --set, with so many seeds if a number is given."""
+def _declared(
+    file: Path, assignments: tuple[str, ...], seeds: int | None, subset: float | None
+) -> tuple[Ablation, tuple[str, ...]]:
+    """Return the suite that a file declares, its base changed by --set and --subset, with so many seeds if a number is given; and all
+    that was set.
+    """
     from audio_cls.ablation.declaration import load_ablation
 
     ablation = load_ablation(file)
+    assignments = (*assignments, *subset_assignments(subset))
+    if suffix := subset_suffix(subset):
+        ablation = replace(ablation, name=f"{ablation.name}{suffix}")
     if assignments:
         from audio_cls.core.config import parse_assignment
 
@@ -78,7 +90,7 @@ def _declared(file: Path, assignments: tuple[str, ...], seeds: int | None) -> Ab
     if seeds is not None:
         first = min(ablation.seeds)
         ablation = replace(ablation, seeds=range(first, first + seeds))
-    return ablation
+    return ablation, assignments
 
 
 @ablate.command("run")
@@ -89,10 +101,11 @@ def _declared(file: Path, assignments: tuple[str, ...], seeds: int | None) -> Ab
 )
 @click.option("--retry-failed", "retry", is_flag=True, help="Train failed runs anew.")
 @SET
+@SUBSET
 @WITH_FOR_WORKERS
 @TRACKING
 @click.pass_context
-def ablate_run(ctx: click.Context, file: Path, seeds: int | None, retry: bool, assignments: tuple[str, ...], parts: tuple[Path, ...], options: QueueOptions) -> None:  # fmt: skip
+def ablate_run(ctx: click.Context, file: Path, seeds: int | None, retry: bool, subset: float | None, assignments: tuple[str, ...], parts: tuple[Path, ...], options: QueueOptions) -> None:  # fmt: skip
     """Run the suite that FILE declares (ABLATION), its base changed by --set; run again, it fills only what is missing."""
     from audio_cls.ablation.publishing import publish
     from audio_cls.ablation.running import run_suite
@@ -100,7 +113,7 @@ def ablate_run(ctx: click.Context, file: Path, seeds: int | None, retry: bool, a
     from audio_cls.runs.resolve import announce
     from audio_cls.tracking import Tracker
 
-    ablation = _declared(file, assignments, seeds)
+    ablation, assignments = _declared(file, assignments, seeds, subset)
     tracker = Tracker(workspace_of(ctx))
     tracker.flush()
     suite = open_suite(ablation, tracker, options, file, assignments)

@@ -51,6 +51,18 @@ def workspace_of(ctx: click.Context) -> Workspace:
     return workspace
 
 
+def subset_assignments(share: float | None) -> tuple[str, ...]:
+    """Return what `--subset` sets."""
+    if share is None or share == 1:
+        return ()
+    return f"data.subset.share={share:g}", "data.subset.sides=train_validation"
+
+
+def subset_suffix(share: float | None) -> str:
+    """Return what `--subset` adds to the name of a study or suite."""
+    return "" if share is None or share == 1 else f"-subset-{share:g}"
+
+
 def _remember_tracking(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     """`--tracking` after a command's name means what it means before it."""
     if value is not None:
@@ -85,6 +97,14 @@ SET = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     help="Change one key of the experiment, for example optimizer.lr=1e-3. Repeatable; `audio-cls keys` lists them.",
+)
+SUBSET = click.option(
+    "--subset",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=None,
+    metavar="SHARE",
+    help="For a first try: train and validate on this share of the clips, stratified, whole groups (data.subset). A study or suite "
+    "that is tried so is another one, named ...-subset-SHARE.",
 )
 TRUST = click.option(
     "--trust",

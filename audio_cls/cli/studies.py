@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,15 @@ from audio_cls.cli.console import say, table
 from audio_cls.cli.options import (
     SET,
     STORAGE,
+    SUBSET,
     TRACKING,
     TRUST,
     WITH,
     WITH_FOR_WORKERS,
     Commands,
     queue_options,
+    subset_assignments,
+    subset_suffix,
     workspace_of,
 )
 from audio_cls.core.errors import UserError
@@ -51,18 +55,22 @@ def study() -> None:
     help="When the declaration has changed: begin NAME.v2, with the trials whose values still count.",
 )
 @SET
+@SUBSET
 @queue_options
 @TRACKING
 @TRUST
 @WITH_FOR_WORKERS
 @click.pass_context
-def study_run(ctx: click.Context, file: Path, trials: int | None, new_version: bool, assignments: tuple[str, ...], options: QueueOptions, parts: tuple[Path, ...], trust: bool) -> None:  # fmt: skip
+def study_run(ctx: click.Context, file: Path, trials: int | None, new_version: bool, subset: float | None, assignments: tuple[str, ...], options: QueueOptions, parts: tuple[Path, ...], trust: bool) -> None:  # fmt: skip
     """Run the study that FILE declares (or that was run under the name FILE) until --trials configurations have finished."""
     from audio_cls.study.launches import find_launch
     from audio_cls.study.running import run_search
 
     workspace = workspace_of(ctx)
-    launch = find_launch(workspace, str(file), options.storage, assignments, trust=trust)
+    launch = find_launch(
+        workspace, str(file), options.storage, (*assignments, *subset_assignments(subset)), trust=trust
+    )
+    launch = replace(launch, suffix=subset_suffix(subset))
     _show_outcome(run_search(workspace, launch, trials, options, new_version=new_version, parts=parts))
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audio_cls.cli.console import progress, say, table
-from audio_cls.cli.options import SET, TRACKING, WITH_FOR_WORKERS, queue_options, workspace_of
+from audio_cls.cli.options import (
+    SET,
+    SUBSET,
+    TRACKING,
+    WITH_FOR_WORKERS,
+    queue_options,
+    subset_assignments,
+    workspace_of,
+)
 from audio_cls.core.disk import DiskFull
 from audio_cls.core.errors import UserError
 from audio_cls.core.stopping import Interrupted, StopRequest, Watch
@@ -40,11 +48,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Let identical clips stand on two sides of the split (data.split.allow_duplicates=true); recorded.",
 )
+@SUBSET
+@click.option(
+    "--overfit",
+    is_flag=True,
+    help="Capacity check: evaluate on the clips that are trained on (data.overfit=true). Marked so wherever its figures are shown.",
+)
 @click.option("--again", is_flag=True, help="Train anew although the same run is there.")
 @TRACKING
 @WITH_FOR_WORKERS
 @click.pass_context
-def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], again: bool, allow_duplicates: bool, parts: tuple[Path, ...], options: QueueOptions, **grid: Any) -> None:  # fmt: skip
+def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], again: bool, allow_duplicates: bool, subset: float | None, overfit: bool, parts: tuple[Path, ...], options: QueueOptions, **grid: Any) -> None:  # fmt: skip
     """Train an experiment: FILE declares EXPERIMENT, or the defaults; --set changes keys. Run again, it continues.
 
     With --folds or --seeds several runs are trained by --workers processes, and more folds or seeds join those that are there."""
@@ -58,6 +72,9 @@ def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], a
     workspace = workspace_of(ctx)
     if allow_duplicates:
         assignments = (*assignments, "data.split.allow_duplicates=true")
+    if overfit:
+        assignments = (*assignments, "data.overfit=true")
+    assignments = (*assignments, *subset_assignments(subset))
     experiment = load_experiment(workspace, file, assignments).check()
     plan = plan_cross_validation(experiment, open_corpus(workspace, experiment.data), **grid)
     announce(plan.resolved, plan.corpus)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from audio_cls.data.windows import EvaluationWindows
 
 __all__ = [
+    "OVERFIT",
+    "OVERFIT_REMARK",
     "REMARKS",
     "corpus_notes",
     "declared_remarks",
@@ -33,7 +35,9 @@ __all__ = [
 ]
 
 WINDOWS = "evaluation.windows"
-REMARKS = ("split.shared_groups", "split.duplicates", WINDOWS)
+OVERFIT = "capacity_check"
+OVERFIT_REMARK = "capacity check: trained and evaluated on the same clips (data.overfit=true): these figures say nothing of new clips"
+REMARKS = ("split.shared_groups", "split.duplicates", WINDOWS, OVERFIT)
 """Facts and tags of a run that hold remarks on its figures; those without a remark are absent."""
 _RANDOM = ("k_fold", "grouped")
 
@@ -64,7 +68,7 @@ def split_remarks(corpus: Corpus, split: Split) -> dict[str, str]:
 
 
 def windows_remark(corpus: Corpus, split: Split, windows: EvaluationWindows, clip_samples: int) -> dict[str, str]:
-    """Return what to record of the windows that clips are judged by, under the last key of `REMARKS`; empty where no clip that is evaluated
+    """Return what to record of the windows that clips are judged by, under the key `WINDOWS` of `REMARKS`; empty where no clip that is evaluated
     is longer than one window.
 
     Args:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
+from audio_cls.data.remarks import OVERFIT
 from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.bootstrap import Interval, clip_bootstrap, metric_function
 from audio_cls.metrics.predictions import Predictions
@@ -24,7 +25,7 @@ __all__ = ["Beside", "PairedFigure", "RunComparison", "compare_runs", "differenc
 SURROUNDINGS = (
     "data.digest", "split.digest", "init.digest", "order.digest", "metric.version", "env.git_commit", "env.git_dirty", "env.python",
     "env.packages", "env.host", "env.device", "device", "precision", "state", "reason", "test.openings", "thresholds",
-    "training.corrections", "background.digest", "accumulate.loss", "findings", "collapsed",
+    "training.corrections", "background.digest", "accumulate.loss", "findings", "collapsed", OVERFIT,
 )  # fmt: skip
 FIGURES = ("best/", "last/", "baseline/", "final/", "test/", "cross_validation/", "nested/", "mean/", "std/")
 
@@ -166,6 +167,8 @@ def compare_runs(workspace: Workspace, references: Sequence[str]) -> RunComparis
 
 def _why_not_paired(first: RunInfo, info: RunInfo) -> str:
     for run in (first, info):
+        if run.tags.get(OVERFIT):
+            return f"{run.name} is a {run.tags[OVERFIT]}"
         if run.state != "COMPLETE" or "split.digest" not in run.tags:
             return f"{run.name} is {run.state} and {'has no predictions' if 'split.digest' in run.tags else 'trained nothing itself'}"
     if first.tags.get("data.digest") != info.tags.get("data.digest"):

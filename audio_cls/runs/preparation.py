@@ -25,7 +25,7 @@ from audio_cls.core.errors import UserError, choices
 from audio_cls.core.stopping import QUIET, Watch
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
-from audio_cls.data.remarks import split_remarks, windows_remark
+from audio_cls.data.remarks import OVERFIT, OVERFIT_REMARK, split_remarks, windows_remark
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Chain, Data, Experiment, assemble, check_corpus, feature_shape
 from audio_cls.metrics.classification import VERSION
@@ -184,10 +184,10 @@ def split_facts(experiment: Experiment, corpus: Corpus, split: Split) -> dict[st
 
 
 def remarks(experiment: Experiment, corpus: Corpus, split: Split) -> dict[str, str]:
-    """Return what to show with every figure of a run, by the keys of `REMARKS`: groups or identical clips on two sides, and by which
-    windows long clips are judged.
+    """Return what to show with every figure of a run, by the keys of `REMARKS`: groups or identical clips on two sides, by which
+    windows long clips are judged, and that it is a capacity check.
     """
-    found = split_remarks(corpus, split)
+    found = {OVERFIT: OVERFIT_REMARK} if experiment.data.overfit else split_remarks(corpus, split)
     if not experiment.features.framewise:
         return found
     data = experiment.data

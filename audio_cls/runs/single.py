@@ -27,7 +27,7 @@ from audio_cls.runs.resolve import resolve
 from audio_cls.training.checkpoint import CheckpointStore
 from audio_cls.training.rules import CORRECTIONS, FORMER, corrections, former_note
 
-__all__ = ["RunState", "SingleRun", "continue_run", "read_state", "run_folder", "run_key", "train_single"]
+__all__ = ["RunState", "SingleRun", "continue_run", "read_state", "run_folder", "run_key", "run_name", "train_single"]
 
 
 @dataclass
@@ -121,9 +121,15 @@ def single_run(
     corpus = runtime.corpus(experiment.data)
     resolved = resolve(experiment, corpus)
     settled = resolved.experiment
-    name = name or f"{settled.model.kind} {settled.features.kind}"
+    name = run_name(settled, name)
     tags = {"seed": str(settled.seed), **resolved.tags}
     return SingleRun(name, settled, run_key(settled.digest(), corpus.digest), tags, tuple(sources))
+
+
+def run_name(experiment: Experiment, name: str | None = None) -> str:
+    """Return the name of a run: the one given, else model and features; a capacity check says that it is one."""
+    name = name or f"{experiment.model.kind} {experiment.features.kind}"
+    return f"overfit: {name}" if experiment.data.overfit else name
 
 
 def continue_run(

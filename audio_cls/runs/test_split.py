@@ -14,6 +14,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from audio_cls.core.errors import UserError
+from audio_cls.data.remarks import OVERFIT
 from audio_cls.metrics.bootstrap import Interval, figure_intervals
 from audio_cls.runs.evaluation import Scored, score_with_progress
 from audio_cls.runs.opened_clips import TEST_SCORES, ClipHistory, clip_history, clips_to_test, named, opening_tags
@@ -184,6 +185,8 @@ def open_test_split(runtime: Runtime, info: RunInfo, *, again: bool) -> OpenedTe
         UserError: for a second opening that was not asked for (`again`), of this run or of these clips.
     """
     tracker = runtime.tracker
+    if info.tags.get(OVERFIT):
+        raise UserError(f"{named(info)} is a {info.tags[OVERFIT]}: no test split is opened for it")
     refuse_again(info, again)
     before = clip_history(tracker, clips_to_test(runtime, info), info).but(named(info))
     refuse_opened_clips(before, named(info), again)

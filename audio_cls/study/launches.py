@@ -26,7 +26,7 @@ class Launch:
     """A study's file, the changes to its base, and the name it goes by where that is not the declared one.
 
     A study that a program declares has its `declaration` as JSON (`scripts.describe`), of which the file has the space alone; in
-    the program itself it is there as an object, `study`.
+    the program itself it is there as an object, `study`. `suffix` joins the declared name.
     """
 
     file: Path
@@ -34,6 +34,7 @@ class Launch:
     name: str | None = None
     declaration: Mapping[str, Any] = field(default_factory=dict)
     study: Study | None = None
+    suffix: str = ""
 
 
 def record_launch(workspace: Workspace, opened: Any, launch: Launch) -> None:

@@ -44,7 +44,7 @@ def declared_study(launch: Launch) -> Study:
         study, _ = load_study_file(launch.file)
     changes = dict(parse_assignment(a) for a in launch.assignments)
     study = replace(study, base=study.base.override(changes)) if changes else study
-    return replace(study, name=launch.name) if launch.name else study
+    return replace(study, name=launch.name or f"{study.name}{launch.suffix}")
 
 
 def open_parts(

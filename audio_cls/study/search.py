@@ -52,6 +52,7 @@ def check_study(study: Study) -> Experiment:
             f"study {study.name!r}: metric={study.metric!r}, but its base chooses the best epoch by "
             f"training.metric={base.training.metric!r}: make them equal"
         )
+    base.data.refuse_overfit(f"study {study.name!r}")
     return base.check()
 
 
@@ -65,6 +66,7 @@ def settle_study(declared: Study, corpus: Corpus, stored: Mapping[str, Any] | No
 
     def complete(experiment: Component) -> Component:
         assert isinstance(experiment, Experiment)
+        experiment.data.refuse_overfit(f"study {declared.name!r}")
         return resolve.resolve(experiment, corpus, rules=rules).experiment
 
     def corrected(experiment: Component, rules: int) -> str:
