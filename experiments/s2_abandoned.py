@@ -56,7 +56,9 @@ ABLATION = Ablation(
     folds=(1, 2),
     question="Does a remedy for rare labels help a smaller network that always sees the same part of a clip?",
     published=[
-        Published(metric, value, arm=arm, n_clips=10231, on="the evaluation set of FSD50K", source="S2's report on FSD50K")
+        Published(
+            metric, value, arm=arm, n_clips=10231, on="the evaluation set of FSD50K", source="S2's report on FSD50K"
+        )
         for arm, values in EVALUATION.items()
         for metric, value in zip(("map", "d_prime", "lwlrap"), values)
     ],

@@ -54,6 +54,8 @@ STUDY = Study(
     sampler=Grid(),
     pruner=NoPruning(),
     published=[
-        Published("loss", 6.35, label="a row that diverged", on="a fifth of 24,000 clips, speech", source="student project"),
+        Published(
+            "loss", 6.35, label="a row that diverged", on="a fifth of 24,000 clips, speech", source="student project"
+        ),
     ],
 )

@@ -51,7 +51,11 @@ STUDY = Study(
     sampler=Grid(),
     pruner=NoPruning(),
     published=[
-        Published("loss", 0.3965, label="best of 20 rows", on="a fifth of 24,000 clips, speech", source="student project"),
-        Published("loss", 0.7456, label="worst of 20 rows", on="a fifth of 24,000 clips, speech", source="student project"),
+        Published(
+            "loss", 0.3965, label="best of 20 rows", on="a fifth of 24,000 clips, speech", source="student project"
+        ),
+        Published(
+            "loss", 0.7456, label="worst of 20 rows", on="a fifth of 24,000 clips, speech", source="student project"
+        ),
     ],
 )
