@@ -21,18 +21,29 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("run", metavar="RUN-OR-SUITE")
-@click.option("--test", is_flag=True, help="Open the test split. Who chose what is recorded.")
+@click.option("--test", "part", flag_value="test", help="Open the test split. Who chose what is recorded.")
+@click.option(
+    "--train", "part", flag_value="train", help="On the training clips as they are, beside the validation clips."
+)
 @click.option("--again", is_flag=True, help="Open it once more; counted.")
 @click.option(
     "--nested", is_flag=True, help="With --test of a suite over folds: choose an arm inside each fold as well."
 )
+@click.option("--by", metavar="COLUMN", help="Also for each value of a column of the clips, such as salience or group.")
 @STORAGE
 @DEVICE
 @TRACKING
 @WITH
 @click.pass_context
 def evaluate(
-    ctx: click.Context, run: str, test: bool, again: bool, nested: bool, device: str, storage: str | None
+    ctx: click.Context,
+    run: str,
+    part: Literal["train", "test"] | None,
+    again: bool,
+    nested: bool,
+    by: str | None,
+    device: str,
+    storage: str | None,
 ) -> None:
     """Figures of a run's best weights on its validation clips.
 
@@ -43,13 +54,17 @@ def evaluate(
     from audio_cls.ablation.test_groups import Group
     from audio_cls.cli.openings import open_and_show, show_opening
     from audio_cls.core.device import choose_device, tune_process
+    from audio_cls.runs.clip_columns import clip_column
     from audio_cls.runs.evaluation import score_with_progress
     from audio_cls.runs.preparation import Runtime
     from audio_cls.runs.test_split import open_test_split
     from audio_cls.tracking import Tracker
 
+    test = part == "test"
     if nested and not test:
         raise UserError("--nested is a way to open the test split of a suite: add --test")
+    if by is not None and test:
+        raise UserError("--by tells groups of training or validation clips apart: leave out --test")
     tune_process()
     workspace = workspace_of(ctx)
     tracker = Tracker(workspace)
@@ -63,10 +78,16 @@ def evaluate(
     elif test:
         show_opening(open_test_split(runtime, found, again=again))
     else:
-        _show_scored(tracker, score_with_progress(runtime, found, "validation"))
+        scored = score_with_progress(runtime, found, part or "validation")
+        column = None if by is None else clip_column(scored.corpus, by, scored.clips)  # an unknown one is refused first
+        beside = score_with_progress(runtime, found, "validation") if part == "train" else None
+        _show_scored(tracker, scored, beside)
+        if by is not None and column is not None:
+            _show_slices(scored, by, column)
 
 
-def _show_scored(tracker: Tracker, scored: Scored) -> None:
+def _show_scored(tracker: Tracker, scored: Scored, beside: Scored | None) -> None:
+    """Print the figures of a run; `beside` are those of its validation clips, where `scored` are its training clips."""
     from audio_cls.cli.openings import show_classes
     from audio_cls.metrics.baselines import baseline_name, finite_figures
     from audio_cls.runs.evaluation import opening_history
@@ -74,17 +95,26 @@ def _show_scored(tracker: Tracker, scored: Scored) -> None:
     overall, baseline = scored.predictions.evaluation.overall, finite_figures(scored.baseline)
     for line in scored.judgement().lines:
         say(line)
-    table(
-        f"{scored.run.name}: {len(scored.clips)} validation clips",
-        ["metric", "validation", baseline_name(scored.corpus.task)],
-        [[k, v, baseline.get(k)] for k, v in overall.items()],
-        right=(1, 2),
-    )
+    columns = ["metric", scored.part, baseline_name(scored.corpus.task)]
+    rows = [[k, v, baseline.get(k)] for k, v in overall.items()]
+    if beside is not None:
+        columns = ["metric", "train", "validation", "train - validation"]
+        other = beside.predictions.evaluation.overall
+        rows = [[k, v, other.get(k), v - other[k] if k in other else None] for k, v in overall.items()]
+    table(f"{scored.run.name}: {len(scored.clips)} {scored.part} clips", columns, rows, right=range(1, len(columns)))
     show_classes(scored)
     if sentence := opening_history(tracker, scored).sentence():
         say(sentence)
     if tracker.read_only:
         say("nothing was recorded: the workspace is read-only")
+
+
+def _show_slices(scored: Scored, by: str, column: list[str]) -> None:
+    from audio_cls.metrics.slices import figures_by
+    from audio_cls.report.tables import slice_table
+
+    columns, rows = slice_table(figures_by(scored.predictions, column), by, scored.corpus.task)
+    table(f"by {by}, with 95 % intervals over clips or groups", columns, rows, right=range(1, len(columns)))
 
 
 def _named_paths(ctx: click.Context, _: click.Parameter, paths: tuple[str, ...]) -> tuple[Path, ...]:
@@ -154,13 +184,23 @@ def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_
     show_default=True,
     help="With --average: of which epoch; nobody chose the last.",
 )
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="Also write a page with the runs' curves in one figure.",
+)
 @WITH
 @click.pass_context
-def compare(ctx: click.Context, runs: tuple[str, ...], average: bool, weights: Literal["last", "best"]) -> None:
+def compare(
+    ctx: click.Context, runs: tuple[str, ...], average: bool, weights: Literal["last", "best"], html: Path | None
+) -> None:
     """What differs between runs: configuration, data, code, environment, figures; paired where they pair."""
     from audio_cls.runs.comparison import compare_runs
 
     if average:
+        if html is not None:
+            raise UserError("--html is a page of single runs: leave out --average")
         _show_ensemble(ctx, runs, weights)
         return
     found = compare_runs(workspace_of(ctx), runs)
@@ -181,6 +221,8 @@ def compare(ctx: click.Context, runs: tuple[str, ...], average: bool, weights: L
             say(f"{head} does not pair with {heads[0]}: {beside.why_not}")
         else:
             _show_pairs(beside, heads[0], head)
+    if html is not None:
+        say(f"the runs' curves: {found.report(html)}")
 
 
 def _show_ensemble(ctx: click.Context, runs: tuple[str, ...], weights: Literal["best", "last"]) -> None:

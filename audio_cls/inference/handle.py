@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from audio_cls.core import notices
 from audio_cls.core.device import choose_device, tune_process
@@ -30,7 +30,9 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.inference.labeller import WEIGHTS, Labeller, audio_files
 from audio_cls.metrics.predictions import Predictions
-from audio_cls.runs.clip_columns import clip_columns
+from audio_cls.metrics.slices import figures_by
+from audio_cls.report.tables import slice_table
+from audio_cls.runs.clip_columns import clip_column, clip_columns
 from audio_cls.runs.comparison import RunComparison, compare_runs
 from audio_cls.runs.evaluation import Scored, check_same_data, score_run
 from audio_cls.runs.own_parts import recorded_experiment
@@ -181,10 +183,13 @@ class Run:
             out[found.path] = dict(labeller.top(found.scores, len(labeller.classes) if top is None else top))
         return out[files[0]] if one else out
 
-    def evaluate(self, *, test: bool = False, again: bool = False, device: str = "auto") -> Scored | OpenedTestSplit:
+    def evaluate(
+        self, *, test: bool = False, train: bool = False, again: bool = False, device: str = "auto"
+    ) -> Scored | OpenedTestSplit:
         """Evaluate the best epoch's weights, as `audio-cls evaluate` does.
 
         Args:
+            train: on the training clips, as they are (without augmentation) instead of the validation clips.
             test: open the test split; who opened it and when is recorded, and a second time is refused.
             again: open it once more; counted.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
@@ -198,7 +203,24 @@ class Run:
         tune_process()
         runtime = Runtime(self.tracker.workspace, self.tracker, choose_device(device))
         info = self.tracker.resolve(self.id)
-        return open_test_split(runtime, info, again=again) if test else score_run(runtime, info, "validation")
+        if test and train:
+            raise UserError("evaluate(test=True, train=True): one or the other")
+        part: Literal["train", "validation"] = "train" if train else "validation"
+        return open_test_split(runtime, info, again=again) if test else score_run(runtime, info, part)
+
+    def by(self, column: str) -> pd.DataFrame:
+        """Return the validation figures of the clips with each value of a column, such as "salience" or "group": accuracy (with several
+        labels a clip, micro F1) with its 95 % interval, and macro F1.
+
+        Raises:
+            UserError: for a column that the corpus does not have; for a run that is not complete, or whose corpus has changed.
+        """
+        import pandas as pd
+
+        predictions = self.predictions
+        values = clip_column(self._corpus, column, predictions.rows)
+        columns, rows = slice_table(figures_by(predictions, values), column, predictions.task)
+        return pd.DataFrame(rows, columns=columns).set_index(column)
 
     def report(self, html: Path | str | None = None, *, device: str = "auto") -> Path:
         """Write the run's page, with clips to hear, and log it to MLflow. Returns the file, `reports/NAME.html` unless given."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audio_cls.core.errors import UserError
+from audio_cls.core.errors import UserError, choose
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.remarks import OVERFIT
 from audio_cls.metrics.base import plain_name
@@ -19,6 +21,7 @@ from audio_cls.tracking import RunInfo, Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 __all__ = ["Beside", "PairedFigure", "RunComparison", "compare_runs", "differences", "paired"]
 
@@ -52,13 +55,14 @@ class Beside:
 @dataclass(frozen=True)
 class RunComparison:
     """Runs side by side. configuration, surroundings: rows (key, a value for each run) of what differs. figures: rows (key, a
-    value for each run, and of two runs the difference). beside: each run but the first."""
+    value for each run, and of two runs the difference). beside: each run but the first. tracker: has the runs' curves."""
 
     runs: tuple[RunInfo, ...]
     configuration: list[list[str]]
     surroundings: list[list[str]]
     figures: list[list[object]]
     beside: tuple[Beside, ...]
+    tracker: Tracker = field(repr=False, compare=False)
 
     @property
     def heads(self) -> list[str]:
@@ -87,6 +91,36 @@ class RunComparison:
             for f in beside.figures
         ]
         return pd.DataFrame(rows, columns=columns).set_index(["run", "metric"])
+
+    def figure(self, name: str) -> go.Figure:
+        """Return a figure of all runs together as a Plotly figure.
+
+        Args:
+            name: one of `figure_names()`, such as "curves_macro_f1" or "loss_gap".
+
+        Raises:
+            UserError: for an unknown name.
+        """
+        return choose(self._all_figures, name, f"figure {name!r} of {len(self.runs)} runs")
+
+    def figure_names(self) -> list[str]:
+        """Return the names that `figure` takes."""
+        return list(self._all_figures)
+
+    def report(self, html: Path | str | None = None) -> Path:
+        """Write the page of the runs: curves, figures, what differs. Returns the file, `reports/compare-NAME-NAME.html` unless given."""
+        from audio_cls.runs.comparison_page import comparison_page
+        from audio_cls.runs.page_data import page_path, write_page
+
+        name = "-".join(["compare", *(run.name for run in self.runs[:3])])
+        path = page_path(self.tracker.workspace, name, Path(html) if html else None)
+        return write_page(self.tracker, path, comparison_page(self, self.tracker)).path
+
+    @cached_property
+    def _all_figures(self) -> Mapping[str, go.Figure]:
+        from audio_cls.runs.comparison_page import comparison_figures
+
+        return comparison_figures(self, self.tracker)
 
     def _repr_html_(self) -> str:
         return self.table().to_html(na_rep="") + self.paired_table().to_html(float_format=lambda v: f"{v:+.4f}")
@@ -162,7 +196,7 @@ def compare_runs(workspace: Workspace, references: Sequence[str]) -> RunComparis
             raise UserError(f"{references[i]!r} is the run {info.name} ({info.run_id[:8]}), which is there already")
     params, tags, figures = differences(infos)
     beside = tuple(_beside(workspace, tracker, infos[0], info) for info in infos[1:])
-    return RunComparison(tuple(infos), params, tags, figures, beside)
+    return RunComparison(tuple(infos), params, tags, figures, beside, tracker)
 
 
 def _why_not_paired(first: RunInfo, info: RunInfo) -> str:

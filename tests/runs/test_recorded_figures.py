@@ -15,6 +15,7 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.data.packing import prepare
 from audio_cls.experiment import check_metric_fits
 from tests.ablation.test_ablation import BASE
+from tests.commands import call
 
 FAMILIES = {"hum": ("steady",), "hiss": ("steady",), "beep": ("pulsed",)}
 QUICK: dict[str, Any] = {
@@ -56,7 +57,7 @@ def trained(workspace: Path) -> tuple[Any, Any]:
     settings: dict[str, Any] = {"workspace": workspace, "device": "cpu", "progress": False}
     return (
         ac.train(base, name="first", **settings),
-        ac.train(base.override({"optimizer.lr": 1e-2}), name="second", **settings),
+        ac.train(base.override({"optimizer.lr": 3e-3}), name="second", **settings),
     )
 
 
@@ -74,3 +75,48 @@ def test_a_run_records_figures_of_families_and_of_the_training_pass(trained: tup
     assert {trace.name for trace in run.figure("curves_overtraining").data} >= {"val/family_map"}
     page = run.tracker.download(run.id, "report.html").read_text(encoding="utf-8")
     assert all(f">{heading}</h2>" in page for heading in ("Groups of clips", "Calibration", "Training"))
+
+
+@pytest.mark.slow
+def test_figures_of_training_clips_and_of_groups_are_told(
+    trained: tuple[Any, Any], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = trained
+    out = call(capsys, workspace, "evaluate", "first", "--train", "--by", "salience", "--device", "cpu")
+    scored = run.evaluate(train=True, device="cpu")
+    assert "train - validation" in out
+    assert f"first: {len(scored.split.train)} train clips" in out
+    assert scored.part == "train"
+    assert list(scored.clips) == list(scored.split.train)
+    assert "by salience" in out
+    table = run.by("salience")
+    assert list(table.index) == ["1", "2"]
+    assert table["clips"].sum() == len(run.predictions)
+    mean = (table["accuracy"] * table["clips"]).sum() / table["clips"].sum()
+    assert mean == pytest.approx(run.metrics["accuracy"])
+    refused = call(capsys, workspace, "evaluate", "first", "--by", "saliency", code=2)
+    assert "has no column 'saliency'" in refused
+    assert "Did you mean 'salience'" in refused
+    assert "leave out --test" in call(capsys, workspace, "evaluate", "first", "--test", "--by", "salience", code=2)
+
+
+@pytest.mark.slow
+def test_curves_of_several_runs_stand_in_one_figure(
+    trained: tuple[Any, Any], workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = trained
+    found = ac.compare(one, other, workspace=workspace)
+    assert found.figure_names() == ["curves_family_map", "curves_accuracy", "curves_loss", "loss_gap"]
+    curves = found.figure("curves_accuracy")
+    lines = {trace.name: list(trace.y) for trace in curves.data}
+    assert len(lines) == 4  # validation and training of each run
+    for run, head in zip(trained, found.heads, strict=True):
+        assert lines[head] == pytest.approx(run.history["val/accuracy"])
+        assert lines[f"{head}: train/accuracy"] == pytest.approx(run.history["train/accuracy"])
+    gap = found.figure("loss_gap").data[0]
+    assert list(gap.y) == pytest.approx(one.history["val/loss"] - one.history["train/loss"])
+    out = call(capsys, workspace, "compare", "first", "second", "--html", str(tmp_path / "both.html"))
+    assert f"the runs' curves: {tmp_path / 'both.html'}" in out.replace("\n", "")
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert all(f">{heading}</h2>" in page for heading in ("Curves", "Figures", "Paired", "Configuration"))
+    assert "optimizer.lr" in page
