@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,12 @@ def test_domain_is_declared(kind: str) -> None:
 def test_each_makes_sense_for_some_domains(kind: str, domains: str) -> None:
     every = ("waveform", "spectrogram", "sequence", "image", "embedding")
     assert " ".join(domain for domain in every if make(kind).takes(domain)) == domains
+
+
+def test_each_stands_in_the_table_of_the_documentation() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "augmentations.md").read_text(encoding="utf-8")
+    listed = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
+    assert listed == {kind for kind, member in Augmentation.members().items() if member.is_built_in()}
 
 
 def test_what_has_no_meaning_for_quantised_pca_is_refused_unless_forced() -> None:

@@ -37,6 +37,7 @@ NOT_RUN = {
     "docs/guides/gpu-box.md": "needs a GPU, PostgreSQL and a second box: tests/queue/test_postgresql.py",
     "docker/README.md": "needs Docker: tests/cli/test_docker.py runs its scripts",
     "docs/own-parts.md": "tests/runs/test_own_parts.py",
+    "docs/augmentations.md": "needs corpora of noise: tests/components/test_augment.py, tests/runs/test_backgrounds.py",
     "docs/models.md": "needs corpora of each domain: tests/components/test_models.py",
     "docs/data.md": "needs downloads: tests/data/test_layouts.py, tests/data/test_getting.py",
 }
