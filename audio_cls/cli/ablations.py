@@ -297,7 +297,7 @@ def _add_published(rows: list[list[str]], dim: list[int], arm: str, result: Suit
     for item in result.ablation.published:
         if item.arm == arm and item.is_of(result.metric):
             dim.append(len(rows))
-            rows.append(["  published", "", item.number, "", "", ""])
+            rows.append(["  published", "", item.number, "", "", f"on {item.on}" if item.on else ""])
 
 
 def _without_collapsed(arm: ArmResult, number: Callable[[float], str]) -> list[list[str]]:
