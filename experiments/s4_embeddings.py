@@ -15,7 +15,10 @@ Judged by average precision: 90 % of the clips are of other classes, so that acc
 classes, which is accuracy; always saying "no speech" had 0.738. Capacity check, "trained on evaluation, tested on evaluation":
 
     audio-cls train --overfit --set data.corpus=esc10-embeddings --set data.split=official --set data.labels=one_against_rest
-        --set data.labels.target=dog --set features=frames --set model=conv1d
+        --set data.labels.target=dog --set data.labels.task=multilabel --set data.clip_seconds=none --set data.pad=end
+        --set features=frames --set model=conv1d --set loss=bce --set training.metric=val/map --set training.epochs=12
+
+gives an average precision of 0.970 on the 256 clips that it was trained on: the network can hold the data.
 """
 
 from audio_cls import Ablation, Experiment, Published
@@ -46,10 +49,16 @@ ABLATION = Ablation(
     reference="linear",
     arms={
         "linear": {},
-        "conv1d": {"model": {"kind": "conv1d"}},
-        "conv2d": {"model": {"kind": "conv2d"}},
-        "lstm": {"model": {"kind": "rnn"}, "features.markers": [-1.0, -2.0]},
-        "transformer": {"model": {"kind": "transformer", "heads": 2, "feedforward": 2048}},
+        "conv1d": {"model.kind": "conv1d", "model.dropout": 0.2},
+        "conv2d": {"model.kind": "conv2d", "model.dropout": 0.2, "model.hidden": None},
+        "lstm": {
+            "model.kind": "rnn",
+            "model.dropout": 0.1,
+            "model.hidden": 64,
+            "model.pooling": "last",
+            "features.markers": [-1.0, -2.0],
+        },
+        "transformer": {"model.kind": "transformer", "model.dropout": 0.1},
     },
     metric=("val/map", "val/accuracy", "val/nll"),
     seeds=range(3),
