@@ -8,6 +8,10 @@
 
 On AudioSet's published embeddings: --set data.corpus=audioset --set data.labels.target=Speech. A row is the lowest validation loss over its
 epochs. A row that diverges is shown as such, with no number.
+
+Cost: 2 minutes of one core. Found on 256 clips, of which 26 are dogs: 0.614 (hidden 32, lr 1e-4, batch 32) to 0.768 (hidden 256, lr 1e-3, batch 32),
+each the lowest of 10 epochs on the 64 clips it is measured on. The prior alone would give 0.33: 41,000 parameters on 256 clips learn
+them by heart in every row.
 """
 
 from typing import Any
