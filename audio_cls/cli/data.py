@@ -231,14 +231,22 @@ def data_prepare(
 @data.command("describe")
 @click.argument("name")
 @click.option("--html", type=click.Path(path_type=Path), default=None, help="Also write a page with plots.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A view of the labels, such as data.labels=one_against_rest data.labels.target=dog.",
+)
 @click.pass_context
-def data_describe(ctx: click.Context, name: str, html: Path | None) -> None:
-    """Class and fold counts, durations, sample rates, baselines."""
+def data_describe(ctx: click.Context, name: str, html: Path | None, assignments: tuple[str, ...]) -> None:
+    """Counts by class, fold, split and family, durations, sample rates, near duplicates, baselines."""
+    from audio_cls.core.config import parse_assignment
     from audio_cls.data.remarks import corpus_notes
     from audio_cls.report.description import describe
-    from audio_cls.runs.preparation import open_corpus
+    from audio_cls.runs.preparation import open_view
 
-    corpus = open_corpus(workspace_of(ctx), name)
+    corpus = open_view(workspace_of(ctx), name, dict(map(parse_assignment, assignments)))
     for part in describe(corpus).tables():
         table(part.title, part.columns, part.rows)
     for note in corpus_notes(corpus):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,12 +14,16 @@ from numpy.typing import NDArray
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.default_split import choose_split
+from audio_cls.data.formats import sample_formats
 from audio_cls.data.groups import shared_groups_published
 from audio_cls.data.near import near_pairs
 from audio_cls.data.splits import Split
 from audio_cls.metrics.baselines import accuracy_caveat, baseline_figures, few_clips
 
 __all__ = ["Description", "describe"]
+
+
+_EXTREMES = 10  # classes that are named as the most and the least frequent
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,9 @@ class Description:
         clips_by_fold, clips_by_split: how many clips (with many labels a clip, not the sum of the counts).
         seconds: minimum, median, maximum and total duration.
         sample_rates, channels: of the original files, with how many clips have them.
+        formats: how samples are stored in the original files ("PCM_16") -> files, of up to 200 that are still there.
         labels_per_clip: number of labels -> clips.
+        by_family: family -> clips with any of its classes; empty without families.
         n_groups: different groups named; 0 without groups.
         shared_groups: "splits" or "folds" -> how many groups have clips in more than one of them, 0 left out.
         baselines: name -> side ("all" without a split) -> score. multiclass: "majority accuracy" (the most frequent
@@ -74,7 +81,9 @@ class Description:
     seconds: dict[str, float]
     sample_rates: dict[int, int]
     channels: dict[int, int]
+    formats: dict[str, int]
     labels_per_clip: dict[int, int]
+    by_family: dict[str, int]
     n_groups: int
     shared_groups: dict[str, int]
     baselines: dict[str, dict[str, float]]
@@ -92,6 +101,21 @@ class Description:
             ("packed at", f"{self.sample_rate} Hz"),
             ("original rates", _counted(self.sample_rates, " Hz")),
             ("original channels", _counted(self.channels, "")),
+            *([("original samples", _counted(self.formats, ""))] if self.formats else []),
+        ]
+
+    def _frequencies(self) -> list[tuple[str, Any]]:
+        """Return the rows that name the most and the least frequent classes, where there are too many to be seen at once."""
+        if len(self.classes) <= 2 * _EXTREMES:
+            return []
+        order = sorted(range(len(self.classes)), key=lambda k: (-self.class_counts[k], k))
+
+        def listed(places: list[int]) -> str:
+            return ", ".join(f"{self.classes[k]} {self.class_counts[k]:,}" for k in places)
+
+        return [
+            ("most frequent", listed(order[:_EXTREMES])),
+            ("least frequent", listed(order[: -_EXTREMES - 1 : -1])),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,6 +135,7 @@ class Description:
             ("duration", f"{s['min']:.2f} / {s['median']:.2f} / {s['max']:.2f} s (min / median / max)"),
             *self._origin(),
             ("labels a clip", _counted(self.labels_per_clip, "")),
+            *self._frequencies(),
             ("groups", self.n_groups or "none named"),
             *(
                 ("groups in two splits" if part == "splits" else "groups in two folds", n)
@@ -139,6 +164,10 @@ class Description:
         totals = (*self.clips_by_fold.values(), *self.clips_by_split.values())
         rows.append(("clips", self.n_clips, 1.0, *totals))
         tables.append(Table("clips by class", ("class", "clips", "share", *sides), tuple(rows)))
+        if self.by_family:
+            families = sorted(self.by_family.items(), key=lambda item: -item[1])
+            shares = tuple((name, n, n / max(1, self.n_clips)) for name, n in families)
+            tables.append(Table("clips by family", ("family", "clips", "share"), shares))
         where = tuple(next(iter(self.baselines.values())))
         scores = tuple((name, *(values[side] for side in where)) for name, values in self.baselines.items())
         tables.append(Table("baselines that learn nothing", ("baseline", *where), scores))
@@ -181,6 +210,8 @@ def describe(corpus: Corpus, split: Split | None = None) -> Description:
         },
         sample_rates=_tally(corpus.source_rates),
         channels=_tally(corpus.source_channels),
+        formats=sample_formats(corpus),
+        by_family=_families(corpus),
         labels_per_clip=_tally(corpus.targets.sum(axis=1).astype(np.int64)),
         n_groups=len({g for g in corpus.groups if g is not None}),
         shared_groups=shared_groups_published(corpus),
@@ -191,6 +222,13 @@ def describe(corpus: Corpus, split: Split | None = None) -> Description:
         near=_near(corpus, split),
         bad=tuple((id_, row, reason) for id_, _, row, reason in corpus.bad),
     )
+
+
+def _families(corpus: Corpus) -> dict[str, int]:
+    """Return family -> clips with any of its classes, in the order of the classes."""
+    names = list(dict.fromkeys(family for name in corpus.classes for family in corpus.families.get(name, ())))
+    member = {f: [k for k, name in enumerate(corpus.classes) if f in corpus.families.get(name, ())] for f in names}
+    return {family: int((corpus.targets[:, classes].max(axis=1) > 0).sum()) for family, classes in member.items()}
 
 
 def _sides(corpus: Corpus, split: Split | None) -> dict[str, NDArray[np.int64]]:
@@ -266,7 +304,7 @@ def _tally(values: NDArray[np.int64]) -> dict[int, int]:
     return dict(sorted(Counter(values.tolist()).items()))
 
 
-def _counted(counts: dict[int, int], unit: str) -> str:
+def _counted(counts: Mapping[Any, int], unit: str) -> str:
     shown = [
         f"{value}{unit}" if len(counts) == 1 else f"{value}{unit} ({n:,})" for value, n in list(counts.items())[:8]
     ]

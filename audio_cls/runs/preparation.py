@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ __all__ = [
     "dataset_info",
     "mlflow_experiment",
     "open_corpus",
+    "open_view",
     "prepare_run",
     "remarks",
     "run_facts",
@@ -94,6 +95,20 @@ def open_corpus(workspace: Workspace, data: Data | str) -> Corpus:
             f"no corpus {name!r} in {workspace.corpora}. {choices(name, known)} Make one with: audio-cls data prepare SOURCE --name {name}"
         )
     return Corpus.open(folder)
+
+
+def open_view(workspace: Workspace, name: str, changes: Mapping[str, Any]) -> Corpus:
+    """Return a prepared corpus with the labels that keys below `data.labels` ask for.
+
+    Raises:
+        UserError: for another key, or no such corpus.
+    """
+    others = [key for key in changes if key.split(".")[:2] != ["data", "labels"]]
+    if others:
+        raise UserError(
+            f"{others[0]}: only keys below data.labels change what is described, such as data.labels=families"
+        )
+    return open_corpus(workspace, Experiment().override({"data.corpus": name, **changes}).data)
 
 
 def dataset_info(corpus: Corpus) -> DatasetInfo:

@@ -126,3 +126,12 @@ def test_show_writes_a_page_about_a_clip(source: Path, tmp_path: Path, capsys: p
         (("audio/hum0.wav", "--set", "features.n_mel=3"), "Did you mean 'features.n_mels'"),
     ):  # fmt: skip
         assert said in call(capsys, tmp_path, "data", "show", "tones", *words, code=2)
+
+
+def test_a_view_is_described(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, tmp_path, "data", "prepare", str(source), "--name", "tones")
+    words = ("data", "describe", "tones", "--set")
+    shown = call(capsys, tmp_path, *words, "data.labels=one_against_rest", "--set", "data.labels.target=hum")
+    assert "other" in shown
+    assert "majority accuracy" in shown
+    assert "only keys below data.labels" in call(capsys, tmp_path, *words, "features=mfcc", code=2)

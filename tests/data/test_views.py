@@ -141,3 +141,17 @@ def test_experiments_without_a_view_keep_their_digest() -> None:
     changed = plain.override({"data.labels": "one_against_rest", "data.labels.target": "dog", "data.subset.share": 0.1})
     assert changed.digest() != plain.digest()
     assert Experiment.from_json(changed.to_json()) == changed
+
+
+def test_a_description_of_families_and_of_views(fsd: Corpus) -> None:
+    from audio_cls.report.description import describe
+
+    whole = describe(fsd)
+    assert whole.by_family == {"Animal": 3, "Music": 3, "Source-ambiguous sounds": 2}  # 37199 is of two families
+    assert whole.formats == {"PCM_16": 6}
+    titles = {table.title: table for table in whole.tables()}
+    assert titles["clips by family"].rows[0] == ("Animal", 3, 0.5)
+    two = describe(view(fsd, "one_against_rest", target="Music"))
+    assert (two.class_counts, two.by_family) == ((3, 3), {"Music": 3})
+    assert set(two.baselines) >= {"majority accuracy", "random accuracy"}
+    assert "Animal" in describe(view(fsd, "families")).classes
