@@ -23,6 +23,7 @@ ROOMS = {
     "training": ("loop, batches, checkpoints", ""),
     "experiment": ("the value, and its chain", ""),
     "report": ("figures and one-file pages", "Plotly"),
+    "doctor": ("contract checks of parts", ""),
     "data": ("sources, packing, corpus, splits", ""),
     "metrics": ("metrics and paired statistics", ""),
     "tracking": ("runs in MLflow, an outbox", "MLflow"),

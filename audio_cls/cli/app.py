@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from audio_cls import __version__
-from audio_cls.cli import ablations, data, experiments, runs, studies, train
+from audio_cls.cli import ablations, data, doctor, experiments, runs, studies, train
 from audio_cls.cli.console import ConsoleDisplay, say
 from audio_cls.cli.init import init
 from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
@@ -65,6 +65,7 @@ for command in (
     data.data,
     init,
     experiments.keys,
+    doctor.doctor,
     train.train,
     runs.evaluate,
     runs.predict,
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     if logging.lastResort is not None:  # prints our warnings
         logging.lastResort.setFormatter(PrintableFormatter())
     try:
-        run(args=argv, prog_name="audio-cls", standalone_mode=False)
+        ended = run(args=argv, prog_name="audio-cls", standalone_mode=False)
     except UserError as error:
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
         say(error, err=True)
@@ -121,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
         say(message, err=True)
         return 2
-    return 0
+    return ended if type(ended) is int else 0  # what a command gave to ctx.exit
 
 
 def _hide_passwords() -> None:
