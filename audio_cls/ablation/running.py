@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from math import isfinite
 
+from audio_cls.ablation.contract import Plan
+from audio_cls.ablation.declaration import Ablation
 from audio_cls.ablation.filling import Filled, fill_cells, unfinished
 from audio_cls.ablation.looks import begin_looks
 from audio_cls.ablation.record import read_records
@@ -16,6 +18,7 @@ from audio_cls.ablation.stored import (
 from audio_cls.ablation.suite import Suite, results, suite_cells, tuned
 from audio_cls.ablation.tuning import tune_arms
 from audio_cls.core.notices import say
+from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.baselines import BASELINE
 from audio_cls.metrics.classification import check_metric
@@ -75,15 +78,23 @@ def run_suite(suite: Suite, options: QueueOptions, *, retry: bool = False) -> Su
     return SuiteOutcome(suite, filled, summed)
 
 
-def _warn(suite: Suite) -> None:
-    """Say what is doubtful in the arms, and that the suite goes on by former training rules, where that changes a run."""
-    first = {planned.arm: planned for planned in reversed(suite.plan.cells)}
-    of_base = settings_that_weigh(suite.ablation.base)  # warned of before, with the base
+def arm_warnings(ablation: Ablation, plan: Plan, corpus: Corpus) -> list[str]:
+    """Return the warnings of arms that weigh classes twice where the base, which is warned of with the suite, does not."""
+    of_base, lines = settings_that_weigh(ablation.base), []
+    first = {planned.arm: planned for planned in reversed(plan.cells)}
     for arm, planned in reversed(first.items()):
         if settings_that_weigh(planned.experiment) == of_base:
             continue
-        if warning := weighting_warning(planned.experiment, suite.corpus):
-            say(f"arm {arm}: {warning}", err=True)
+        if warning := weighting_warning(planned.experiment, corpus):
+            lines.append(f"arm {arm}: {warning}")
+    return lines
+
+
+def _warn(suite: Suite) -> None:
+    """Say what is doubtful in the arms, and that the suite goes on by former training rules, where that changes a run."""
+    first = {planned.arm: planned for planned in reversed(suite.plan.cells)}
+    for line in arm_warnings(suite.ablation, suite.plan, suite.corpus):
+        say(line, err=True)
     assert suite.storage is not None
     begun = suite.study in study_names(suite.storage, None)
     cells = read_cells(load_study(suite.study, suite.storage)) if begun else []

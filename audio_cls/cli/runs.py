@@ -101,7 +101,7 @@ def _show_scored(tracker: Tracker, scored: Scored, beside: Scored | None) -> Non
         columns = ["metric", "train", "validation", "train - validation"]
         other = beside.predictions.evaluation.overall
         rows = [[k, v, other.get(k), v - other[k] if k in other else None] for k, v in overall.items()]
-    table(f"{scored.run.name}: {len(scored.clips)} {scored.part} clips", columns, rows, right=range(1, len(columns)))
+    table(f"{scored.run.name}: {len(scored.clips)} {scored.kind_of_clips}", columns, rows, right=range(1, len(columns)))
     show_classes(scored)
     if sentence := opening_history(tracker, scored).sentence():
         say(sentence)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ RESAMPLES = 1000
 @dataclass(frozen=True)
 class Slice:
     """The clips with one value of a column: the value, how many clips, their figure by `slice_metric` with its interval over groups (over
-    clips where all are of one group), and the macro F1 over the classes that they hold or are called.
+    clips where all are of one group; NaN where every resample gives the same figure), and the macro F1 over the classes that they hold
+    or are called.
     """
 
     value: str
@@ -58,6 +60,8 @@ def figures_by(predictions: Predictions, values: Sequence[str]) -> list[Slice]:
         if groups is not None and len(set(groups)) < 2:
             groups = None  # of one recording alone: how sure the figure is for this recording
         interval = bootstrap_interval(called[rows], targets[rows], measure, groups, RESAMPLES)
+        if interval.low == interval.high:  # all right or all wrong: the clips cannot tell how sure that is
+            interval = replace(interval, low=nan, high=nan)
         macro_f1 = metric_function("macro_f1", predictions.task)(called[rows], targets[rows])
         found.append(Slice(value, len(rows), interval, macro_f1))
     return found

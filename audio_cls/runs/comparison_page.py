@@ -38,7 +38,7 @@ def comparison_figures(comparison: RunComparison, tracker: Tracker) -> dict[str,
 
 def _figure(histories: Mapping[str, Sequence[Mapping[str, float]]], key: str, title: str) -> go.Figure | None:
     train_key = "" if key == LOSS_GAP else f"train/{plain_name(key)}"
-    return runs_curve_figure(histories, key, f"{title[0].upper()}{title[1:]} over the epochs", train_key)
+    return runs_curve_figure(histories, key, f"{title} over the epochs", train_key)
 
 
 def comparison_page(comparison: RunComparison, tracker: Tracker) -> str:

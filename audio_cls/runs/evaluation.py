@@ -70,6 +70,11 @@ class Scored:
         """Rows of the corpus."""
         return self.predictions.rows
 
+    @property
+    def kind_of_clips(self) -> str:
+        """What the clips are, in words."""
+        return "training clips" if self.part == "train" else f"{self.part} clips"
+
     def baseline_run(self) -> Scored:
         """Return the same run as if it had given the predictions of a model that learned nothing."""
         return replace(self, predictions=self.baseline)
@@ -83,7 +88,7 @@ class Scored:
             self.baseline.with_thresholds(None),
             self.experiment.training.metric,
             settings=self.experiment.flatten(),
-            clips=f"{self.part} clips",
+            clips=self.kind_of_clips,
         )
         return replace(found, advice="") if self.part == "test" else found
 

@@ -85,7 +85,7 @@ def test_figures_of_training_clips_and_of_groups_are_told(
     out = call(capsys, workspace, "evaluate", "first", "--train", "--by", "salience", "--device", "cpu")
     scored = run.evaluate(train=True, device="cpu")
     assert "train - validation" in out
-    assert f"first: {len(scored.split.train)} train clips" in out
+    assert f"first: {len(scored.split.train)} training clips" in out
     assert scored.part == "train"
     assert list(scored.clips) == list(scored.split.train)
     assert "by salience" in out

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from audio_cls.ablation.contract import check_plan
+from audio_cls.ablation.declaration import Ablation
+from audio_cls.ablation.running import arm_warnings
 from audio_cls.data import sources
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.packing import prepare
@@ -14,6 +18,8 @@ from audio_cls.experiment import Experiment
 from audio_cls.runs import resolve as resolve_module
 from audio_cls.runs.resolve import Resolved, announce, resolve
 from audio_cls.runs.weighting import class_shares, draws_warning, weighting_warning
+from audio_cls.study import Study
+from audio_cls.study.losses import space_warning
 from tests.ablation.test_ablation import BASE
 
 
@@ -97,3 +103,32 @@ def test_draws_of_a_space_that_weigh_classes_twice_are_counted(corpus: Corpus) -
     assert "2 of 4 draws" in warning
     assert "loss.class_weights=inverse with sampling.kind=balanced" in warning
     assert draws_warning([twice, twice], twice) == ""  # told with the base
+
+
+def test_an_arm_that_weighs_classes_twice_is_warned_of_by_its_name(corpus: Corpus) -> None:
+    arms = {
+        "plain": {}, "balanced": {"sampling": "balanced"}, "adjusted": {"loss": "logit_adjusted"},
+        "both": {"sampling": "rarest_label", "loss": "logit_adjusted"},
+    }  # fmt: skip
+    suite = Ablation("suite", made(corpus), "plain", arms, seeds=range(2), folds=None)
+    (warning,) = arm_warnings(suite, check_plan(suite, corpus, torch.device("cpu")), corpus)
+    assert warning.startswith("arm both: warning: loss.kind=logit_adjusted and sampling.kind=rarest_label both raise")
+    assert all(name in warning for name in corpus.classes)
+
+
+def test_a_space_that_can_weigh_classes_twice_is_warned_of(corpus: Corpus) -> None:
+    def space(trial: Any) -> dict[str, Any]:
+        return {
+            "loss.class_weights": trial.suggest_categorical("weights", ["none", "inverse"]),
+            "sampling": trial.suggest_categorical("sampling", ["uniform", "balanced"]),
+        }
+
+    warning = space_warning(Study("weighed", base=made(corpus), space=space))
+    assert "draws of this search space weigh classes twice" in warning
+    assert "loss.class_weights=inverse with sampling.kind=balanced" in warning
+
+    def one_way(trial: Any) -> dict[str, Any]:
+        way = trial.suggest_categorical("way", ["none", "weights", "sampling"])
+        return {"weights": {"loss.class_weights": "inverse"}, "sampling": {"sampling": "balanced"}}.get(way, {})
+
+    assert space_warning(Study("weighed", base=made(corpus), space=one_way)) == ""
