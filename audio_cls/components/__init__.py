@@ -1,4 +1,4 @@
-"""What an experiment is built from: families of models, augmentations, features, losses, sampling, optimisers. Law: only `core` below."""
+"""What an experiment is built from: families of models, augmentations, features, losses, sampling, optimisers, pretrained weights. Law: only `core` below."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def _source(weights: FileWeights) -> Path:
         return _in_package(weights.file.removeprefix(PACKAGE), hash_text)
     path = Path(weights.file).expanduser()
     if not path.is_file():
-        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = [p.name for p in path.parent.iterdir() if p.suffix in SUFFIXES] if path.parent.is_dir() else []
         raise MissingWeights(
             f"model.weights.file={weights.file}: no such file{hash_text}, neither here nor in the workspace's weights folder."
             f"{did_you_mean(path.name, near)}"

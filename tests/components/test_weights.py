@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from audio_cls.components.models import Cnn4, EfficientNetLite0, Model, SmallCnn
 from audio_cls.components.weights import (
     FileWeights,
-    InitialWeights,
     Match,
+    Weights,
     blocks_of,
     frozen_modules,
     load_weights,
@@ -34,7 +34,7 @@ EFFICIENTNET_LITE0 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49ca
 
 
 def weights(kind: str = "own", **settings: Any) -> FileWeights:
-    found = InitialWeights.parse({"kind": kind, "file": "weights.safetensors", **settings})
+    found = Weights.parse({"kind": kind, "file": "weights.safetensors", **settings})
     assert isinstance(found, FileWeights)
     return found
 
@@ -114,7 +114,7 @@ def test_groups_learn_at_rates_by_their_distance_from_the_head() -> None:
     factors = [group["lr_factor"] for group in groups]  # type: ignore[index]
     assert factors == pytest.approx([0.005, 0.05, 1.0])
     assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in model.parameters())  # type: ignore[index]
-    assert next(iter(parameters_to_train(model, model, InitialWeights.parse("none")))) is next(model.parameters())
+    assert next(iter(parameters_to_train(model, model, Weights.parse("none")))) is next(model.parameters())
 
 
 # -- matching -------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from audio_cls.components.weights.base import InitialWeights, Random
+from audio_cls.components.weights.base import Random, Weights
 from audio_cls.core.config import Component, ConfigError
 
 __all__ = ["Model", "maps_of", "parameter_count", "refuse_shape"]
@@ -25,7 +25,7 @@ class Model(Component, family=True):
     input_domains: ClassVar[tuple[str, ...]] = ()
     closed_form: ClassVar[bool] = False
 
-    weights: InitialWeights = Random()
+    weights: Weights = Random()
     """Where training begins: none is random weights, the others are naming schemes of files of pretrained weights."""
 
     @classmethod

@@ -14,13 +14,13 @@ from pydantic import Field
 
 from audio_cls.core.config import Component, ConfigError
 
-__all__ = ["PACKAGE", "Efficientnet", "FileWeights", "InitialWeights", "Own", "Panns", "Random", "Torchvision"]
+__all__ = ["PACKAGE", "Efficientnet", "FileWeights", "Own", "Panns", "Random", "Torchvision", "Weights"]
 
 PACKAGE = "package:"
 """How an address begins that names a file of an installed Python package: `package:NAME` or `package:NAME/PATH`."""
 
 
-class InitialWeights(Component, family=True):
+class Weights(Component, family=True):
     """Where training begins: random weights, or those of a file."""
 
     def check(self) -> None:
@@ -31,11 +31,11 @@ class InitialWeights(Component, family=True):
         """
 
 
-class Random(InitialWeights, kind="none"):
+class Random(Weights, kind="none"):
     """Random weights, as the model draws them."""
 
 
-class FileWeights(InitialWeights):
+class FileWeights(Weights):
     """Weights of a file, the settings that all naming schemes share.
 
     A model's blocks are its layers in the order in which it registers them (`components.weights.blocks`); the last one is the head,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from audio_cls.components.weights.base import FileWeights, InitialWeights
+from audio_cls.components.weights.base import FileWeights, Weights
 from audio_cls.core.config import ConfigError
 
 __all__ = ["Block", "blocks_of", "frozen_modules", "parameters_to_train"]
@@ -67,7 +67,7 @@ def _join(block: Block, name: str, module: nn.Module) -> None:
     block.names += [f"{name}.{inner}" for inner in module.state_dict()]
 
 
-def frozen_modules(model: nn.Module, weights: InitialWeights) -> list[nn.Module]:
+def frozen_modules(model: nn.Module, weights: Weights) -> list[nn.Module]:
     """Take the gradient from the parameters of the frozen blocks. Returns the modules to be kept in evaluation mode.
 
     Raises:
@@ -90,7 +90,7 @@ def frozen_modules(model: nn.Module, weights: InitialWeights) -> list[nn.Module]
     return [module for block in blocks[:n] for module in block.modules]
 
 
-def learning_rate_factors(blocks: list[Block], weights: InitialWeights) -> list[float]:
+def learning_rate_factors(blocks: list[Block], weights: Weights) -> list[float]:
     """Return each block's learning rate as a factor of the head's, the last one's; 0 for frozen blocks."""
     if not isinstance(weights, FileWeights):
         return [1.0] * len(blocks)
@@ -101,7 +101,7 @@ def learning_rate_factors(blocks: list[Block], weights: InitialWeights) -> list[
 
 
 def parameters_to_train(
-    module: nn.Module, model: nn.Module, weights: InitialWeights
+    module: nn.Module, model: nn.Module, weights: Weights
 ) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
     """Return what an optimiser is built with: parameters, or groups of them that learn at rates of their own.
 
