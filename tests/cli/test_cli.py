@@ -55,7 +55,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["train", "--set", "data.corpus=tonez"], ["no corpus 'tonez'", "Did you mean 'tones'", "data prepare"]),
         (["train", "--set", "optimizer.lrr=1"], ["no key 'optimizer.lrr'", "Did you mean 'optimizer.lr'"]),
         (["train", "--set", "optimizer.lr"], ["expected key=value"]),
-        (["train", *SMALL, "--set", "model=cnn5"], ["'cnn5' is no model", "Did you mean 'cnn4'"]),
+        (["train", *SMALL, "--set", "model=small_cn"], ["'small_cn' is no model", "Did you mean 'small_cnn'"]),
         (["train", *SMALL, "--set", "features=mfcc_statistics"], ["small_cnn takes spectrogram", "gives embedding"]),
         (["train", *SMALL, "--set", "training.metric=val/f1"], ["macro_f1"]),
         (["train", *SMALL, "--set", "data.split.test_fold=9"], ["9"]),
