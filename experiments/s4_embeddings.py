@@ -19,6 +19,10 @@ classes, which is accuracy; always saying "no speech" had 0.738. Capacity check,
         --set features=frames --set model=conv1d --set loss=bce --set training.metric=val/map --set training.epochs=12
 
 gives an average precision of 0.970 on the 256 clips that it was trained on: the network can hold the data.
+
+Cost: 10 min of one worker while two cores did much other work. Found, average precision of dog against the rest in points, on 64 clips of which 6
+are dogs, 3 seeds, last epoch: linear 33.6 (sd 0.9), Conv1D 48.8 (8.3), Conv2D 37.3 (6.7), LSTM 75.1 (18.4), transformer 61.6 (11.7); a model that learned
+nothing 9.4. No difference is certain: LSTM +41.5 [-25.5, 108.5]. Accuracy of the linear network is 63.5, where always "no" has 90.6.
 """
 
 from audio_cls import Ablation, Experiment, Published
