@@ -7,7 +7,9 @@ bytes in AudioSet's layout; packs each with one worker in a process of its own. 
 what is measured: the worst case for the index. Prints, for both
 
     decoding      clips a second when files are only decoded, by the same code in one process (a sample of 5,000)
-    preparing     clips a second of the whole call, from reading the layout to the published corpus, and its share of decoding's rate
+    packing       clips a second from reading the layout to the last clip packed, and its share of decoding's rate
+    preparing     clips a second of the whole call, which also looks for identical and (audio) nearly identical clips: the latter
+                  compares all pairs, so that its cost grows with the square of their number
     memory        the largest resident size of the process beyond what its imports take, and the size of the packed rows
     again         seconds of the same call when nothing has changed
     open          milliseconds until a corpus is open: the median of 15 openings, and the first in a fresh process
@@ -95,7 +97,13 @@ def measure(folder: Path, corpus: Path) -> dict[str, float]:
     imported = resident()
     started = time.perf_counter()
     manifest = sources.read(folder)
-    made = prepare(manifest, corpus, workers=1, on_bad="refuse").corpus
+    finished: list[float] = []
+
+    def note(done: int, total: int, what: str) -> None:
+        if done == total and not finished:
+            finished.append(time.perf_counter() - started)
+
+    made = prepare(manifest, corpus, workers=1, on_bad="refuse", progress=note).corpus
     seconds = time.perf_counter() - started
     peak, n = resident() - imported, len(made)
     del made
@@ -104,7 +112,15 @@ def measure(folder: Path, corpus: Path) -> dict[str, float]:
     again = time.perf_counter() - started
     alone = decode_alone(manifest)
     packed = sum(p.stat().st_size for p in corpus.glob("samples-*")) / 2**20
-    return {"clips": n, "alone": alone, "rate": n / seconds, "peak": peak, "packed": packed, "again": again}
+    return {
+        "clips": n,
+        "alone": alone,
+        "packing": n / finished[0],
+        "rate": n / seconds,
+        "peak": peak,
+        "packed": packed,
+        "again": again,
+    }
 
 
 def openings(corpus: Path) -> list[float]:
@@ -140,10 +156,10 @@ def main() -> None:
             first, *times = in_a_process("openings", root / "corpus")
         finally:
             shutil.rmtree(root)
-        share = found["rate"] / found["alone"]
         print(f"{name}: {found['clips']:,} clips")
         print(f"  decoding   {found['alone']:8,.0f} clips/s")
-        print(f"  preparing  {found['rate']:8,.0f} clips/s, {share:.2f} of decoding alone")
+        for name, rate in (("packing", found["packing"]), ("preparing", found["rate"])):
+            print(f"  {name:10} {rate:8,.0f} clips/s, {rate / found['alone']:.2f} of decoding alone")
         print(
             f"  memory     {found['peak']:8,.0f} MiB beyond the imports; the packed rows are {found['packed']:,.0f} MiB"
         )

@@ -60,7 +60,7 @@ LEAST_RELIEF = 1e-3  # mean square of the relative magnitudes; of noise 0.27
 LEAST_EVIDENCE = 10.0  # independent components of a clip; a pure tone has 1 or 2
 MOST = 0.7, 0.9  # that are asked of the sketches and of the alignment of clips with little evidence
 MOST_CANDIDATES = 6_000  # pairs that are aligned: the most alike by their sketches
-_BLOCK = 1 << 24  # correlations held at once
+_BLOCK = 1 << 22  # correlations held at once
 
 
 @dataclass(frozen=True)
