@@ -130,7 +130,10 @@ def audio_files(paths: Sequence[Path]) -> list[Path]:
             continue
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
         if not found:
-            raise UserError(f"{path}: no audio file below it ({', '.join(sorted(AUDIO_SUFFIXES))})")
+            raise UserError(
+                f"{path}: no audio file below it ({', '.join(sorted(AUDIO_SUFFIXES))}). TFRecord files, pictures and audio in tables are "
+                "read by data prepare only"
+            )
         out += found
     return out
 
@@ -176,7 +179,12 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _build(experiment: Experiment, n_classes: int, weights: dict[str, Tensor]) -> tuple[FeatureExtractor, Classifier]:
     """Return the front end and the classifier with its weights."""
-    features = experiment.features.build(experiment.data.rate)  # refused where the run was trained on other rows
+    if experiment.features.input_domain != "waveform":
+        raise UserError(
+            f"this run was trained on {experiment.features.input_domain}s (features.kind={experiment.features.kind}), and only audio files "
+            "can be labelled. Figures of other clips: prepare them as a test split of its corpus, then audio-cls evaluate RUN --test"
+        )
+    features = experiment.features.build(experiment.data.rate)
     model = experiment.model.build(feature_shape(experiment, features), n_classes)
     classifier = Classifier(Normaliser.build(experiment.features, features.n_bins), model)
     classifier.load_state_dict(weights)
