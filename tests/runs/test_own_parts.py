@@ -155,7 +155,7 @@ def test_a_copy_that_was_changed_is_not_run(
 
 def test_an_unknown_kind_says_how_to_name_its_file(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = command(capsys, workspace, "train", "--set", "model=own_tinny", *WORDS, code=2)
-    assert "'own_tinny' is no model. Allowed: cnn4" in shown
+    assert "'own_tinny' is no model. Allowed: cnn" in shown
     assert "declares 'model own_tinny'" in shown
     assert "--with FILE" in shown
 
