@@ -362,9 +362,13 @@ class Corpus:
             options += ["--sample-rate", str(self.sample_rate)]
         if self.index.get("max_seconds") is not None:
             options += ["--max-seconds", f"{self.index['max_seconds']:g}"]
-        if layout == "esc50" and rest != "all":
+        told = self.index.get("options")
+        told = told if isinstance(told, dict) else {}
+        if layout == "esc50" and rest != "all" and "subset" not in told:  # an index of before options were kept
             options += ["--subset", rest]
-        if isinstance(self.index.get("group_pattern"), str):
+        for key, value in told.items():
+            options += ["--set", f"{key}={value}"]
+        if isinstance(self.index.get("group_pattern"), str) and "group_pattern" not in told:
             options += ["--group-pattern", self.index["group_pattern"]]
         source = str(Path(self._root or "SOURCE") / (rest if layout == "csv" else ""))
         return f"repair it with: audio-cls data prepare {shlex.join([source, *options])}"

@@ -29,7 +29,8 @@ def sample_formats(corpus: Corpus) -> dict[str, int]:
         if clips[i].position is not None:
             continue
         try:
-            found[soundfile.info(clips[i].path).subtype] += 1
+            with clips[i].path.open("rb") as file:  # by its handle: a name need not be UTF-8
+                found[soundfile.info(file).subtype] += 1
         except (OSError, RuntimeError):  # moved, or read by a decoder of one's own
             continue
     return dict(found.most_common())

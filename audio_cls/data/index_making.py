@@ -51,6 +51,7 @@ def make_index(
         **({"extra": {k: [v[i] for i, _ in good] for k, v in manifest.extra.items()}} if manifest.extra else {}),
         **({"lists": lists} if lists else {}),
         **({"families": {k: list(v) for k, v in manifest.families.items()}} if manifest.families else {}),
+        **({"options": dict(manifest.options)} if manifest.options else {}),
         "columns": _columns(manifest, clips, [entry for _, entry in good], payload),
     }
     digest = content_digest(index)

@@ -82,6 +82,7 @@ class Manifest:
         extra: more columns of the data set by name, one value a clip (text, a number or None); kept, and not in the digest.
         lists: fold -> "train", "validation" or "test" -> ids of clips, for folds that are no partition of the clips.
         families: class -> names of its families, as by an ontology; kept, and not in the digest.
+        options: of the layout, those not at their defaults, as `--set KEY=VALUE` takes them; kept, so that a repair can name them.
 
     Raises:
         UserError: no clips, no classes, a class twice, an unknown task, a column of another length, or a list that names a
@@ -100,6 +101,7 @@ class Manifest:
     extra: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     lists: Mapping[int, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     families: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

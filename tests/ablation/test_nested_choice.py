@@ -23,7 +23,9 @@ def stand_in_corpus() -> Corpus:
     targets[:, 0] = 1
     ids = tuple(map(str, range(CLIPS)))
     groups: Any = lambda rows: [f"clip {int(i)}" for i in rows]  # noqa: E731
-    made = SimpleNamespace(targets=targets, ids=ids, classes=("a", "b"), task="multiclass", resampling_groups=groups)
+    made = SimpleNamespace(
+        targets=targets, ids=ids, classes=("a", "b"), task="multiclass", resampling_groups=groups, family_columns=()
+    )
     return cast(Corpus, made)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -417,3 +418,17 @@ def test_a_missing_genre_and_an_empty_record_file(tmp_path: Path) -> None:
     (root / "audioset_v1_embeddings" / "bal_train" / "aB.tfrecord").write_bytes(b"")
     with pytest.raises(UserError, match=r"aB.tfrecord: empty: it holds no records"):
         sources.read(root)
+
+
+def test_the_repair_of_a_damaged_corpus_names_the_options_of_its_layout(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "set", 4)
+    manifest = sources.read(tmp_path / "set", time="left", columns_per_second=62.5)
+    assert manifest.options == {"time": "left", "columns_per_second": "62.5"}
+    corpus = prepare(manifest, tmp_path / "corpus", workers=1).corpus
+    with open(corpus.samples_path, "r+b") as file:
+        file.write(bytes(100))
+    with pytest.raises(UserError, match=r"repair it with: audio-cls data prepare \S+ --name corpus (.*)") as error:
+        Corpus.open(tmp_path / "corpus").verify()
+    words = shlex.split(str(error.value).split(" --name corpus ")[1])
+    assert sorted(words[1::2]) == ["columns_per_second=62.5", "time=left"]
+    assert words[::2] == ["--set", "--set"]

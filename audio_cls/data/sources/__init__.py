@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from audio_cls.core.config_text import Given, read_value
+from audio_cls.core.config_text import Given, read_value, value_text
 from audio_cls.core.errors import ConfigError, UserError, choices
 from audio_cls.data.manifest import Manifest
 from audio_cls.data.sources.audio_folder import AudioFolder
@@ -52,7 +53,8 @@ def read(path: Path | str, layout: str | None = None, **options: Any) -> Manifes
             raise UserError(f"layout {layout!r} has no option {name!r}. {choices(name, member.model_fields)}")
         if isinstance(value, Given):
             options[name] = read_value(value, member.model_fields[name].annotation)
-    return member.parse(options, f"layout {layout}").read(path)
+    source = member.parse(options, f"layout {layout}")
+    return replace(source.read(path), options=_changed(source))
 
 
 def detect(path: Path) -> str:
@@ -69,6 +71,14 @@ def detect(path: Path) -> str:
     raise UserError(
         f"{path}: no known layout. Looked for {', '.join(looked)}. Say which with layout=...: {', '.join(Source.members())}"
     )
+
+
+def _changed(source: Source) -> dict[str, str]:
+    """Return the options of a layout that are not at their defaults, as `--set KEY=VALUE` takes them."""
+    member = type(source)
+    defaults = member().flatten() if _defaults(member) else {}
+    changed = {key: value for key, value in source.flatten().items() if key not in defaults or value != defaults[key]}
+    return {key: value_text(value) for key, value in changed.items() if key != "kind"}
 
 
 def _defaults(member: type[Source]) -> bool:
