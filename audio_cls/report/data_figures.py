@@ -147,7 +147,7 @@ def rows_figure(values: Array, rate: float, title: str = "") -> go.Figure:
                 title,
                 320,
                 xaxis={"title": {"text": "seconds"}},
-                yaxis={"scaleanchor": None, "title": {"text": "pixel"}},
+                yaxis={"scaleanchor": False, "title": {"text": "pixel"}},
             ),
         )
     heat = go.Heatmap(
