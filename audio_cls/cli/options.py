@@ -46,7 +46,7 @@ def workspace_of(ctx: click.Context) -> Workspace:
     root = ctx.find_root()
     workspace = Workspace.find(root.params.get("workspace"), root.params.get("tracking"))
     command = ctx.command_path.partition(" ")[2]
-    if command in WRITING or (command == "evaluate" and ctx.params.get("test")):
+    if command in WRITING or (command == "evaluate" and ctx.params.get("part") == "test"):
         workspace.check_writable(f"audio-cls {command}")
     return workspace
 

@@ -531,7 +531,7 @@ def test_page_draws_and_sorts_in_a_sandboxed_frame(tmp_path: Path) -> None:
         server.server_close()
     result = results[0]
     assert result["errors"] == []
-    assert result["drawn"] == "7/7"
+    assert result["drawn"] == "10/10"
     assert result["plots"] >= 7
     assert (
         len(result["opened"]) == 6
