@@ -10,6 +10,9 @@ The families are ESC-50's own five, of which ESC-10 has all. On FSD50K, whose fa
         --set data.labels=families --set data.labels.several=leave_out --set model.widths=32,64,128 --set model.pooled=none
         --set model.head=128
 
+Cost: about 3 minutes of one core for 12 trials, five of them pruned. Found on fold 2's 80 clips: mAP 0.981 at the best epoch of the best trial, 0.975
+at its last; a model that learned nothing 0.2.
+
 The best trial's figure was chosen on the clips that it is measured on; `audio-cls study confirm s2-single-label` says what is left of it.
 """
 

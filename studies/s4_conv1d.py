@@ -8,6 +8,9 @@
 
 On AudioSet's published embeddings: --set data.corpus=audioset --set data.labels.target=Speech. In the published table one row had diverged to a
 loss of 6.35 and stood there as a number like the others.
+
+Cost: 2 minutes of one core. Found on 64 validation clips, of which 6 are dogs: loss 0.170 (two layers, learning rate 0.001) to 2,222. Five of the 24 rows,
+all at learning rate 0.1 with five or seven layers, are marked "collapsed"; the other three of these end at 7.4 to 17. The prior alone gives 0.33.
 """
 
 from typing import Any
