@@ -16,7 +16,7 @@ from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
 from audio_cls.metrics.classification import check_metric
-from audio_cls.metrics.published import check_published, stored_published
+from audio_cls.metrics.published import check_published, published_lines, stored_published
 from audio_cls.queue.cells import Cells, CellState, read_cells
 from audio_cls.queue.status import StudyStatus, stored_status
 from audio_cls.queue.storage import StudyStorage, load_study, open_storage, open_study, study_names
@@ -181,7 +181,7 @@ def remarks_of(study: str, workspace: Workspace, storage: str | Path | None = No
     if study.startswith(f"{KIND}:"):
         state = attributes.get(_STATE, {})
         published = check_published(study, state.get("published", ()), state.get("identity", {}).get("arms", ()))
-        return [*describe_looks(attributes), *(f"published: {item.text}" for item in published)]
+        return [*describe_looks(attributes), *published_lines(published)]
     if not study.startswith("confirmation:"):
         return []
     note = former_note(attributes)

@@ -221,6 +221,7 @@ def ablate_list(ctx: click.Context, storage: str | None) -> None:
 def _show(shown: Publication) -> None:
     """Print the tables of a suite, its verdicts, and where more of it is."""
     from audio_cls.ablation.details import captions, main_details
+    from audio_cls.metrics.published import published_lines
 
     first, ablation = shown.results[0], shown.suite.ablation
     for result in shown.results:
@@ -232,8 +233,8 @@ def _show(shown: Publication) -> None:
     say(f"{ablation.name}: {first.state}; {first.metric} of the {ablation.select} epoch, against {ablation.reference}")
     for line in (*captions(first), *first.adopted, *first.findings):
         say(line)
-    for item in ablation.published:
-        say(f"published, in no statistic: {item.text}")
+    for line in published_lines(ablation.published):
+        say(line)
     for arm in first.arms:
         if arm.verdict is not None:
             say(f"  {arm.name}: {arm.verdict.text}")

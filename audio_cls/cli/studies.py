@@ -96,14 +96,15 @@ def _show_outcome(outcome: SearchOutcome) -> None:
 def _show_status(status: StudyStatus, top: int | None = None) -> None:
     from audio_cls.cli.console import console
     from audio_cls.cli.leaderboard import leaderboard
+    from audio_cls.metrics.published import published_lines
     from audio_cls.queue.status import summary
 
     show = console()
     show.print(leaderboard(status, top, show.width))
     for line in summary(status):
         say(line)
-    for item in status.published:
-        say(f"published, in no statistic: {item.text}")
+    for line in published_lines(status.published):
+        say(line)
 
 
 @study.command("revive")

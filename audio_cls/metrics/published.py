@@ -13,7 +13,7 @@ from typing import Any
 from audio_cls.core.errors import UserError, choices
 from audio_cls.metrics.base import check_metric, in_points, number_text, plain_name
 
-__all__ = ["Published", "check_published", "stored_published"]
+__all__ = ["Published", "check_published", "published_lines", "stored_published"]
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,6 @@ class Published:
         return float(found.low), float(found.high)
 
     @property
-    def text(self) -> str:
-        """All that is known of it, in a line."""
-        rest = f" ({self.circumstances})" if self.circumstances else ""
-        return f"{f'{self.name}: ' if self.name else ''}{plain_name(self.metric)} {self.number}{rest}"
-
-    @property
     def number(self) -> str:
         """The figure with its interval, in points where the metric is told in them."""
         points = in_points(self.metric)
@@ -100,6 +94,19 @@ class Published:
         measured = ", ".join(part for part in (self.on, clips) if part)
         parts = [measured and f"on {measured}", self.chosen and f"chosen {self.chosen}", self.source]
         return "; ".join(part for part in parts if part)
+
+
+def published_lines(items: Iterable[Published]) -> list[str]:
+    """Return what is known of published figures, a line for those of the same clips and source."""
+    together: dict[str, dict[str, list[str]]] = {}
+    for item in items:
+        figures = together.setdefault(item.circumstances, {}).setdefault(item.name, [])
+        figures.append(f"{plain_name(item.metric)} {item.number}")
+    return [
+        f"published, in no statistic{f' ({where})' if where else ''}: "
+        + "; ".join(f"{f'{name}: ' if name else ''}{', '.join(figures)}" for name, figures in found.items())
+        for where, found in together.items()
+    ]
 
 
 def check_published(where: str, given: Any, arms: Iterable[str] | None = None) -> tuple[Published, ...]:

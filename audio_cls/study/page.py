@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audio_cls.metrics.base import plain_name
-from audio_cls.metrics.published import Published
+from audio_cls.metrics.published import Published, published_lines
 from audio_cls.queue.status import BEST_EPOCH
 from audio_cls.report.page import Cards, Html, Section, Table, findings, render_page
 from audio_cls.report.search_figures import house_style
@@ -88,7 +88,7 @@ def study_report(report: StudyReport, path: str | Path | None = None, more: Sequ
         name: house_style(name, figure, states, None if best is None else best.number, maximize)
         for name, figure in report.figures.items()
     }
-    sections = [Section("Result", _result(report, best)), Section("Leaderboard", [_leaderboard(report), *(f"Published, in no statistic: {item.text}" for item in report.published), *report.links])]  # fmt: skip
+    sections = [Section("Result", _result(report, best)), Section("Leaderboard", [_leaderboard(report), *published_lines(report.published), *report.links])]  # fmt: skip
     matters = [figure for name, figure in figures.items() if name.split()[0] in ("importances", "parallel", "slice")]
     if matters:
         sections.append(Section("What matters", [_caution(report), *matters]))

@@ -11,7 +11,7 @@ from audio_cls.ablation.declaration import Ablation, identity_changes
 from audio_cls.ablation.suite import open_suite
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
-from audio_cls.metrics.published import Published
+from audio_cls.metrics.published import Published, published_lines
 from audio_cls.queue.options import QueueOptions
 from audio_cls.queue.status import PUBLISHED, study_status
 from audio_cls.queue.storage import open_storage, open_study
@@ -22,6 +22,9 @@ from tests.commands import call
 from tests.study_fakes import declare
 
 PLAIN = Published("accuracy", 0.662, arm="plain", n_clips=837, on="fold 10", source="a notebook", chosen="by loss")
+LINE = (
+    "published, in no statistic (on fold 10, 837 clips; chosen by loss; a notebook): plain: accuracy 66.2 [62.9, 69.3]"
+)
 
 
 def test_the_interval_of_an_accuracy_is_wilsons() -> None:
@@ -31,7 +34,12 @@ def test_the_interval_of_an_accuracy_is_wilsons() -> None:
     assert (low, high) == pytest.approx(
         ((centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)), abs=1e-6
     )
-    assert PLAIN.text == "plain: accuracy 66.2 [62.9, 69.3] (on fold 10, 837 clips; chosen by loss; a notebook)"
+    assert published_lines([PLAIN]) == [LINE]
+    beside = Published("macro_f1", 0.58, arm="plain", n_clips=837, on="fold 10", source="a notebook", chosen="by loss")
+    assert published_lines([PLAIN, beside, Published("map", 0.4, label="theirs")]) == [
+        f"{LINE}, macro_f1 58.0",
+        "published, in no statistic: theirs: map 40.0",
+    ]
     assert Published("map", 0.443, n_clips=10231).interval is None
     assert Published("accuracy", 0.5).interval is None
 
@@ -104,7 +112,7 @@ def test_a_figure_joins_a_finished_suite(
     assert "Published figures" in page
     assert "<tr class=dim><td>(plain, published)</td>" in page
     for command in ("report", "status"):  # by its name: the figures are kept with the suite
-        assert f"{PLAIN.text}" in call(capsys, tmp_path, "ablate", command, "suite")
+        assert LINE in call(capsys, tmp_path, "ablate", command, "suite")
 
 
 def test_the_status_of_a_study_has_them(tmp_path: Path) -> None:
