@@ -65,7 +65,10 @@ def figures(states: list[CellState]) -> dict[str, Any]:
 
 
 def weights(workspace: Workspace, state: CellState) -> dict[str, torch.Tensor]:
-    return read(workspace.root / state.record.folder / "last.safetensors").tensors
+    """The last weights of a cell; where its last attempt found the training done, they lie with the attempt that did it."""
+    folder = workspace.root / state.record.folder
+    kept = [folder / "last.safetensors", *sorted(folder.parent.glob("*/last.safetensors"), reverse=True)]
+    return read(next(file for file in kept if file.exists())).tensors
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
