@@ -51,7 +51,7 @@ format: setup
 
 # Exact versions for every platform, without any index's address.
 pins: setup
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra postgresql --extra dashboard --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra postgresql --extra dashboard --extra listen --extra demo --extra export --universal --python-version 3.11 \
 		--no-header --no-annotate --upgrade -o requirements.txt
 
 bench: setup

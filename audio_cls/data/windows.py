@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from scipy.special import log_expit, log_softmax
 
 from audio_cls.core.config import Component
 
@@ -129,6 +128,8 @@ class WindowScores:
             clips: the clip of each window, counted from 0, (n,).
             logits: (n, n_classes).
         """
+        from scipy.special import log_expit, log_softmax  # slow to load: only for clips of several windows
+
         wide = np.asarray(logits, dtype=np.float64)
         self._bad[clips[~np.isfinite(wide).all(axis=1)]] = True
         wide = np.nan_to_num(wide)
@@ -146,6 +147,8 @@ class WindowScores:
         """Return (n_clips, n_classes) logits whose softmax or sigmoid are the clips' probabilities; NaN for a clip with a window
         whose logits were not finite.
         """
+        from scipy.special import log_softmax
+
         if self.combine == "noisy_or":
             yes = _log_complement(self._no)
             out = yes if self.multiclass else yes - self._no

@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from audio_cls.components.augment.base import Augmentation, Augmenter, Range, chosen, uniform
@@ -35,6 +34,8 @@ class Equalizer(Augmentation, kind="equalizer"):
     """Probability that a clip is changed."""
 
     def build(self, sample_rate: int, hop_length: int) -> Augmenter:
+        from scipy.fft import next_fast_len  # loading it takes a third of a second
+
         weights: dict[tuple[int, torch.device], Tensor] = {}
 
         def filtered(x: Tensor, generator: torch.Generator, /) -> Tensor:
