@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Commands that tests run as processes keep the bytecode that they compile: without it each compiles PyTorch and MLflow again, ten
+# seconds of processor time.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ESC10 = Path(os.environ.get("ESC10_ROOT", Path(__file__).resolve().parents[2] / "shared" / "data" / "esc10"))
 

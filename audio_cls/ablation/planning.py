@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 from audio_cls.ablation.costs import Cost, cost_of, seconds_per_epoch
 from audio_cls.ablation.looks import ALPHA, read_looks
@@ -263,4 +263,4 @@ def detectable_widely(components: Any, n_seeds: int, n_folds: int, test_to_train
     scale = float(np.sqrt(components.fold + components.seed + components.residual))
     if not scale > 0 or missing(1000 * scale) < 0:
         return nan
-    return float(optimize.brentq(missing, 0.0, 1000 * scale))
+    return float(scipy.optimize.brentq(missing, 0.0, 1000 * scale))

@@ -6,6 +6,7 @@ needs no replay. Only `plateau` depends on what was measured, and it reads that 
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -50,6 +51,25 @@ class Optimizer(Component, family=True):
         raise NotImplementedError
 
 
+def _without_compiler(base: type[torch.optim.Optimizer]) -> type[Any]:
+    """Return a class of optimisers that works like `base` and does not load PyTorch's compiler.
+
+    PyTorch's optimisers import `torch._dynamo`, which takes more than a second of processor time, only to mark their methods for a
+    compiler that is not used here. This class has the same methods without the marks.
+    """
+    marked = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods: dict[str, Any] = {name: inspect.unwrap(getattr(base, name)) for name in marked}
+    methods["step"] = torch.no_grad()(inspect.unwrap(base.step))
+    return type(base.__name__, (base,), methods)
+
+
+_AdamW = _without_compiler(torch.optim.AdamW)
+_Adam = _without_compiler(torch.optim.Adam)
+_SGD = _without_compiler(torch.optim.SGD)
+_RMSprop = _without_compiler(torch.optim.RMSprop)
+_Adagrad = _without_compiler(torch.optim.Adagrad)
+
+
 class AdamW(Optimizer, kind="adamw"):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 
@@ -60,7 +80,7 @@ class AdamW(Optimizer, kind="adamw"):
     """Decay of the mean of the squared gradients."""
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
+        return _AdamW(
             parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True
         )
 
@@ -74,9 +94,7 @@ class Adam(Optimizer, kind="adam"):
     """Decay of the mean of the squared gradients."""
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
-            parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True
-        )
+        return _Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, betas=(self.beta1, self.beta2), fused=True)
 
 
 class SGD(Optimizer, kind="sgd"):
@@ -90,7 +108,7 @@ class SGD(Optimizer, kind="sgd"):
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         nesterov = self.nesterov and self.momentum > 0
-        return torch.optim.SGD(
+        return _SGD(
             parameters,
             lr=self.lr,
             weight_decay=self.weight_decay,
@@ -109,7 +127,7 @@ class RMSprop(Optimizer, kind="rmsprop"):
     """Share of the previous step that is kept."""
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        return torch.optim.RMSprop(
+        return _RMSprop(
             parameters, lr=self.lr, weight_decay=self.weight_decay, alpha=self.alpha, momentum=self.momentum
         )
 
@@ -120,7 +138,7 @@ class Adagrad(Optimizer, kind="adagrad"):
     lr: float = Field(default=1e-2, gt=0)
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
-        return torch.optim.Adagrad(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        return _Adagrad(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
 
 class Schedule(Component, family=True):

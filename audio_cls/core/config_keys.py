@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from audio_cls.core.config_node import Node
 from audio_cls.core.config_text import NONE, Given, plain_value, read_value, shorten, type_text, value_text, words_of
 from audio_cls.core.errors import ConfigError, choices, did_you_mean
+from audio_cls.core.field_docs import field_docs
 
 __all__ = ["Key", "assign", "catalogue", "component_of", "flatten", "merged"]
 
@@ -241,6 +242,7 @@ def description(cls: type[Node], name: str) -> str:
     """Return what a field is: the docstring below it, here or in the class where it was first declared."""
     for owner in cls.__mro__:
         fields = getattr(owner, "__pydantic_fields__", {})
-        if name in fields and fields[name].description:
-            return " ".join(str(fields[name].description).split())
+        text = field_docs(owner).get(name) or (fields[name].description if name in fields else None)
+        if text:
+            return " ".join(text.split())
     return ""

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from audio_cls.core.config_text import shorten
 from audio_cls.core.errors import ConfigError, choices
+from audio_cls.core.field_docs import declaration_place
 
 __all__ = ["Node", "plain"]
 
@@ -34,7 +35,6 @@ class Node(BaseModel):
         extra="forbid",
         validate_default=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
     )
 
     kind: ClassVar[str] = ""
@@ -45,9 +45,11 @@ class Node(BaseModel):
     """The family whose members a set holds (`ComponentSet`); None for what is no set."""
     _family: ClassVar[type[Node] | None] = None
     _members: ClassVar[dict[str, type[Node]]] = {}
+    _declared_at: ClassVar[tuple[str, int] | None] = None
 
     def __init_subclass__(cls, *, family: bool = False, kind: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._declared_at = declaration_place(cls)
 
     @classmethod
     def __pydantic_init_subclass__(cls, *, family: bool = False, kind: str = "", **kwargs: Any) -> None:

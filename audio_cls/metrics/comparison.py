@@ -10,8 +10,8 @@ from math import nan
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from audio_cls.metrics.crossed import MAX_SEEDS, Cell, Components, power, seeds_needed
 from audio_cls.metrics.sources import Effect, Sources
@@ -70,7 +70,7 @@ class TTest:
 
     def interval(self, mean: float, level: float) -> tuple[float, float]:
         """Return the interval around `mean` that leaves out 0 where p < `level` (0.05 for the 95 % interval)."""
-        reach = float(stats.t.isf(level / 2, self.df)) * self.standard_error if self.standard_error > 0 else nan
+        reach = float(scipy.stats.t.isf(level / 2, self.df)) * self.standard_error if self.standard_error > 0 else nan
         return mean - reach, mean + reach
 
 
@@ -143,8 +143,8 @@ class Comparison:
             raise ValueError(f"margin must not be below 0, got {margin}")
         if not self.decidable:
             return nan, nan, nan
-        above = float(stats.t.sf((margin - self.mean) / self.standard_error, self.df))
-        below = float(stats.t.cdf((-margin - self.mean) / self.standard_error, self.df))
+        above = float(scipy.stats.t.sf((margin - self.mean) / self.standard_error, self.df))
+        below = float(scipy.stats.t.cdf((-margin - self.mean) / self.standard_error, self.df))
         better, worse = (above, below) if self.pairs.direction == "maximize" else (below, above)
         return better, max(1.0 - above - below, 0.0), worse
 
@@ -152,7 +152,7 @@ class Comparison:
         """Return the smallest margin that two one-sided tests at `level` pass: the arms are equal to within it."""
         if not self.decidable:
             return nan
-        return abs(self.mean) + float(stats.t.isf(level, self.df)) * self.standard_error
+        return abs(self.mean) + float(scipy.stats.t.isf(level, self.df)) * self.standard_error
 
     @property
     def single_split(self) -> bool:
@@ -168,8 +168,8 @@ class Comparison:
             raise ValueError(f"margin must be above 0 in the metric's units, got {margin}")
         if not self.decidable:
             return nan
-        below = stats.t.sf((self.mean + margin) / self.standard_error, self.df)
-        above = stats.t.cdf((self.mean - margin) / self.standard_error, self.df)
+        below = scipy.stats.t.sf((self.mean + margin) / self.standard_error, self.df)
+        above = scipy.stats.t.cdf((self.mean - margin) / self.standard_error, self.df)
         return float(max(below, above))
 
     def power(self, difference: float, n_seeds: int | None = None, *, tests: int = 1) -> float:

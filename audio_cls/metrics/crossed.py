@@ -34,8 +34,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 __all__ = ["MAX_SEEDS", "Components", "MeanEstimate", "combine_variances", "estimate_mean", "power", "seeds_needed"]
 
@@ -198,9 +198,11 @@ def power(
     found = np.zeros(seeds.shape)
     known = df > 0
     shift = abs(difference) / np.sqrt(np.broadcast_to(variance, seeds.shape)[known])
-    critical = stats.t.isf(alpha / 2, df[known])
-    tail = stats.nct.sf(critical, df[known], shift) + stats.nct.cdf(-critical, df[known], shift)
-    found[known] = np.where(np.isfinite(tail), tail, stats.norm.sf(critical - shift))  # far out the series gives up
+    critical = scipy.stats.t.isf(alpha / 2, df[known])
+    tail = scipy.stats.nct.sf(critical, df[known], shift) + scipy.stats.nct.cdf(-critical, df[known], shift)
+    found[known] = np.where(
+        np.isfinite(tail), tail, scipy.stats.norm.sf(critical - shift)
+    )  # far out the series gives up
     return found
 
 

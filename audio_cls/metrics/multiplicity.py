@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import inf, nan
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 __all__ = ["SPENDING", "holm", "holm_levels", "spend"]
 
@@ -71,29 +71,31 @@ def spend(alpha: float, information: Sequence[float], keep: float = SPENDING) ->
     limits: list[float] = []
     for k in range(1, len(looks) + 1):
         limits.append(_limit(limits, looks[:k], alpha * (1 - keep ** (k - 1)), alpha * (1 - keep**k)))
-    return float(2 * stats.norm.sf(limits[-1]))
+    return float(2 * scipy.stats.norm.sf(limits[-1]))
 
 
 def _limit(limits: Sequence[float], information: NDArray[np.float64], spent: float, total: float) -> float:
     """Return |z| at which the last look rejects, so that it adds total - spent to the chance to reject under no effect."""
     scale = np.sqrt(information)
     if not limits:
-        return float(stats.norm.isf((total - spent) / 2))
+        return float(scipy.stats.norm.isf((total - spent) / 2))
     grid = np.linspace(-1.0, 1.0, POINTS)
     at = grid * limits[0] * scale[0]
-    weight = stats.norm.pdf(at / scale[0]) / scale[0] * (at[1] - at[0])  # of sums not rejected so far
+    weight = scipy.stats.norm.pdf(at / scale[0]) / scale[0] * (at[1] - at[0])  # of sums not rejected so far
     for k in range(1, len(limits)):
         step = _step(scale, k)
         to = grid * limits[k] * scale[k]
-        weight = (weight @ stats.norm.pdf((to - at[:, None]) / step)) / step * (to[1] - to[0])
+        weight = (weight @ scipy.stats.norm.pdf((to - at[:, None]) / step)) / step * (to[1] - to[0])
         at = to
     step = _step(scale, len(limits))
 
     def surplus(limit: float) -> float:
-        far = stats.norm.sf((limit * scale[-1] - at) / step) + stats.norm.sf((limit * scale[-1] + at) / step)
+        far = scipy.stats.norm.sf((limit * scale[-1] - at) / step) + scipy.stats.norm.sf(
+            (limit * scale[-1] + at) / step
+        )
         return float(weight @ far) - (total - spent)
 
-    return float(optimize.brentq(surplus, 0.0, 40.0))
+    return float(scipy.optimize.brentq(surplus, 0.0, 40.0))
 
 
 def _step(scale: NDArray[np.float64], k: int) -> float:

@@ -11,8 +11,8 @@ from math import exp, isnan, lgamma, log, nan
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from audio_cls.metrics.clip_differences import ClipDifferences, clip_spread
 from audio_cls.metrics.comparison import NO_PREDICTIONS, Comparison, Direction, MorePairs, Pairs, TTest
@@ -155,7 +155,7 @@ def _judged(
 
 def _test(mean: float, variance: Any, df: Any, alpha: float, population: str) -> TTest:
     se, df = float(np.sqrt(variance)), float(df)
-    found = TTest(se, df, mean / se, float(2 * stats.t.sf(abs(mean) / se, df)), nan, nan, population)
+    found = TTest(se, df, mean / se, float(2 * scipy.stats.t.sf(abs(mean) / se, df)), nan, nan, population)
     low, high = found.interval(mean, alpha)
     return replace(found, low=low, high=high)
 
@@ -194,7 +194,7 @@ def mean_interval(
     mean = float(estimate.mean)
     if len(y) == 1:
         return Mean(1, mean, nan, nan, nan, level)
-    reach = float(stats.t.ppf((1 + level) / 2, estimate.df) * np.sqrt(estimate.variance))
+    reach = float(scipy.stats.t.ppf((1 + level) / 2, estimate.df) * np.sqrt(estimate.variance))
     return Mean(len(y), mean, float(y.std(ddof=1)), mean - reach, mean + reach, level)
 
 
@@ -210,13 +210,13 @@ def _wilcoxon(d: NDArray[Any], noise: float) -> float:
     if len(d) <= EXACT and (len(np.unique(sizes)) < len(d) or not sizes.all()):
         return _signed_rank(settled)
     with np.errstate(all="ignore"):
-        p = float(stats.wilcoxon(settled, zero_method="pratt").pvalue)
+        p = float(scipy.stats.wilcoxon(settled, zero_method="pratt").pvalue)
     return 1.0 if isnan(p) else p
 
 
 def _signed_rank(d: NDArray[Any]) -> float:
     """Return the exact p under ties: the share of all signs whose rank sum is as extreme. scipy's takes seconds for that."""
-    ranks = stats.rankdata(np.abs(d))[d != 0]
+    ranks = scipy.stats.rankdata(np.abs(d))[d != 0]
     signs = np.arange(2 ** len(ranks))[:, None] >> np.arange(len(ranks)) & 1
     sums, found = signs @ ranks, ranks[d[d != 0] > 0].sum()
     return float(min(1.0, 2 * min((sums <= found).mean(), (sums >= found).mean())))

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from audio_cls.core.rng import numpy_rng
 from audio_cls.metrics.base import p_text
@@ -129,14 +129,16 @@ class Sources:
         tests = self._tests(n_seeds, n_folds, n_units, alpha)
         if not tests[1].max() > 0:
             return 0.0
-        return float(optimize.brentq(lambda d: self._power(d, tests) - target, 0.0, 100 * float(tests[1].max())))
+        return float(scipy.optimize.brentq(lambda d: self._power(d, tests) - target, 0.0, 100 * float(tests[1].max())))
 
     @staticmethod
     def _power(difference: float, tests: tuple[float, Array]) -> float:
         sd, reach = tests
         if not sd > 0:
             return float(difference > 0)
-        return float((stats.norm.sf((reach - difference) / sd) + stats.norm.sf((reach + difference) / sd)).mean())
+        return float(
+            (scipy.stats.norm.sf((reach - difference) / sd) + scipy.stats.norm.sf((reach + difference) / sd)).mean()
+        )
 
     def _tests(
         self, n_seeds: int | None, n_folds: int | None, n_units: int | None, alpha: float
@@ -166,7 +168,7 @@ class Sources:
         sd = self.standard_error(seeds, folds, int(units))
         if folds == 1:
             sd = float(np.sqrt(sd**2 - self.training_set))  # one split does not claim to speak of others
-        return sd, (stats.t.isf(alpha / 2, e.df) * np.sqrt(e.variance))[kept]
+        return sd, (scipy.stats.t.isf(alpha / 2, e.df) * np.sqrt(e.variance))[kept]
 
 
 def _figures(seeds: int, folds: int, between: Array, residual: Array, seed_square: Array) -> MeanEstimate:
@@ -323,7 +325,7 @@ def _excess(square: Array, expected: Array, n: int, p: Array) -> tuple[Array, Ar
 def _f_test(square: Array, expected: Array, df: int, df_expected: Array | float) -> Array:
     """Return p that a mean square is what is expected without an effect of its own; NaN without degrees of freedom."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        p: Array = stats.f.sf(np.asarray(square) / expected, df, df_expected)
+        p: Array = scipy.stats.f.sf(np.asarray(square) / expected, df, df_expected)
     return p
 
 
@@ -336,7 +338,7 @@ def _satterthwaite(variance: Array, wobble: Array) -> Array:
 
 def _reach(variance: Array, df: Array) -> Array:
     """Return half the width of the 95 % interval."""
-    reach: Array = stats.t.isf(0.025, df) * np.sqrt(variance)
+    reach: Array = scipy.stats.t.isf(0.025, df) * np.sqrt(variance)
     return reach
 
 

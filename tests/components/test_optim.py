@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -109,3 +111,46 @@ def test_optimiser_state_goes_through_a_checkpoint(kind: str) -> None:
     steps(second, optimizer, range(3, 6))
     for a, b in zip(whole.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs"),
+    [
+        ("adamw", lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=1e-2)),
+        ("adam", lambda p: torch.optim.Adam(p, lr=0.01)),
+        ("sgd", lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True)),
+        ("rmsprop", lambda p: torch.optim.RMSprop(p, lr=0.01)),
+        ("adagrad", lambda p: torch.optim.Adagrad(p, lr=0.01)),
+    ],
+)
+def test_an_optimiser_steps_as_torchs_own(kind: str, theirs: Any) -> None:
+    def after_three_steps(build: Any) -> torch.Tensor:
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 8))
+        optimizer = build([weight])
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for power in (2, 3, 4):
+            optimizer.zero_grad()
+            weight.pow(power).sum().backward()
+            optimizer.step()
+        assert weight.requires_grad
+        return weight.detach()
+
+    ours = after_three_steps(Optimizer.members()[kind].parse({"lr": 0.01}).build)
+    torch.testing.assert_close(ours, after_three_steps(theirs))
+
+
+def test_an_optimiser_does_not_load_the_compiler() -> None:
+    code = """
+import sys, torch
+from audio_cls.components.optim import Optimizer
+for kind in Optimizer.members().values():
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = kind().build([weight])
+    optimizer.zero_grad()
+    weight.sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+print("torch._dynamo" in sys.modules, "scipy.stats" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

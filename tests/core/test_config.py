@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from audio_cls.core.config import Component, ComponentSet, ConfigError, parse_assignment
 from audio_cls.core.config_keys import merged
@@ -260,3 +262,25 @@ def test_any_assignment_is_accepted_or_refused(pairs: list[tuple[str, str]]) -> 
 def test_any_setting_of_the_generator_is_accepted_or_refused(key: str, value: str) -> None:
     found = answer(lambda: Synthetic().override(dict([parse_assignment(f"{key}={value}")])))
     assert isinstance(found, (Synthetic, ConfigError))
+
+
+def test_the_docstring_of_a_field_is_found_wherever_its_class_stands() -> None:
+    class Local(Component):
+        width: int = 8
+        """Channels of
+        a block."""
+        depth: int = 2
+        said: int = Field(default=0, description="said otherwise")
+
+    class Wider(Local):
+        width: int = 16
+
+    assert [key.description for key in Wider.catalogue()] == ["Channels of a block.", "", "said otherwise"]
+
+    cell = 'class InCell(Component):\n    rate: float = 1.0\n    "Share of clips."\n'
+    linecache.cache["<cell 1>"] = (len(cell), None, cell.splitlines(keepends=True), "<cell 1>")  # as a notebook does
+    names: dict[str, Any] = {"__name__": "cells", "Component": Component}
+    exec(compile(cell, "<cell 1>", "exec"), names)
+    assert [key.description for key in names["InCell"].catalogue()] == ["Share of clips."]
+    exec(compile(cell.replace("InCell", "Unseen"), "<gone>", "exec"), names)
+    assert [key.description for key in names["Unseen"].catalogue()] == [""]
