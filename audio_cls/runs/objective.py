@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,18 @@ from audio_cls.metrics.baselines import BASELINE, finite_figures
 from audio_cls.runs.collapse import COLLAPSED, find_collapse, tell_collapse
 from audio_cls.runs.failures import FAILURE, describe, write_traceback
 from audio_cls.runs.guards import Caller, CallerFailed, PatientStore, TakenOver, out_of_memory
+from audio_cls.runs.model_log import log_model
 from audio_cls.runs.outcome import Outcome, State
 from audio_cls.runs.own_parts import record_sources
-from audio_cls.runs.preparation import Prepared, Runtime, dataset_info, mlflow_experiment, prepare_run, run_facts
+from audio_cls.runs.preparation import (
+    Prepared,
+    Runtime,
+    dataset_info,
+    mlflow_experiment,
+    prepare_run,
+    run_facts,
+    split_facts,
+)
 from audio_cls.runs.resolve import resolve
 from audio_cls.runs.results import final_metrics, log_results, run_baseline
 from audio_cls.training.checkpoint import CheckpointStore
@@ -49,7 +58,7 @@ class Record:
     before the run is made (a provisional one) and after, so that it is never without an owner, whoever dies in between.
 
     `params` join the experiment's own parameters. `rules` is the version of the training rules by which the study or list that the
-    run belongs to was begun; a run that has a checkpoint goes on by its own. `on_facts` is given, before training, what a comparison rests on: the tags of
+    run belongs to was begun; a run that has a checkpoint goes on by its own. `log_model` logs the weights of a complete run as a model. `on_facts` is given, before training, what a comparison rests on: the tags of
     `run_facts`.
     """
 
@@ -62,6 +71,7 @@ class Record:
     on_run_id: Callable[[str], None] | None = None
     params: dict[str, str] = field(default_factory=dict)
     rules: int | None = None
+    log_model: bool = False
     on_facts: Callable[[dict[str, str]], None] | None = None
 
 
@@ -227,7 +237,16 @@ def _train(
             run.tags({COLLAPSED: tell_collapse(collapsed)})
         lines = log_results(run, name, prepared, result, store, baseline, tell_collapse(collapsed))
         outcome.attrs["findings"] = list(lines)
+        if caller.record.log_model:
+            _log_model(run, name, prepared, figures, {**caller.record.tags, "findings": " ".join(lines)})
     return outcome
+
+
+def _log_model(run: Run, name: str, prepared: Prepared, figures: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    """Log the run's weights as a model in MLflow."""
+    corpus = prepared.corpus
+    known = {**split_facts(prepared.experiment, corpus, prepared.split), "data.digest": corpus.digest, **tags}
+    log_model(run, name, prepared.experiment.flatten(), figures, known, corpus.classes, corpus.task)
 
 
 def _interrupted_before(runtime: Runtime, record: Record) -> Run | None:

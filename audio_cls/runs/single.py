@@ -64,6 +64,7 @@ class SingleRun:
     """A run to train: its name, experiment and folder (`run_key`), and what its record in MLflow gets besides.
 
     sources: files to store with the run even if they declare none of its parts.
+    log_model: log its weights as a model in MLflow when it is complete.
     """
 
     name: str
@@ -71,6 +72,7 @@ class SingleRun:
     key: str
     tags: Mapping[str, str] = field(default_factory=dict)
     sources: tuple[Path, ...] = ()
+    log_model: bool = False
 
 
 def run_key(experiment_digest: str, data_digest: str) -> str:
@@ -187,8 +189,9 @@ def continue_run(
                 on_epoch(epoch, value)
 
         record = Record(
-            run.name, "run", None, state.run_id, dict(run.tags), run.sources, on_run_id=remember, on_facts=know
-        )
+            run.name, "run", None, state.run_id, dict(run.tags), run.sources,
+            on_run_id=remember, on_facts=know, log_model=run.log_model,
+        )  # fmt: skip
         watch = runtime.watch
         outcome = run_experiment(
             run.experiment, runtime, record, store,

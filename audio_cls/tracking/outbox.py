@@ -30,6 +30,7 @@ _FIELDS: dict[str, dict[str, type]] = {  # what each operation must have
     "metrics": {"step": int, "time": int, "values": dict},
     "tags": {"values": dict},
     "artifact": {},
+    "model": {"name": str, "weights": str, "tags": dict, "note": str},
     "finish": {"status": str, "time": int, "tags": dict},
     "dataset": dict.fromkeys(("name", "digest", "source_type", "source", "profile", "context"), str),
 }

@@ -13,7 +13,18 @@ from typing import Any
 from audio_cls.core.errors import UserError, choices, did_you_mean
 from audio_cls.core.masking import mask
 
-__all__ = ["RunInfo", "curve", "download", "readable", "resolve", "runs", "unreachable", "without_password"]
+__all__ = [
+    "RunInfo",
+    "curve",
+    "download",
+    "fetch",
+    "pages",
+    "readable",
+    "resolve",
+    "runs",
+    "unreachable",
+    "without_password",
+]
 
 
 @dataclass(frozen=True)
@@ -75,13 +86,13 @@ def readable(uri: str | None) -> Iterator[None]:
 
 
 def runs(client: Any, experiment: str | None, filter: str, order_by: Sequence[str], limit: int | None) -> list[RunInfo]:
-    experiments = {e.name: str(e.experiment_id) for e in _pages(client.search_experiments)}
+    experiments = {e.name: str(e.experiment_id) for e in pages(client.search_experiments)}
     if experiment is not None and experiment not in experiments:
         raise UserError(f"no experiment {experiment!r}. {choices(experiment, experiments)}")
     ids = list(experiments.values()) if experiment is None else [experiments[experiment]]
     out: list[RunInfo] = []
     try:
-        for run in _pages(client.search_runs, ids, filter_string=filter, order_by=list(order_by) or None):
+        for run in pages(client.search_runs, ids, filter_string=filter, order_by=list(order_by) or None):
             out.append(_info(run))
             if limit is not None and len(out) >= limit:
                 break
@@ -124,6 +135,23 @@ def download(client: Any, run_id: str, artifact: str, to: Path | None) -> Path:
         raise UserError(f"the artifact {artifact!r} of the run {run_id} cannot be fetched: {error}") from error
 
 
+def fetch(client: Any, run_id: str, artifact: str, scratch: Path) -> Path:
+    """Return the local path of a run's file: where it lies, or a copy in `scratch` where the artifacts lie on a server.
+
+    Raises:
+        FileNotFoundError: when the run has no such file.
+    """
+    root = str(client.get_run(run_id).info.artifact_uri)
+    if root.startswith(("/", "file://")):
+        place = Path(root.removeprefix("file://")) / artifact
+        if not place.is_file():
+            raise FileNotFoundError(artifact)
+        return place
+    if artifact not in [a.path for a in client.list_artifacts(run_id, artifact.rpartition("/")[0] or None)]:
+        raise FileNotFoundError(artifact)
+    return Path(client.download_artifacts(run_id, artifact, str(scratch)))
+
+
 def resolve(client: Any, text: str) -> RunInfo:
     found = runs(client, None, "attributes.run_name = '" + text.replace("'", "") + "'", (), 20) if text else []
     if not found and re.fullmatch(r"[0-9a-f]{4,32}", text):
@@ -141,7 +169,8 @@ def resolve(client: Any, text: str) -> RunInfo:
     raise UserError(f"no run has the id or the name {text!r}.{near} The latest: {some}.")
 
 
-def _pages(search: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+def pages(search: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    """Yield all results of one of MLflow's searches, which give them page by page."""
     token = None
     while True:
         page = search(*args, max_results=1000, page_token=token, **kwargs)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from audio_cls.core.disk import is_disk_full
 from audio_cls.core.snapshots import is_writable
 from audio_cls.core.workspace import Workspace
+from audio_cls.tracking.models import MODEL
 from audio_cls.tracking.outbox import DAMAGED, Operation, Outbox, is_operation
 from audio_cls.tracking.reads import without_password
 from audio_cls.tracking.sender import Backend, NotYet, Sender, clean_key, clean_value, finite
@@ -27,6 +28,7 @@ __all__ = ["TAG_LIMIT", "Link", "Run", "State", "now_ms"]
 State = Literal["COMPLETE", "PRUNED", "FAILED", "INTERRUPTED"]
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAILED": "FAILED", "INTERRUPTED": "KILLED"}
 FIGURES = ("best/", "last/", "test/", "cross_validation/", "nested/", "final/", "mean/", "std/", "baseline/")
+WEIGHTS = "weights/best.safetensors"  # the artifact
 TAG_LIMIT = 8000  # MLflow's, in characters
 _log = logging.getLogger("audio_cls.tracking")
 
@@ -201,6 +203,19 @@ class Run:
             self._link.warn(Refused(f"no file {path} to store as an artifact"))
             return
         self._do({"op": "artifact", "path": str(path), "folder": folder})
+
+    def model(self, note: str, tags: Mapping[str, Any], name: str = MODEL, weights: str = WEIGHTS) -> None:
+        """Log the run's weights as an MLflow LoggedModel with the run's figures, or renew the tags of the one that is there.
+
+        It is made, when it is sent, from the artifacts that the run has by then.
+
+        Args:
+            note: its description, in Markdown.
+            name: `runs:/RUN/NAME`; a run may have several.
+            weights: the artifact of the run that holds them.
+        """
+        labels = {clean_key(k): clean_value(v, TAG_LIMIT) for k, v in tags.items()}
+        self._do({"op": "model", "name": clean_key(name), "weights": weights, "tags": labels, "note": note})
 
     def finish(self, state: State, reason: str = "") -> None:
         """End the run: MLflow's status FINISHED, KILLED or FAILED, distinguished by the tags `state` and `reason`."""

@@ -1,7 +1,7 @@
 """Send one run's operations to MLflow. Repeating an operation changes nothing.
 
 An operation is a plain dictionary (it may have lain in the outbox, and come from a process that has died): `open`, `params`,
-`dataset`, `metrics`, `tags`, `artifact`, `finish`. What makes a repetition harmless: a run is found by its tag `local_uid`
+`dataset`, `metrics`, `tags`, `artifact`, `model`, `finish`. What makes a repetition harmless: a run is found by its tag `local_uid`
 before it is made; a metric carries the time at which it was measured, so that MLflow sees the same row, and steps that are
 there are left out; parameters that are there are left out; tags, artifacts and the end are written over by themselves.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_cls.core.workspace import Workspace
+from audio_cls.tracking.models import send_model
 from audio_cls.tracking.notes import NOTE, note_tags
 from audio_cls.tracking.outbox import Operation, Outbox
 from audio_cls.tracking.store import Refused, create_experiment
@@ -209,6 +210,10 @@ class Sender:
             client.log_artifacts(self.run_id, operation["path"], f"{folder}/{name}" if folder else name)
         else:
             client.log_artifact(self.run_id, operation["path"], folder)
+
+    def _send_model(self, client: Any, operation: Operation, _: bool) -> None:
+        assert self.run_id is not None
+        send_model(client, self.run_id, operation)
 
     def _send_finish(self, client: Any, operation: Operation, _: bool) -> None:
         self._log_tags(client, self.run_id, operation["tags"])

@@ -1,0 +1,130 @@
+"""A complete run's weights as a model in MLflow: what it is described by, and logging it while the run is recorded or afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from audio_cls.core.errors import UserError
+from audio_cls.data.remarks import recorded_remarks
+from audio_cls.metrics.base import figure_text
+
+if TYPE_CHECKING:
+    from audio_cls.tracking import Run, RunInfo, Tracker
+
+__all__ = ["LogModel", "can_label_audio", "log_model", "log_recorded_model"]
+
+LogModel = Literal["best", "all", "none"]
+"""Which complete runs become models in MLflow: the best of a search and each single run, all, none."""
+_SHOWN = 40  # classes listed by name
+_TAGS = ("kind", "study", "config", "ablation.suite", "ablation.arm", "findings")
+
+
+def can_label_audio(settings: Mapping[str, Any]) -> bool:
+    """Return whether a run's model takes waveforms; `settings` is its flattened experiment."""
+    from audio_cls.components.features import Features
+
+    kind = str(settings.get("features.kind"))
+    member = Features.members().get(kind)
+    return member is None or member.input_domain == "waveform"
+
+
+def log_model(
+    run: Run,
+    name: str,
+    settings: Mapping[str, Any],
+    figures: Mapping[str, float],
+    tags: Mapping[str, str],
+    classes: Sequence[str],
+    task: str,
+) -> None:
+    """Log a complete run's weights as an MLflow model; renew its description and figures where it is there.
+
+    Nothing is logged of a run that was trained on anything but sound.
+
+    Args:
+        settings: its flattened experiment.
+        figures: as MLflow has them, such as `best/macro_f1`.
+        tags: of the run.
+    """
+    if can_label_audio(settings):
+        kept = {k: v for k, v in tags.items() if k in _TAGS}
+        run.model(_note(name, settings, figures, tags, classes, task), {"run": name, "task": task, **kept})
+
+
+def log_recorded_model(tracker: Tracker, info: RunInfo, tags: Mapping[str, str] | None = None) -> None:
+    """Log the model of a run that has ended; with `tags` besides those that every model has.
+
+    Raises:
+        UserError: for a run that is not complete, or was trained on anything but sound.
+    """
+    if info.state != "COMPLETE":
+        raise UserError(f"run {info.name} ({info.run_id[:8]}) is {info.state}: only a COMPLETE run becomes a model")
+    if not can_label_audio(info.params):
+        raise UserError(
+            f"run {info.name} ({info.run_id[:8]}) has features.kind={info.params.get('features.kind')}: only a model that takes "
+            "sound becomes a model in MLflow"
+        )
+    meta = json.loads(tracker.download(info.run_id, "classes.json").read_text(encoding="utf-8"))
+    run = tracker.reopen(info.run_id)
+    try:
+        known = {**info.tags, **(tags or {})}
+        log_model(run, info.name, info.params, info.metrics, known, meta["classes"], meta["task"])
+    finally:
+        run.close()
+
+
+def _note(
+    name: str,
+    settings: Mapping[str, Any],
+    figures: Mapping[str, float],
+    tags: Mapping[str, str],
+    classes: Sequence[str],
+    task: str,
+) -> str:
+    """Return the description of a model, in Markdown."""
+    listed = ", ".join(classes[:_SHOWN]) + (f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else "")
+    how = "any of" if task == "multilabel" else "one of"
+    parameters = f", {figures['final/parameters']:,.0f} parameters" if "final/parameters" in figures else ""
+    rate = settings.get("data.sample_rate")
+    parts = [
+        f"**{name}**: {settings.get('model.kind')} on {settings.get('features.kind')}{parameters}. It labels sound of any length and "
+        f"sample rate (taken to {rate} Hz, mono) with {how} {len(classes)} classes: {listed}.",
+        _figures_table(str(settings.get("training.metric", "")).rpartition("/")[2], figures),
+        _caveats(settings, figures, tags),
+        '```python\nmodel = mlflow.pyfunc.load_model("runs:/RUN_ID/model")\n'
+        'model.predict(["clip.wav"])  # paths, bytes of audio files, or {"audio": [array]} with params={"sample_rate": Hz}\n```',
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _figures_table(metric: str, figures: Mapping[str, float]) -> str:
+    """Return the figures of the metric that the run was judged by and of the common ones, beside the baseline's."""
+    names = [m for m in dict.fromkeys([metric, "accuracy", "macro_f1", "map", "mAP"]) if f"best/{m}" in figures]
+    tested = any(f"test/{m}" in figures for m in names)
+    columns = ["figure", "validation", *(["test"] if tested else []), "a model that learned nothing"]
+    lines = [" | ".join(columns), "|".join(["---"] * len(columns))]
+    for name in names:
+        keys = [f"best/{name}", *([f"test/{name}"] if tested else []), f"baseline/{name}"]
+        cells = [figure_text(figures[key], name) if key in figures else "" for key in keys]
+        lines.append(" | ".join([name, *cells]))
+    return "\n".join(f"| {line} |" for line in lines) if names else ""
+
+
+def _caveats(settings: Mapping[str, Any], figures: Mapping[str, float], tags: Mapping[str, str]) -> str:
+    """Return how the weights were chosen, on what data, and what is wrong with the figures."""
+    epoch = (
+        f"Epoch {figures['best/epoch'] + 1:.0f} of {figures.get('final/epochs', 0):.0f}"
+        if "best/epoch" in figures
+        else "The epoch"
+    )
+    lines = [
+        f"{epoch} was chosen by {settings.get('training.metric')} on these validation clips, so new clips may score lower. "
+        f"Data: {settings.get('data.corpus')}, digest {str(tags.get('data.digest', ''))[:12]}; split: {settings.get('data.split.kind')}"
+        f"{', fold ' + tags['split.fold_name'] if tags.get('split.fold_name') else ''}; seed {settings.get('seed')}.",
+        *(remark + "." for remark in recorded_remarks(tags) if remark),
+    ]
+    if tags.get("findings") not in (None, "", "none"):
+        lines.append(str(tags["findings"]))
+    return "\n\n".join(lines)
