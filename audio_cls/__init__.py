@@ -46,6 +46,8 @@ if TYPE_CHECKING:  # loaded when they are used
     from audio_cls.inference.handle import list_runs as list_runs
     from audio_cls.inference.handle import open_run as open_run
     from audio_cls.inference.handle import train as train
+    from audio_cls.inference.labeller import Labeller as Labeller
+    from audio_cls.inference.opening import open_labeller as open_labeller
     from audio_cls.metrics.base import Metric as Metric
     from audio_cls.metrics.published import Published as Published
     from audio_cls.report.run_figures import Figure as Figure

@@ -140,8 +140,8 @@ def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_
 
     Files that cannot be read are named on stderr and the others labelled: exit code 1, or 2 where none could be read."""
     from audio_cls.core.device import tune_process
+    from audio_cls.inference.files import audio_files
     from audio_cls.inference.handle import open_run
-    from audio_cls.inference.labeller import audio_files
 
     tune_process()
     files = audio_files(paths)

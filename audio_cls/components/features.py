@@ -50,7 +50,11 @@ class FeatureExtractor(nn.Module):
     Attributes:
         hop_length: samples between two frames.
         n_bins: rows of a framewise feature, or the length of the vector.
+        reach: samples on each side of a frame's centre that the frame depends on; None where it depends on the whole clip. With a
+            reach, a recording of any length is labelled in bounded memory.
     """
+
+    reach: int | None = None
 
     def __init__(self, hop_length: int, n_bins: int) -> None:
         super().__init__()
@@ -280,6 +284,7 @@ class Waveform(Features, kind="waveform"):
 class _Identity(FeatureExtractor):
     def __init__(self) -> None:
         super().__init__(hop_length=1, n_bins=1)
+        self.reach = 1
 
     def frames(self, n_samples: int) -> int:
         return n_samples
@@ -296,6 +301,7 @@ class _LogMelExtractor(FeatureExtractor):
         super().__init__(hop_length, config.n_mels)
         self.n_fft, self.win_length = n_fft, win_length
         self.floor, self.top_db = config.floor, config.top_db
+        self.reach = n_fft // 2 + 1 if config.top_db is None else None
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
         self._groups = _band_groups(filters)
@@ -344,7 +350,7 @@ class _MfccExtractor(FeatureExtractor):
 
     def __init__(self, log_mel: _LogMelExtractor, n_mfcc: int) -> None:
         super().__init__(log_mel.hop_length, n_mfcc)
-        self.log_mel = log_mel
+        self.log_mel, self.reach = log_mel, log_mel.reach
         self.register_buffer(
             "dct", taf.create_dct(n_mfcc, log_mel.n_bins, norm="ortho").T.contiguous(), persistent=False
         )

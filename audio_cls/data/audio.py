@@ -25,10 +25,16 @@ __all__ = [
     "Audio",
     "BadAudio",
     "audio_facts",
+    "cut_short",
     "decode",
+    "failure_reason",
+    "file_handle",
     "file_size",
     "header_rate",
     "load",
+    "open_audio",
+    "plausible_rate",
+    "silence_reason",
     "source_rate",
     "to_float",
     "to_int16",
@@ -103,7 +109,7 @@ def load(
             decoded at once, or shorter than `min_seconds`.
     """
     size = file_size(path)
-    with _opened(path) as raw:
+    with open_audio(path) as raw:
         return decode(
             raw,
             size,
@@ -158,7 +164,7 @@ def source_rate(path: Path) -> int:
         BadAudio: when there is none, or one that `load` refuses.
     """
     file_size(path)
-    with _opened(path) as raw:
+    with open_audio(path) as raw:
         return header_rate(raw)
 
 
@@ -171,10 +177,10 @@ def header_rate(raw: BinaryIO) -> int:
     import soundfile
 
     try:
-        with soundfile.SoundFile(_handle(raw), closefd=False) as file:
-            return _plausible(int(file.samplerate))
+        with soundfile.SoundFile(file_handle(raw), closefd=False) as file:
+            return plausible_rate(int(file.samplerate))
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise BadAudio(f"cannot be decoded: {_reason(error)}") from None
+        raise BadAudio(f"cannot be decoded: {failure_reason(error)}") from None
 
 
 def file_size(path: Path) -> int:
@@ -200,14 +206,19 @@ def file_size(path: Path) -> int:
     return found.st_size
 
 
-def _opened(path: Path) -> BinaryIO:
+def open_audio(path: Path) -> BinaryIO:
+    """Open a file for `decode`.
+
+    Raises:
+        BadAudio: when it cannot be.
+    """
     try:
         return open(path, "rb", buffering=0)
     except OSError as error:
-        raise BadAudio(f"cannot be decoded: {_reason(error)}") from None
+        raise BadAudio(f"cannot be decoded: {failure_reason(error)}") from None
 
 
-def _handle(raw: BinaryIO) -> Any:
+def file_handle(raw: BinaryIO) -> Any:
     """Return what libsndfile reads: a file's descriptor, never its name (it takes whatever is named `.au`, `.vox` or `.gsm` for
     audio without a header, and Python's names that are not UTF-8 for none), or an object that has none.
     """
@@ -226,12 +237,12 @@ def _read(
     try:
         promise = read_promise(raw, size)
         if promise is not None and promise.what != "audio":
-            raise BadAudio(_cut_short(promise, None))
+            raise BadAudio(cut_short(promise, None))
         raw.seek(0)
-        with soundfile.SoundFile(_handle(raw), closefd=False) as file:
-            rate, channels, frames = _plausible(int(file.samplerate)), int(file.channels), int(file.frames)
+        with soundfile.SoundFile(file_handle(raw), closefd=False) as file:
+            rate, channels, frames = plausible_rate(int(file.samplerate)), int(file.channels), int(file.frames)
             if promise is not None:
-                raise BadAudio(_cut_short(promise, frames / rate))
+                raise BadAudio(cut_short(promise, frames / rate))
             first, last = _span(frames, rate, start, end)
             if max_seconds is not None:
                 last = min(last, first + math.ceil(max_seconds * rate))
@@ -240,7 +251,7 @@ def _read(
             wanted = _bounded(last - first, channels, rate, sample_rate)
             x = _read_frames(file, wanted, channels)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise BadAudio(f"cannot be decoded: {_reason(error)}") from None
+        raise BadAudio(f"cannot be decoded: {failure_reason(error)}") from None
     if len(x) < last - first - rate // 10:
         raise BadAudio(f"cut short: its header says {(last - first) / rate:.2f} s, {len(x) / rate:.2f} s can be read")
     return x, rate
@@ -269,7 +280,12 @@ def _bounded(frames: int, channels: int, rate: int, sample_rate: int) -> int:
     return frames
 
 
-def _plausible(rate: int) -> int:
+def plausible_rate(rate: int) -> int:
+    """Return a sample rate in Hz as it is.
+
+    Raises:
+        BadAudio: for one that is not read.
+    """
     if not MIN_RATE <= rate <= MAX_RATE:
         raise BadAudio(f"its header names a sample rate of {rate} Hz: {MIN_RATE:,} to {MAX_RATE:,} Hz are read")
     return rate
@@ -284,13 +300,7 @@ def _mix(x: NDArray[np.float32]) -> NDArray[np.float32]:
     level = np.abs(mono)
     peak = float(level.max())
     if peak < SILENCE_PEAK:
-        cancelled = x.shape[1] > 1 and float(np.abs(x).max()) >= SILENCE_PEAK
-        why = (
-            "its channels cancel when mixed to mono"
-            if cancelled
-            else f"peak {peak:.1e}, at least {SILENCE_PEAK:g} is needed"
-        )
-        raise BadAudio(f"silent: {why}")
+        raise BadAudio(silence_reason(peak, float(np.abs(x).max())))
     if peak > 1 and len(level) > _OUTLIERS:
         rest = float(np.partition(level, -_OUTLIERS - 1)[-_OUTLIERS - 1])
         if rest / peak < SILENCE_PEAK:
@@ -300,7 +310,15 @@ def _mix(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return mono
 
 
-def _cut_short(promise: Promise, seconds: float | None) -> str:
+def silence_reason(peak: float, loudest_channel: float) -> str:
+    """Return why a clip is refused as silent: `peak` of its mono samples, and of the channels before they were mixed."""
+    if loudest_channel >= SILENCE_PEAK:
+        return "silent: its channels cancel when mixed to mono"
+    return f"silent: peak {peak:.1e}, at least {SILENCE_PEAK:g} is needed"
+
+
+def cut_short(promise: Promise, seconds: float | None) -> str:
+    """Return what a file lacks whose header promises more than it holds; `seconds` can be read of it, None where that is unknown."""
     if seconds is None or promise.present == 0:
         kind = "bytes of audio" if promise.what == "audio" else promise.what
         return f"cut short: its header says {promise.promised:,} {kind}, {promise.present:,} are there"
@@ -321,6 +339,7 @@ def _span(frames: int, rate: int, start: float | None, end: float | None) -> tup
     return first, last
 
 
-def _reason(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
+    """Return why a file could not be read, as libsndfile or the system says it."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
     return str(text).strip().rstrip(".") or type(error).__name__

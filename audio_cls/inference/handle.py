@@ -28,7 +28,9 @@ from audio_cls.core.stopping import StopRequest, Watch
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.experiment import Experiment
-from audio_cls.inference.labeller import WEIGHTS, Labeller, audio_files
+from audio_cls.inference.files import audio_files
+from audio_cls.inference.opening import run_labeller
+from audio_cls.inference.run_labeller import RunLabeller
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.metrics.slices import figures_by
 from audio_cls.report.tables import slice_table
@@ -229,17 +231,13 @@ class Run:
         page = run_page(workspace, self.tracker, self.tracker.resolve(self.id), device)
         return write_page(self.tracker, path, page, self.id).path
 
-    def labeller(self, device: str = "auto") -> Labeller:
+    def labeller(self, device: str = "auto") -> RunLabeller:
         """Return the run's classifier with its front end, on a device.
 
         Raises:
             UserError: for a run without weights, or whose artifacts are damaged.
         """
-        folder = self.tracker.download(self.id, WEIGHTS).parent.parent
-        for name in ("experiment.json", "classes.json"):
-            if not (folder / name).exists():  # the runs lie on a server: fetched into the folder of the weights
-                self.tracker.download(self.id, name, folder)
-        return Labeller(folder, choose_device(device), self.experiment)
+        return run_labeller(self.tracker, self.info, choose_device(device))
 
     def __repr__(self) -> str:
         chosen = ", ".join(f"{key}={value:.4f}" for key, value in list(self.metrics.items())[:2])

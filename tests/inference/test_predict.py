@@ -20,7 +20,7 @@ from audio_cls.cli import main
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
-from audio_cls.inference.labeller import Labeller
+from audio_cls.inference.run_labeller import RunLabeller
 from audio_cls.runs.own_parts import read_recorded
 from audio_cls.tracking import RunInfo, Tracker
 from audio_cls.training import checkpoint
@@ -163,7 +163,7 @@ def test_no_damage_ends_in_a_traceback(
     (folder / name).write_bytes(data.draw(damage(original.decode())))
     try:
         experiment = Experiment.from_json(read_recorded(folder / "experiment.json", info.tags["experiment.digest"]))
-        labeller = Labeller(folder, CPU, experiment)
+        labeller = RunLabeller(folder, CPU, experiment)
     except UserError:
         return
     finally:
@@ -175,7 +175,7 @@ def test_no_damage_ends_in_a_traceback(
 
 def test_a_missing_file_costs_no_other_its_label(artifacts: Path, clips: Path) -> None:
     experiment = Experiment.from_json(read_recorded(artifacts / "experiment.json"))
-    found: list[Any] = list(Labeller(artifacts, CPU, experiment).label([clips / "hum0.wav", clips / "nowhere.wav"]))
+    found: list[Any] = list(RunLabeller(artifacts, CPU, experiment).label([clips / "hum0.wav", clips / "nowhere.wav"]))
     assert abs(found[0].scores.sum() - 1) < 1e-6
     assert found[1].scores is None
     assert "missing" in found[1].error or "no such file" in found[1].error

@@ -17,7 +17,7 @@ from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.windows import Centre, Windows, WindowScores, place_of, position, window_starts
 from audio_cls.experiment import Experiment
-from audio_cls.inference.labeller import Labeller
+from audio_cls.inference.run_labeller import RunLabeller
 from audio_cls.runs.evaluation import score_run
 from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.runs.preparation import Prepared, Runtime, prepare_run
@@ -166,7 +166,7 @@ def test_training_evaluation_and_labelling_agree_and_say_the_windows(
     assert said in tracker.download(info.run_id, "report.html").read_text(encoding="utf-8")
     runtime = Runtime(Workspace(tmp_path), tracker, CPU)
     recorded = score_run(runtime, info, "validation").predictions
-    labeller = Labeller(
+    labeller = RunLabeller(
         tracker.download(info.run_id, "experiment.json").parent, CPU, recorded_experiment(tracker, info)
     )
     corpus = runtime.corpus(labeller.experiment.data)

@@ -1,0 +1,91 @@
+"""Open trained models by name: a run, or a study, whose best complete run is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from audio_cls.core.device import choose_device
+from audio_cls.core.errors import UserError
+from audio_cls.core.workspace import Workspace
+from audio_cls.inference.labeller import Labeller
+from audio_cls.inference.run_labeller import THRESHOLDS, WEIGHTS, RunLabeller
+from audio_cls.runs.own_parts import recorded_experiment
+from audio_cls.tracking import RunInfo, Tracker
+
+__all__ = ["find_run", "open_labeller", "open_labellers", "run_labeller"]
+
+
+def open_labellers(names: Sequence[str], tracker: Tracker, device: str = "auto") -> list[Labeller]:
+    """Open trained models.
+
+    Args:
+        names: each the id or name of a run, or the name of a study (its best complete run).
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+
+    Raises:
+        UserError: for a name that nothing has, and a run that cannot label.
+    """
+    chosen = choose_device(device)
+    return [_open(name, tracker, chosen) for name in names]
+
+
+def open_labeller(name: str, *, workspace: Workspace | Path | str | None = None, device: str = "auto") -> Labeller:
+    """Open a trained model to label audio with.
+
+    Args:
+        name: the id or name of a run, or the name of a study (its best complete run).
+        workspace: its folder; AUDIO_CLS_WORKSPACE or the current folder unless given.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+
+    Raises:
+        UserError: for a name that nothing has, and a run that cannot label.
+    """
+    return open_labellers([name], Tracker(Workspace.of(workspace)), device)[0]
+
+
+def find_run(name: str, tracker: Tracker) -> RunInfo:
+    """Return the run of this id or name; of a study, given by its name or its run, the best complete one.
+
+    Raises:
+        UserError: when there is none, or more than one is meant.
+    """
+    quoted = name.replace("'", "")
+    studies = tracker.runs(None, f"tags.kind = 'study' and tags.study = '{quoted}'", (), 1) if quoted else []
+    if studies:
+        return _best_of(studies[0], tracker)
+    info = tracker.resolve(name)
+    return _best_of(info, tracker) if info.tags.get("kind") == "study" else info
+
+
+def run_labeller(tracker: Tracker, info: RunInfo, device: torch.device) -> RunLabeller:
+    """Return a run's classifier with its front end, on a device.
+
+    Raises:
+        UserError: for a run without weights, or whose artifacts are damaged.
+    """
+    folder = tracker.download(info.run_id, WEIGHTS).parent.parent
+    wanted = ["experiment.json", "classes.json"] + ([THRESHOLDS] if "thresholds" in info.tags else [])
+    for name in wanted:
+        if not (folder / name).exists():  # the runs lie on a server: fetched into the folder of the weights
+            tracker.download(info.run_id, name, folder)
+    return RunLabeller(folder, device, recorded_experiment(tracker, info), name=info.name)
+
+
+def _open(name: str, tracker: Tracker, device: torch.device) -> Labeller:
+    return run_labeller(tracker, find_run(name, tracker), device)
+
+
+def _best_of(study: RunInfo, tracker: Tracker) -> RunInfo:
+    """Return the complete trial of a study that has the best figure of the study's metric."""
+    name, metric = study.tags.get("study", study.name), study.tags.get("study.metric", "")
+    quoted = name.replace("'", "")
+    trials = tracker.runs(None, f"tags.study = '{quoted}' and tags.kind = 'trial' and tags.state = 'COMPLETE'")
+    key = f"best/{metric.removeprefix('val/')}"
+    found = [run for run in trials if key in run.metrics]
+    if not found:
+        raise UserError(f"study {name!r} has no complete trial with a figure {key!r} yet: {len(trials)} complete")
+    sign = -1 if study.tags.get("study.direction") == "minimize" else 1
+    return max(found, key=lambda run: sign * run.metrics[key])
