@@ -151,7 +151,7 @@ class RowStream:
     def _alone(self, start: int, stop: int) -> Tensor | None:
         """Return a window of a recording that is too long to be held, computed from its own samples."""
         while True:
-            self._cut(start * self._hop - self._hop)
+            self._cut((self._low - 1) * self._hop)
             if self._first + len(self._samples) >= start * self._hop + self._window or not self._read():
                 break
         end = start * self._hop + self._window
