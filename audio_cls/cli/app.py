@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from audio_cls import __version__
-from audio_cls.cli import ablations, data, doctor, experiments, runs, studies, train
+from audio_cls.cli import ablations, data, doctor, experiments, listen, runs, studies, train
 from audio_cls.cli.console import ConsoleDisplay, say
 from audio_cls.cli.init import init
 from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
@@ -69,6 +69,7 @@ for command in (
     train.train,
     runs.evaluate,
     runs.predict,
+    listen.listen,
     studies.study,
     ablations.ablate,
     runs.compare,
