@@ -14,6 +14,7 @@ from audio_cls.core.stopping import Interrupted
 from audio_cls.queue.cells import Cell, Cells, CellState, enqueue, read_cells, run_cells
 from audio_cls.queue.storage import StudyStorage, load_study, open_study
 from audio_cls.queue.tracked import settle_runs
+from audio_cls.runs.model_log import log_models
 from audio_cls.runs.own_parts import entry_files
 
 if TYPE_CHECKING:
@@ -93,7 +94,11 @@ def fill_cells(
         loaded = dict.fromkeys([*files, *entry_files(cell.experiment for cell in cells)])
         run_cells(work, known.cells, tracker.workspace, options, files=list(loaded), only=known.cells)
     settle_runs(tracker, None, study, "fold" if work.kind == "folds" else "cell")
-    return Filled(tuple(_states(work, cells, storage)), adopted)
+    filled = Filled(tuple(_states(work, cells, storage)), adopted)
+    if options.log_model == "all":
+        complete = [s.record.mlflow_run_id for s in filled.states if s.state == "COMPLETE"]
+        log_models(tracker, [run_id for run_id in complete if run_id])
+    return filled
 
 
 def convert_cells(work: Cells, cells: Sequence[Cell], tracker: Tracker, storage: StudyStorage) -> None:

@@ -35,7 +35,7 @@ class Commands(click.Group):
 
 # The commands that write to the workspace; all others work where it is read-only.
 WRITING = frozenset(
-    ("init", "train", "data prepare", "ablate run", *(f"study {c}" for c in ("run", "revive", "import", "worker", "confirm", "remove")))
+    ("init", "train", "promote", "data prepare", "ablate run", *(f"study {c}" for c in ("run", "revive", "import", "worker", "confirm", "remove")))
 )  # fmt: skip
 
 
@@ -123,6 +123,14 @@ STORAGE = click.option(
     envvar=ADDRESSES["--storage"],
     help="Optuna's storage, a file or postgresql://USER@HOST/NAME. Default: AUDIO_CLS_STORAGE, else optuna.db in the workspace.",
 )
+LOG_MODEL = click.option(
+    "--log-model",
+    type=click.Choice(["best", "all", "none"]),
+    default="best",
+    show_default=True,
+    help="Which complete runs become models in MLflow, to be loaded and served: the best of a search and each single run, all "
+    "(also of a suite), none.",
+)
 WORKERS = click.option(
     "--workers",
     type=click.IntRange(1),
@@ -133,15 +141,19 @@ WORKERS = click.option(
 
 
 def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --workers, --storage, --device and --grace, and hand it them as one value: `options`, a `QueueOptions`."""
+    """Give a command --workers, --storage, --device, --grace and --log-model, and hand it them as one value: `options`, a `QueueOptions`."""
 
     @wraps(command)
-    def call(*args: Any, workers: int, storage: str | None, device: str, grace: float, **given: Any) -> Any:
+    def call(
+        *args: Any, workers: int, storage: str | None, device: str, grace: float, log_model: Any, **given: Any
+    ) -> Any:
         from audio_cls.queue.options import QueueOptions
 
-        options = QueueOptions(storage=storage, workers=workers, device=device, grace_seconds=grace)
+        options = QueueOptions(
+            storage=storage, workers=workers, device=device, grace_seconds=grace, log_model=log_model
+        )
         return command(*args, options=options, **given)
 
-    for option in (GRACE, DEVICE, STORAGE, WORKERS):
+    for option in (LOG_MODEL, GRACE, DEVICE, STORAGE, WORKERS):
         call = option(call)
     return call

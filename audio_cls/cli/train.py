@@ -81,7 +81,12 @@ def train(ctx: click.Context, file: Path | None, assignments: tuple[str, ...], a
     if len(plan.cells) == 1:
         cell, sources = plan.cells[0], (file,) if file and file.suffix == ".py" else ()
         assert isinstance(cell.experiment, Experiment)
-        _train_one(workspace, SingleRun(cell.name, cell.experiment, cell.key, cell.tags, sources), again, options)
+        _train_one(
+            workspace,
+            SingleRun(cell.name, cell.experiment, cell.key, cell.tags, sources, options.log_model != "none"),
+            again,
+            options,
+        )
         return
     say(f"{plan.name}: {plan.size}")
     files = [*parts, *([file] if file and file.suffix == ".py" else [])]

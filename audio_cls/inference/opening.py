@@ -1,7 +1,8 @@
-"""Open trained models by name: a run, or a study, whose best complete run is meant."""
+"""Open trained models by name: a run, a study, whose best complete run is meant, or a model that has a name in MLflow's registry."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,18 +12,20 @@ from audio_cls.core.device import choose_device
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.inference.labeller import Labeller
+from audio_cls.inference.mlflow_model import open_model_folder
 from audio_cls.inference.run_labeller import THRESHOLDS, WEIGHTS, RunLabeller
 from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.tracking import RunInfo, Tracker
+from audio_cls.tracking.registry import ModelVersion, find_version, is_reference, model_files, model_versions
 
-__all__ = ["find_run", "open_labeller", "open_labellers", "run_labeller"]
+__all__ = ["find_run", "open_labeller", "open_labellers", "registered_labeller", "run_labeller"]
 
 
 def open_labellers(names: Sequence[str], tracker: Tracker, device: str = "auto") -> list[Labeller]:
     """Open trained models.
 
     Args:
-        names: each the id or name of a run, or the name of a study (its best complete run).
+        names: each the id or name of a run, the name of a study (its best complete run), or a registered model (NAME@ALIAS, NAME/VERSION).
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
@@ -36,7 +39,7 @@ def open_labeller(name: str, *, workspace: Workspace | Path | str | None = None,
     """Open a trained model to label audio with.
 
     Args:
-        name: the id or name of a run, or the name of a study (its best complete run).
+        name: the id or name of a run, the name of a study (its best complete run), or a registered model (NAME@ALIAS, NAME/VERSION).
         workspace: its folder; AUDIO_CLS_WORKSPACE or the current folder unless given.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
 
@@ -75,7 +78,26 @@ def run_labeller(tracker: Tracker, info: RunInfo, device: torch.device) -> RunLa
 
 
 def _open(name: str, tracker: Tracker, device: torch.device) -> Labeller:
-    return run_labeller(tracker, find_run(name, tracker), device)
+    if is_reference(name):
+        return registered_labeller(tracker, find_version(tracker, name), device)
+    try:
+        info = find_run(name, tracker)
+    except UserError:
+        if name not in {version.name for version in model_versions(tracker)}:
+            raise
+        return registered_labeller(tracker, find_version(tracker, name), device)
+    return run_labeller(tracker, info, device)
+
+
+def registered_labeller(tracker: Tracker, version: ModelVersion, device: torch.device) -> RunLabeller:
+    """Return the labeller of a registered model; its run need not be there any more.
+
+    Raises:
+        UserError: for a model whose files are gone or damaged, or that audio_cls did not make.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = model_files(tracker, version, Path(scratch))
+        return open_model_folder(folder, device, tracker.workspace, name=version.reference)
 
 
 def _best_of(study: RunInfo, tracker: Tracker) -> RunInfo:

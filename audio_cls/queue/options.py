@@ -7,6 +7,7 @@ from pathlib import Path
 
 from audio_cls.core.stopping import GRACE_SECONDS
 from audio_cls.queue.databases import Heartbeat
+from audio_cls.runs.model_log import LogModel
 
 __all__ = ["USUAL", "QueueOptions"]
 
@@ -26,6 +27,7 @@ class QueueOptions:
         gpus: the CUDA devices to share out; all that are visible unless given.
         max_deaths: a configuration whose workers died so often in a row, without a new epoch, has failed.
         same_failures: a search whose first trials, so many, all fail in the same way is stopped.
+        log_model: which complete runs become models in MLflow: the best of a search and each single run, all, or none.
         foreign_hours: after which a running trial of another program, without heartbeat, is given up.
     """
 
@@ -39,6 +41,7 @@ class QueueOptions:
     gpus: tuple[str, ...] | None = None
     max_deaths: int = 6
     same_failures: int = 5
+    log_model: LogModel = "best"
     foreign_hours: float = 24.0
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from audio_cls.core.errors import UserError
 from audio_cls.data.remarks import recorded_remarks
 from audio_cls.metrics.base import figure_text
+from audio_cls.tracking.registry import logged_model_id
 
 if TYPE_CHECKING:
     from audio_cls.tracking import Run, RunInfo, Tracker
 
-__all__ = ["LogModel", "can_label_audio", "log_model", "log_recorded_model"]
+__all__ = ["LogModel", "can_label_audio", "log_model", "log_models", "log_recorded_model"]
+
+log = logging.getLogger(__name__)
 
 LogModel = Literal["best", "all", "none"]
 """Which complete runs become models in MLflow: the best of a search and each single run, all, none."""
@@ -53,8 +57,8 @@ def log_model(
         run.model(_note(name, settings, figures, tags, classes, task), {"run": name, "task": task, **kept})
 
 
-def log_recorded_model(tracker: Tracker, info: RunInfo, tags: Mapping[str, str] | None = None) -> None:
-    """Log the model of a run that has ended; with `tags` besides those that every model has.
+def log_recorded_model(tracker: Tracker, info: RunInfo) -> None:
+    """Log the model of a run that has ended; renew its figures and description where it is there.
 
     Raises:
         UserError: for a run that is not complete, or was trained on anything but sound.
@@ -69,10 +73,21 @@ def log_recorded_model(tracker: Tracker, info: RunInfo, tags: Mapping[str, str] 
     meta = json.loads(tracker.download(info.run_id, "classes.json").read_text(encoding="utf-8"))
     run = tracker.reopen(info.run_id)
     try:
-        known = {**info.tags, **(tags or {})}
-        log_model(run, info.name, info.params, info.metrics, known, meta["classes"], meta["task"])
+        log_model(run, info.name, info.params, info.metrics, info.tags, meta["classes"], meta["task"])
     finally:
         run.close()
+
+
+def log_models(tracker: Tracker, run_ids: Iterable[str]) -> None:
+    """Log the models of these complete runs, where they are not there. What keeps one from it is told, and costs nothing else."""
+    for run_id in run_ids:
+        try:
+            info = tracker.resolve(run_id)
+            if can_label_audio(info.params) and logged_model_id(tracker, info.run_id) is None:
+                log_recorded_model(tracker, info)
+        except UserError as error:
+            log.warning("no model was logged: %s. The same command again, or audio-cls promote RUN, logs it.", error)
+            return
 
 
 def _note(

@@ -72,7 +72,7 @@ class SingleRun:
     key: str
     tags: Mapping[str, str] = field(default_factory=dict)
     sources: tuple[Path, ...] = ()
-    log_model: bool = False
+    log_model: bool = True
 
 
 def run_key(experiment_digest: str, data_digest: str) -> str:

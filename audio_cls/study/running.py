@@ -19,6 +19,7 @@ from audio_cls.queue.storage import open_storage
 from audio_cls.queue.supervisor import run_workers
 from audio_cls.queue.tracked import settle_runs
 from audio_cls.queue.worker import Shift, run_worker
+from audio_cls.runs.model_log import log_models
 from audio_cls.runs.own_parts import load_with
 from audio_cls.runs.page_data import page_path, write_page
 from audio_cls.runs.preparation import Runtime, mlflow_experiment
@@ -106,6 +107,7 @@ def run_search(
         target = work_target(launch, study.name, parts)
         status = run_workers(study, workspace, trials, target, options, identity=study_identity(corpus), only=only)
     settle_runs(tracker, mlflow_experiment(corpus), opened)
+    log_models(tracker, _runs_to_log(status, options))
     wanted = [row for row in status.rows if only is None or row.config in only]
     done = status.finished >= trials if only is None else all(r.state not in ("RUNNING", "WAITING") for r in wanted)
     parent.final(_figures(status))
@@ -159,6 +161,14 @@ def _open_run(workspace: Workspace, tracker: Tracker, search: OpenedSearch, file
         if opened.user_attrs.get(PARENT) != parent.id:
             opened.set_user_attr(PARENT, parent.id)
     return parent
+
+
+def _runs_to_log(status: StudyStatus, options: QueueOptions) -> list[str]:
+    """Return the ids of the runs that become models in MLflow."""
+    best = [status.best] if status.best is not None else []
+    complete = [row for row in status.rows if row.state == "COMPLETE"]
+    rows = {"none": [], "best": best, "all": complete}[options.log_model]
+    return [str(row.record.mlflow_run_id) for row in rows if row.record.mlflow_run_id]
 
 
 def _figures(status: StudyStatus) -> dict[str, float]:

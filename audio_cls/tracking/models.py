@@ -37,7 +37,10 @@ __all__ = [
     "MODEL",
     "SAMPLE_RATE",
     "About",
+    "bad_request",
     "find_model",
+    "is_ready",
+    "is_served",
     "output_columns",
     "read_about",
     "send_model",
@@ -84,6 +87,19 @@ def read_about(folder: Path) -> About:
 def output_columns(classes: Sequence[str]) -> list[str]:
     """Return the columns of a prediction: `label`, `score` and one for each class; a class of such a name is `NAME (class)`."""
     return ["label", "score", *(f"{name} (class)" if name in ("label", "score") else name for name in classes)]
+
+
+def is_served() -> bool:
+    """Return whether this is the process of `mlflow models serve`, where requests come from elsewhere."""
+    return "__pyfunc_model_path__" in os.environ
+
+
+def bad_request(message: str) -> Exception:
+    """Return the error that a server answers a request with: its message, without a traceback."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+    return MlflowException(message, error_code=BAD_REQUEST)
 
 
 def find_model(client: Any, run: Any, name: str = MODEL) -> Any:
@@ -232,7 +248,13 @@ def _write_description(folder: Path, files: Path, run_id: str, model_id: str, we
         model_size_bytes=size,
     )
     add_to_model(
-        model, loader_module=LOADER, data=DATA, conda_env="conda.yaml", python_env="python_env.yaml", streamable=False
+        model,
+        loader_module=LOADER,
+        data=DATA,
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+        model_config={"device": "auto"},
+        streamable=False,
     )
     model.save(str(folder / "MLmodel"))
     _write_requirements(folder)
