@@ -178,6 +178,13 @@ def _next_commands(name: str, task: str, domain: str) -> str:
 )
 @click.option("--max-seconds", type=float, default=None, help="Keep at most so much of each clip.")
 @click.option(
+    "--trim-db",
+    type=float,
+    default=None,
+    metavar="DB",
+    help="Cut off silence at both ends of each clip, so many dB below its loudest part; 60 takes away digital silence.",
+)
+@click.option(
     "--on-bad",
     type=click.Choice(["skip", "refuse"]),
     default="refuse",

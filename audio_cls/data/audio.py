@@ -38,6 +38,7 @@ __all__ = [
     "source_rate",
     "to_float",
     "to_int16",
+    "trim_silence",
 ]
 
 MIN_RATE, MAX_RATE = 1_000, 1_000_000  # hertz: below hydrophones' and seismic audio, above bat detectors
@@ -48,6 +49,7 @@ _TOLERANCE_SECONDS = 0.05  # published end times are rounded
 _MAX_VALUES = 1 << 29  # samples times channels decoded at once: 2 GiB as float32, 101 minutes of CD audio
 _BLOCK = 1 << 20  # values read at a time
 _UNKNOWN = 1 << 61  # frames; libsndfile says more where a FLAC stream's header names none
+_TRIM_BLOCK_SECONDS = 0.01
 _OUTLIERS = 16  # so few samples, however loud, may not decide the level of a clip
 
 
@@ -98,11 +100,13 @@ def load(
     end: float | None = None,
     max_seconds: float | None = None,
     min_seconds: float = MIN_SECONDS,
+    trim_db: float | None = None,
 ) -> Audio:
     """Read a clip (WAV, FLAC, OGG, MP3, AIFF, ...; any rate, any number of channels) as mono at `sample_rate`.
 
     Channels are averaged; resampling is soxr's HQ recipe (linear phase, alias below -140 dB). `start` and `end` are
-    seconds within the file; what is longer than `max_seconds` is cut at its end.
+    seconds within the file; what is longer than `max_seconds` is cut at its end. With `trim_db` silence is then cut off at both ends,
+    see `trim_silence`.
 
     Raises:
         BadAudio: missing, empty, undecodable, cut short, of an implausible sample rate, not finite, silent, too long to be
@@ -118,6 +122,7 @@ def load(
             end=end,
             max_seconds=max_seconds,
             min_seconds=min_seconds,
+            trim_db=trim_db,
         )
 
 
@@ -130,6 +135,7 @@ def decode(
     end: float | None = None,
     max_seconds: float | None = None,
     min_seconds: float = MIN_SECONDS,
+    trim_db: float | None = None,
 ) -> Audio:
     """Read a clip as `load` does, from an open file of `size` bytes: a real one, or `io.BytesIO`.
 
@@ -148,8 +154,29 @@ def decode(
         mono = soxr.resample(np.ascontiguousarray(mono), rate, sample_rate, quality="HQ")
     if max_seconds is not None:
         mono = mono[: max(1, math.floor(max_seconds * sample_rate + 0.5))]
+    if trim_db is not None:
+        mono = trim_silence(mono, sample_rate, trim_db, min_seconds)
     samples, gain = to_int16(mono)
     return Audio(samples, sample_rate, rate, x.shape[1], gain)
+
+
+def trim_silence(
+    x: NDArray[np.float32], sample_rate: int, below_db: float, min_seconds: float = MIN_SECONDS
+) -> NDArray[np.float32]:
+    """Return mono samples (n,) without the silence at both ends: blocks of 10 ms whose power lies more than `below_db` dB below that of
+    the loudest block. At least `min_seconds` are kept, where there are so many.
+    """
+    block = max(1, round(_TRIM_BLOCK_SECONDS * sample_rate))
+    n_blocks = -(-len(x) // block)
+    power = np.pad(x, (0, n_blocks * block - len(x))).astype(np.float64).reshape(n_blocks, block)
+    power = np.square(power).mean(axis=1)
+    heard = np.flatnonzero(power >= power.max() * 10 ** (-below_db / 10))
+    first, last = int(heard[0]) * block, min(len(x), (int(heard[-1]) + 1) * block)
+    missing = math.ceil(min_seconds * sample_rate) - (last - first)
+    if missing > 0:
+        last = min(len(x), last + missing)
+        first = max(0, min(first, last - math.ceil(min_seconds * sample_rate)))
+    return x[first:last]
 
 
 def audio_facts(audio: Audio) -> dict[str, Any]:

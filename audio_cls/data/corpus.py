@@ -362,6 +362,8 @@ class Corpus:
             options += ["--sample-rate", str(self.sample_rate)]
         if self.index.get("max_seconds") is not None:
             options += ["--max-seconds", f"{self.index['max_seconds']:g}"]
+        if self.index.get("trim_db") is not None:
+            options += ["--trim-db", f"{self.index['trim_db']:g}"]
         told = self.index.get("options")
         told = told if isinstance(told, dict) else {}
         if layout == "esc50" and rest != "all" and "subset" not in told:  # an index of before options were kept

@@ -41,6 +41,7 @@ def make_index(
         "classes": list(manifest.classes),
         **({"sample_rate": request["sample_rate"]} if payload.is_waveform else {"payload": payload.to_dict()}),
         "max_seconds": request["max_seconds"],
+        **({"trim_db": request["trim_db"]} if "trim_db" in request else {}),
         "n": len(good),
         "source": manifest.source,
         "note": manifest.note,

@@ -66,7 +66,8 @@ def prepare(
         progress: show a bar.
         groups_from_names: take the groups (recordings, speakers) that the names of the files suggest, or a regular expression whose
             first group is the clip's group.
-        options: `max_seconds` keeps at most so much of each clip; others are the layout's, such as `task="multilabel"`,
+        options: `max_seconds` keeps at most so much of each clip, `trim_db` cuts off silence at both ends of it, so many decibels below
+            its loudest part; others are the layout's, such as `task="multilabel"`,
             `subset="esc10"`.
 
     Raises:
@@ -74,6 +75,7 @@ def prepare(
     """
     check_name(name, "a corpus")
     max_seconds = options.pop("max_seconds", None)
+    trim_db = options.pop("trim_db", None)
     manifest = with_groups(replace(sources.read(source, layout, **options), name=name), groups_from_names)
     with notices.shown(progress), notices.progress(f"preparing {name}") as tell:
         return packing.prepare(
@@ -83,5 +85,6 @@ def prepare(
             workers=workers,
             on_bad=on_bad,
             max_seconds=max_seconds,
+            trim_db=trim_db,
             progress=tell,
         )

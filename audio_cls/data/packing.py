@@ -85,6 +85,7 @@ def prepare(
     on_bad: str = "skip",
     max_seconds: float | None = None,
     min_seconds: float = MIN_SECONDS,
+    trim_db: float | None = None,
     progress: Progress | None = None,
 ) -> PrepareReport:
     """Decode every clip of a manifest into the corpus at `directory`.
@@ -100,6 +101,7 @@ def prepare(
         on_bad: "skip" leaves bad clips out and reports them, "refuse" raises once all clips have been looked at.
         max_seconds: longer clips are cut at their end.
         min_seconds: shorter clips are bad.
+        trim_db: silence at both ends of a clip, so many dB below its loudest 10 ms, is cut off (`audio.trim_silence`); None keeps it.
         progress: called with (done, total, what) as clips are finished.
 
     Raises:
@@ -110,6 +112,8 @@ def prepare(
         raise UserError(f"on_bad={on_bad!r}: {choices(on_bad, ('skip', 'refuse'))}")
     if max_seconds is not None and not min_seconds <= max_seconds < math.inf:
         raise UserError(f"max_seconds={max_seconds} (--max-seconds): a number of seconds, {min_seconds:g} or more")
+    if trim_db is not None and not 0 < trim_db < math.inf:
+        raise UserError(f"trim_db={trim_db} (--trim-db): a number of decibels above 0, such as 60")
     started, directory, tell = time.perf_counter(), Path(directory), progress or (lambda done, total, what: None)
     check_rate(sample_rate)
     with lock(directory, lambda: tell(0, len(manifest), "waiting for another process that prepares this corpus")):
@@ -117,6 +121,12 @@ def prepare(
         payload, rate, rate_reason = _choose_payload(manifest, sample_rate, directory, workers or usable_cores(), tell)
         previous = _previous(manifest, directory)
         request = {"sample_rate": rate, "max_seconds": max_seconds, "min_seconds": min_seconds}
+        if trim_db is not None:
+            if not payload.is_waveform:
+                raise UserError(
+                    f"trim_db={trim_db:g} (--trim-db): {manifest.source} holds no waveforms but {payload.describe()}; leave it out"
+                )
+            request["trim_db"] = trim_db
         keys = _keys(manifest, request)
         fingerprint = _fingerprint(manifest, keys, request)
         decoded, damaged = 0, [] if previous is None else previous.damaged(lambda done, n, what: tell(0, n, what))

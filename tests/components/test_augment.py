@@ -471,6 +471,21 @@ def test_a_range_upside_down_is_refused() -> None:
         Augment.parse({"mixup": {"alpha": 0.0}})
 
 
+def test_a_band_gain_adds_one_smooth_offset_to_each_band() -> None:
+    x = torch.randn(200, 1, 32, 10)
+    added = make("band_gain").build(RATE, HOP)(x, generator()) - x
+    torch.testing.assert_close(added, added[..., :1].expand_as(added), atol=1e-5, rtol=0)
+    offsets = added[:, 0, :, 0]
+    assert offsets.diff(dim=1).abs().max() < 0.25, "neighbouring bands move together"
+    assert 0.2 < offsets.std() < 0.4  # 0.8 / sqrt(12) of the level and the curves'
+    level = make("band_gain", level=[-1, 3], deviation=0).build(RATE, HOP)(x, generator()) - x
+    torch.testing.assert_close(level, level[:, :, :1, :1].expand_as(level), atol=1e-5, rtol=0)
+    assert -1 <= level.min() < 0
+    assert 2 < level.max() <= 3
+    some = make("band_gain", p=0.5).build(RATE, HOP)(x, generator())
+    assert 60 < int((some != x).flatten(1).any(1).sum()) < 140
+
+
 def test_a_warp_moves_a_ridge_as_its_keys_say() -> None:
     """Twice as fast, a pulse train has twice the pulses; a shift of an eighth of 64 bins moves a tone by 8 bins; a scale of 2 doubles its
     distance from the middle.

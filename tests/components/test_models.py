@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from audio_cls.components.models import Cnn4, LogisticRegression, Mlp, Model, SmallCnn, parameter_count
+from audio_cls.components.models import Cnn4, DeepCnn, LogisticRegression, Mlp, Model, SmallCnn, parameter_count
 from audio_cls.core.config import ConfigError
 
 KINDS = sorted(Model.members())
@@ -33,6 +33,7 @@ LARGE = {
 }  # tested in one domain
 NARROW: dict[str, dict[str, Any]] = {  # to save time
     "crnn": {"widths": (8, 8, 8)},
+    "deep_cnn": {"widths": (4, 8), "convolutions": (1, 2), "pool_frames": (4, 2), "hidden": 8},
     "mobilenet_v2": {"width_multiplier": 0.25},
     "panns": {"width": 8},
     "transformer": {"feedforward": 64},
@@ -147,6 +148,8 @@ def test_a_wrong_batch_is_an_error_and_not_a_number(kind: str, domain: str) -> N
         (Cnn4(), (1, 64, 157), 10, 1_448_170),
         (Cnn4(), (1, 128, 517), 200, 1_642_920),
         (Cnn4(time_pooling="mean_max"), (1, 64, 157), 10, 1_448_170),
+        (DeepCnn(), (1, 64, 101), 10, 755_978),
+        (DeepCnn(contrast=False), (1, 64, 101), 10, 755_138),
         (Mlp(), (1, 128, 50), 10, 25_642),
         (Mlp(hidden=(50, 50)), (200,), 15, 13_365),
         (Mlp(hidden=()), (40,), 10, 410),
@@ -158,7 +161,10 @@ def test_parameter_counts(config: Model, shape: tuple[int, ...], n_classes: int,
     assert parameter_count(config.build(shape, n_classes)) == count
 
 
-@pytest.mark.parametrize(("config", "shape"), [(SmallCnn(), (1, 3, 40)), (Cnn4(), (1, 64, 15)), (Cnn4(), (1, 48, 100))])
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [(SmallCnn(), (1, 3, 40)), (Cnn4(), (1, 64, 15)), (Cnn4(), (1, 48, 100)), (DeepCnn(), (1, 63, 100))],
+)
 def test_maps_too_small_for_the_pooling_are_refused(config: Model, shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="at least"):
         config.build(shape, 10)
@@ -186,6 +192,32 @@ def test_cnn4_averages_rows_into_bands_and_takes_other_lengths() -> None:
     torch.testing.assert_close(matrix.sum(0), torch.ones(2))
     assert (matrix > 0).sum(1).tolist() == [1] * 5
     assert model.eval()(torch.randn(2, 1, 80, 100)).shape == (2, 4)
+
+
+def test_the_contrast_channel_of_the_deep_cnn_does_not_change_with_level_and_filter() -> None:
+    """The second channel alone decides once the first one's weights are zero: then a gain and an offset of each band change nothing."""
+    model = DeepCnn(widths=(8, 8), convolutions=(1,), pool_frames=(2,)).build((1, 32, 40), 3).eval()
+    x = torch.randn(2, 1, 32, 40) * 4
+    moved = x + torch.randn(2, 1, 32, 1)
+    assert (model(x) - model(moved)).abs().max() > 1e-3, "the first channel sees levels"
+    with torch.no_grad():
+        next(model.parameters())[:, 0] = 0.0
+    torch.testing.assert_close(model(x), model(moved), atol=1e-4, rtol=1e-3)
+    assert (model(x) - model(torch.randn(2, 1, 32, 40))).abs().max() > 1e-3
+    assert model(torch.full((2, 1, 32, 40), -80.0)).isfinite().all(), "a clip without contrast"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"convolutions": (1, 2)}, "convolutions: 2 values found, expected 1 or 4"),
+        ({"pool_frames": (2, 2, 2)}, "pool_frames: 3 values found"),
+        ({"first_kernel": (5, 6)}, "first_kernel: expected odd numbers"),
+    ],
+)
+def test_settings_of_the_deep_cnn_that_do_not_fit_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        DeepCnn.parse(settings)
 
 
 def test_statistics_of_the_mlp_ignore_order_and_flatten_does_not() -> None:

@@ -14,7 +14,7 @@ import soundfile as sf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio_cls.data.audio import BadAudio, load, source_rate, to_float, to_int16
+from audio_cls.data.audio import BadAudio, load, source_rate, to_float, to_int16, trim_silence
 from audio_cls.data.headers import read_promise
 
 
@@ -92,6 +92,33 @@ def test_start_and_end_take_that_part(tmp_path: Path, suffix: str) -> None:
     assert len(part) == 6000
     assert np.abs(part.astype(int) - whole[4000:10000]).max() <= 2
     assert len(load(path, sample_rate=8000, start=0.5, max_seconds=0.25).samples) == 2000
+
+
+def test_silence_at_both_ends_is_trimmed_and_pauses_stay(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    sound, pause = rng.uniform(-0.3, 0.3, 1600), np.zeros(800)
+    path = tmp_path / "a.wav"
+    sf.write(path, np.concatenate([np.zeros(4000), sound, pause, sound, 1e-5 * rng.standard_normal(8000)]), 8000)
+    assert len(load(path, sample_rate=8000).samples) == 16000
+    trimmed = load(path, sample_rate=8000, trim_db=60).samples
+    assert np.array_equal(trimmed, load(path, sample_rate=8000, start=0.5, end=1.0).samples)
+    assert len(load(path, sample_rate=8000, trim_db=1000).samples) == 12000, (
+        "faint noise is kept, digital silence is not"
+    )
+
+
+@pytest.mark.parametrize("at", [0, 4000, 7990])
+def test_a_click_keeps_the_shortest_duration_around_it(at: int) -> None:
+    x = np.zeros(8000, dtype=np.float32)
+    x[at : at + 5] = 0.5
+    kept = trim_silence(x, 8000, 60, min_seconds=0.05)
+    assert len(kept) == 400
+    assert np.count_nonzero(kept) == 5
+
+
+def test_sound_from_end_to_end_is_not_trimmed() -> None:
+    x = np.random.default_rng(5).uniform(-1, 1, 1234).astype(np.float32)
+    assert np.array_equal(trim_silence(x, 8000, 40), x)
 
 
 def write_bad(path: Path, how: str) -> dict[str, float]:

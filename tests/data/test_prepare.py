@@ -452,6 +452,26 @@ def test_a_corpus_of_which_a_part_is_zero_is_refused_when_opened_and_repaired(
     assert contents(tmp_path / "c") == before
 
 
+def test_a_trimmed_corpus_says_so_and_is_repaired_as_it_was_made(make: MakeManifest, tmp_path: Path) -> None:
+    manifest = make(3)
+    for i, clip in enumerate(manifest.clips):
+        sound = np.random.default_rng(i).uniform(-0.5, 0.5, 1600)
+        sf.write(clip.path, np.pad(sound, 8000), 16000)
+    whole = prepare(manifest, tmp_path / "whole", workers=1).corpus
+    corpus = prepare(manifest, tmp_path / "c", workers=1, trim_db=60).corpus
+    assert whole.lengths.tolist() == [17600] * 3
+    assert corpus.lengths.tolist() == [1600] * 3
+    assert corpus.digest != whole.digest
+    assert prepare(manifest, tmp_path / "c", workers=1, trim_db=60).decoded == 0
+    assert prepare(manifest, tmp_path / "c", workers=1, trim_db=40).decoded == 3
+    zero(corpus)
+    with pytest.raises(DamagedCorpus, match=r"--sample-rate 16000 --trim-db 40$"):
+        Corpus.open(tmp_path / "c")
+    for wrong in (0.0, float("nan"), -60.0):
+        with pytest.raises(UserError, match=r"trim_db=.*: a number of decibels above 0, such as 60"):
+            prepare(manifest, tmp_path / "d", trim_db=wrong)
+
+
 def test_what_opening_does_not_look_at_is_compared_when_it_is_read_first(
     make: MakeManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Augmentations: batched, random for each clip, deterministic by the generator, with a declared input domain."""
 
 from audio_cls.components.augment.background import Background, BackgroundNoise
+from audio_cls.components.augment.band_gain import BandGain
 from audio_cls.components.augment.base import Augment, Augmentation, Augmenter, Mixer
 from audio_cls.components.augment.choice import Built, Choose, build_augment, chosen_members
 from audio_cls.components.augment.equalizer import Equalizer
@@ -19,6 +20,7 @@ __all__ = [
     "AveragePositives",
     "Background",
     "BackgroundNoise",
+    "BandGain",
     "BetweenClass",
     "Built",
     "Choose",

@@ -6,6 +6,7 @@ from audio_cls.components.models.cnn4 import Cnn4
 from audio_cls.components.models.conv1d import Conv1d
 from audio_cls.components.models.conv2d import Conv2d
 from audio_cls.components.models.crnn import Crnn
+from audio_cls.components.models.deep_cnn import DeepCnn
 from audio_cls.components.models.dual_stream import DualStream
 from audio_cls.components.models.efficientnet_lite0 import EfficientNetLite0
 from audio_cls.components.models.frame_mlp import FrameMlp
@@ -27,6 +28,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Crnn",
+    "DeepCnn",
     "DualStream",
     "EfficientNetLite0",
     "FrameMlp",

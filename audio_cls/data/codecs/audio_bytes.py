@@ -79,6 +79,7 @@ class _Reader:
                 end=part.end,
                 max_seconds=part.max_seconds,
                 min_seconds=part.min_seconds,
+                trim_db=part.trim_db,
             )
         except BadAudio as error:
             raise BadAudio(f"row {part.position}: {error}") from None

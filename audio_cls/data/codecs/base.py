@@ -29,6 +29,7 @@ class Part:
         sample_rate: to resample to, in Hz. For audio only.
         max_seconds: what is longer is cut at its end; None keeps all.
         min_seconds: what is shorter is refused. For audio only.
+        trim_db: silence at both ends that lies so many dB below the loudest part is cut off; None keeps it. For audio only.
     """
 
     position: int | None = None
@@ -37,6 +38,7 @@ class Part:
     sample_rate: int | None = None
     max_seconds: float | None = None
     min_seconds: float = 0.0
+    trim_db: float | None = None
 
 
 @dataclass(frozen=True)
