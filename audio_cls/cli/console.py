@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,12 +25,12 @@ def say(text: object = "", *, err: bool = False) -> None:
     click.echo(printable(str(text)), err=err)
 
 
-def console() -> Any:
-    """A rich console on standard output; as wide as it takes where that is no terminal."""
+def console(err: bool = False) -> Any:
+    """A rich console on standard output, or standard error; as wide as it takes where that is no terminal."""
     from rich.console import Console
 
-    out = Console(highlight=False, soft_wrap=False)
-    return out if out.is_terminal else Console(highlight=False, soft_wrap=False, width=PIPE_WIDTH)
+    out = Console(highlight=False, soft_wrap=False, stderr=err)
+    return out if out.is_terminal else Console(highlight=False, soft_wrap=False, width=PIPE_WIDTH, stderr=err)
 
 
 def table(
@@ -121,8 +122,10 @@ class Bars:
     `PLAIN_EVERY` seconds at most, with an estimate of what is left.
     """
 
-    def __init__(self, what: str, bar: Any = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._what, self._bar, self._clock = what, bar, clock
+    def __init__(
+        self, what: str, bar: Any = None, clock: Callable[[], float] = time.monotonic, err: bool = False
+    ) -> None:
+        self._what, self._bar, self._clock, self._err = what, bar, clock, err
         self._began = self._said_at = clock()
         self._said: tuple[int, int, str] | None = None
         self._start: dict[str, tuple[float, int]] = {}  # when each part was first heard of, and how far it was then
@@ -175,7 +178,11 @@ class Bars:
 
     def _line(self, text: str, left: str) -> None:
         self._said_at = self._clock()
-        print(printable(f"{self._what}: {text} ({self._said_at - self._began:.0f} s{left})"), flush=True)
+        print(
+            printable(f"{self._what}: {text} ({self._said_at - self._began:.0f} s{left})"),
+            flush=True,
+            file=sys.stderr if self._err else None,
+        )
 
 
 class _Silent:
@@ -193,11 +200,11 @@ def silent(what: str) -> Iterator[Any]:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Bars]:
-    """Return the `Bars` of what is under way: bars on a terminal, else a line now and then."""
-    out = console()
+def progress(what: str, err: bool = False) -> Iterator[Bars]:
+    """Return the `Bars` of what is under way: bars on a terminal, else a line now and then; on standard error with `err`."""
+    out = console(err)
     if not out.is_terminal:
-        yield Bars(what)
+        yield Bars(what, err=err)
         return
     from rich.progress import (
         BarColumn,

@@ -1,8 +1,7 @@
-"""`audio-cls evaluate`, `predict`, `compare`, `report`: recorded runs (`report`: studies too) in use and side by side."""
+"""`audio-cls evaluate`, `compare`, `report`: recorded runs (`report`: studies too) in use and side by side."""
 
 from __future__ import annotations
 
-import json
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -115,59 +114,6 @@ def _show_slices(scored: Scored, by: str, column: list[str]) -> None:
 
     columns, rows = slice_table(figures_by(scored.predictions, column), by, scored.corpus.task)
     table(f"by {by}, with 95 % intervals over clips or groups", columns, rows, right=range(1, len(columns)))
-
-
-def _named_paths(ctx: click.Context, _: click.Parameter, paths: tuple[str, ...]) -> tuple[Path, ...]:
-    """Paths as given. An empty one (a shell's unset variable) is refused: to `Path` it is the current folder."""
-    if any(not path for path in paths):
-        raise UserError(
-            "an empty path ('') among the files to label. Allowed: audio files and folders; . is this folder"
-        )
-    return tuple(Path(path) for path in paths)
-
-
-@click.command("predict")
-@click.argument("run")
-@click.argument("paths", nargs=-1, required=True, callback=_named_paths)
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@DEVICE
-@TRACKING
-@WITH
-@click.pass_context
-def predict(ctx: click.Context, run: str, paths: tuple[Path, ...], top: int, as_json: bool, device: str) -> None:
-    """Label audio files or folders of them with a run's best weights.
-
-    Files that cannot be read are named on stderr and the others labelled: exit code 1, or 2 where none could be read."""
-    from audio_cls.core.device import tune_process
-    from audio_cls.inference.files import audio_files
-    from audio_cls.inference.handle import open_run
-
-    tune_process()
-    files = audio_files(paths)
-    labeller = open_run(run, workspace=workspace_of(ctx)).labeller(device)
-    bad, longest = 0, 0.0
-    for result in labeller.label(files):
-        longest = max(longest, result.seconds)
-        shown = click.format_filename(result.path)  # a name need not be UTF-8
-        if result.scores is None:
-            bad += 1
-            say(f"{shown}: {result.error}", err=True)
-            if as_json:
-                say(json.dumps({"path": str(result.path), "error": result.error}))
-            continue
-        best = labeller.top(result.scores, top)
-        if as_json:
-            say(json.dumps({"path": str(result.path), "labels": dict(best)}))
-        else:
-            say(f"{shown}: " + ", ".join(f"{label} {score:.3f}" for label, score in best))
-    if bad == len(files):
-        raise UserError(f"none of {len(files)} file(s) could be read")
-    if note := labeller.windows_note(longest):
-        say(f"note: {note}", err=True)
-    if bad:
-        say(f"{bad} of {len(files)} files could not be labelled", err=True)
-        raise SystemExit(1)
 
 
 @click.command("compare")

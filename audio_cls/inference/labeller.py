@@ -22,14 +22,15 @@ from audio_cls.data.audio import BadAudio
 from audio_cls.data.windows import Centre, EvaluationWindows, Windows
 from audio_cls.inference.batching import Job, batches, judge_batch
 from audio_cls.inference.row_stream import WHOLE_SECONDS, RowStream, cut_windows
-from audio_cls.inference.streaming import AudioStream, Sound
+from audio_cls.inference.streaming import AudioStream, Blocks, Sound
+from audio_cls.inference.timeline import DEFAULT_MERGING, Event, Merging, merge_windows
 from audio_cls.training.predictions import probabilities
 
-__all__ = ["Labelled", "Labeller", "WindowScore"]
+__all__ = ["Labelled", "Labeller", "WindowScore", "without_path"]
 
 BATCH = 64  # windows that the model takes at a time
 _SMALLEST = 1e-38  # keeps the logarithm of a probability that rounds to 0 finite
-Opener = Callable[[Sound, int], AudioStream]
+Opener = Callable[[Path, int], Blocks]
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,27 @@ class Labeller(ABC):
         except BadAudio as error:
             raise UserError(f"{where}{error}") from None
 
+    def timeline(
+        self, sound: Sound, hop_seconds: float | None = None, merging: Merging = DEFAULT_MERGING
+    ) -> Iterator[Event]:
+        """Yield when each label is heard in a recording, as soon as each event has ended.
+
+        Args:
+            sound: as in `predict`.
+            hop_seconds: as in `windows`.
+            merging: thresholds, the shortest event, the gaps that are closed.
+
+        Raises:
+            UserError: for what cannot be read, naming it; when it judges recordings as a whole.
+        """
+        self.check_hop(self.hop_seconds if hop_seconds is None else hop_seconds)
+        where = f"{sound}: " if isinstance(sound, (str, Path)) else ""
+        try:
+            blocks = AudioStream(sound, self.sample_rate)
+            yield from merge_windows(self.windows(blocks, hop_seconds), self, merging)
+        except BadAudio as error:
+            raise UserError(f"{where}{error}") from None
+
     def top(self, scores: NDArray[np.floating], n: int) -> list[tuple[str, float]]:
         """Return the `n` most probable labels."""
         return [(self.classes[i], float(scores[i])) for i in np.argsort(-scores, kind="stable")[:n]]
@@ -257,12 +279,22 @@ class Labeller(ABC):
 
     def _labelled(self, job: Job, hop_seconds: float | None) -> Labelled:
         if job.error is not None:
-            return Labelled(job.path, None, _without_path(job.error, job.path), job.seconds)
+            return Labelled(job.path, None, without_path(job.error, job.path), job.seconds)
         scores = job.scores()
         if not np.isfinite(scores).all():
             return Labelled(job.path, None, "the model gives no finite scores for it", job.seconds)
-        note = self.windows_note(job.seconds, hop_seconds)
-        return Labelled(job.path, scores, seconds=job.seconds, windows=note)
+        windows = self.windows_note(job.seconds, hop_seconds) or self._one_window()
+        return Labelled(job.path, scores, seconds=job.seconds, windows=windows)
+
+    def _one_window(self) -> str:
+        if self.window_seconds is None:
+            return "judged as a whole"
+        return f"judged as one window of {self.window_seconds:g} s"
+
+    def actual_hop(self, hop_seconds: float | None = None) -> float:
+        """Return the seconds from one window to the next where `hop_seconds` is asked for: whole rows."""
+        evaluation = self.check_hop(self.hop_seconds if hop_seconds is None else hop_seconds)
+        return self._hop_rows(evaluation) * self.hop_length / self.sample_rate
 
     def _hop_rows(self, evaluation: Windows) -> int:
         assert evaluation.hop_seconds is not None
@@ -294,7 +326,8 @@ def _joined(blocks: Iterable[NDArray[np.float32]], sample_rate: int) -> NDArray[
     return np.concatenate(out)
 
 
-def _without_path(error: Exception, path: Path) -> str:
+def without_path(error: Exception, path: Path) -> str:
+    """Return why a file could not be read, without its name."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from audio_cls.data.audio import BadAudio, decode, file_size, open_audio, to_float, to_int16
 from audio_cls.data.blocks import AudioHeader, decode_blocks, read_header
 
-__all__ = ["AudioStream", "Sound", "array_samples", "read_blocks"]
+__all__ = ["AudioStream", "Blocks", "PcmPipe", "PcmStream", "Sound", "array_samples", "read_blocks", "spool"]
 
 Sound = Path | str | bytes | BinaryIO | tuple[NDArray, int]
 """What can be labelled: a path, the bytes of an audio file, an open one that can seek, or (samples, sample rate in Hz)."""
@@ -78,6 +80,73 @@ def read_blocks(sound: Sound, sample_rate: int) -> Iterator[NDArray[np.float32]]
         BadAudio: what `data.audio.load` refuses.
     """
     return iter(AudioStream(sound, sample_rate))
+
+
+class Blocks(Protocol):
+    """A recording as blocks of samples; n_samples is None where its length is not known."""
+
+    n_samples: int | None
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]: ...
+
+
+@dataclass(frozen=True)
+class PcmPipe:
+    """A pipe of headerless PCM: 16-bit little-endian integers, mono, at `rate` Hz."""
+
+    raw: BinaryIO
+    rate: int
+
+
+class PcmStream:
+    """A pipe of PCM as blocks of (n,) float32 samples at `sample_rate` Hz, as they arrive. Can be iterated once."""
+
+    def __init__(self, pipe: PcmPipe, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        self.n_samples: int | None = None
+        self._raw, self._rate = pipe.raw, pipe.rate
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        import soxr
+
+        stream = None
+        if self._rate != self.sample_rate:
+            stream = soxr.ResampleStream(self._rate, self.sample_rate, 1, dtype="float32", quality="HQ")
+        odd = b""
+        while data := read_some(self._raw):
+            data = odd + data
+            whole = len(data) // 2 * 2
+            x, odd = to_float(np.frombuffer(data[:whole], dtype="<i2")), data[whole:]
+            yield x if stream is None else stream.resample_chunk(x)
+        if stream is not None:
+            yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def read_some(raw: BinaryIO) -> bytes:
+    """Return what a pipe holds, up to 64 KiB, waiting for at least a byte; empty at its end."""
+    read = getattr(raw, "read1", raw.read)
+    return read(1 << 16) or b""
+
+
+def spool(raw: BinaryIO, pcm_rate: int | None = None) -> BinaryIO:
+    """Copy a pipe to a temporary file on disk, which can be read again and whose length is known. It is gone when it is closed.
+
+    Args:
+        pcm_rate: what arrives is PCM without a header, 16-bit little-endian mono at this rate in Hz; None for an audio file.
+    """
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 # the caller closes it
+    if pcm_rate is None:
+        while data := read_some(raw):
+            file.write(data)
+    else:
+        import soundfile
+
+        with soundfile.SoundFile(
+            file.fileno(), "w", pcm_rate, 1, "PCM_16", format="RF64", closefd=False
+        ) as out:  # RF64: a WAV ends at 4 GiB
+            for block in PcmStream(PcmPipe(raw, pcm_rate), pcm_rate):
+                out.write((block * 32768).astype(np.int16))
+    return file
 
 
 def array_samples(samples: NDArray, rate: int, sample_rate: int) -> NDArray[np.float32]:

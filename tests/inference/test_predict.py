@@ -74,7 +74,7 @@ def test_a_faulty_file_does_not_keep_the_others_from_their_labels(
     assert "4 of 5 files could not be labelled" in shown
     shown = call(capsys, workspace, "predict", "first", "--json", *words[:2], code=1)
     rows = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
-    assert [set(row) for row in rows] == [{"path", "error"}, {"path", "labels"}]
+    assert [set(row) for row in rows] == [{"path", "error"}, {"path", "model", "labels", "seconds", "windows"}]
     assert "none of 1 file(s) could be read" in call(capsys, workspace, "predict", "first", words[0], code=2)
 
 
@@ -86,7 +86,7 @@ def test_an_empty_path_is_not_the_current_folder(workspace: Path, capsys: pytest
 def test_weights_that_are_not_finite_are_refused(
     damaged: Path, clips: Path, value: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (path,) = damaged.glob("mlruns/**/weights/best.safetensors")
+    (path,) = damaged.glob("mlruns/*/*/artifacts/weights/best.safetensors")
     stored = checkpoint.read(path)
     name = next(k for k, v in stored.tensors.items() if v.ndim == 4)
     stored.tensors[name][0, 0, 0, 0] = value
@@ -113,7 +113,7 @@ def test_weights_that_are_not_finite_are_refused(
 def test_a_damaged_run_is_one_message(
     damaged: Path, clips: Path, name: str, text: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (path,) = damaged.glob(f"mlruns/**/{name}")
+    (path,) = damaged.glob(f"mlruns/*/*/artifacts/{name}")
     path.write_text(text, encoding="utf-8")
     shown = call(capsys, damaged, "predict", "first", str(clips / "hum0.wav"), code=2)
     assert said in shown
