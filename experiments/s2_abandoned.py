@@ -10,7 +10,7 @@ On FSD50K (three blocks of 32, 64 and 128 channels: 1.3 million parameters, thei
     audio-cls ablate run experiments/s2_abandoned.py --set data.corpus=fsd50k --set data.split=official --set data.clip_seconds=6
         --set features.n_mels=128 --set features.hop_length=256 --set model.widths=32,64,128 --set model.head=512,256
 
-with folds=None in this file. See s2_imbalance.py for the arms that they kept.
+which trains each arm once for each seed on that one split. See s2_imbalance.py for the arms that they kept.
 
 Cost: about 12 s a run of one core. Found with two of the five folds and two seeds (16 runs), mAP of the last epoch in points, p after Holm: plain 52.0
 (sd 3.9); weighted-focal +2.8 [-2.0, 7.6], p = 0.23; oversampling +1.5 [-3.6, 6.6]; with masks and mixup -0.7 [-12.5, 11.1]: cannot tell, for any.

@@ -12,7 +12,7 @@ On FSD50K, with the published network (1,472,776 parameters), 51,197 clips and s
         --set features.n_mels=128 --set features.n_fft=1024 --set features.hop_length=256 --set model.widths=32,64,128,128
         --set model.head=512,256 --set training.epochs=90
 
-with folds=None in this file, and after it `audio-cls evaluate --test s2-imbalance`. Validation and test clips are cut in the middle, not at
+once for each seed on that one split, and then `audio-cls evaluate --test s2-imbalance`. Validation and test clips are cut in the middle, not at
 random as theirs were. Three of their four arms differ by less than their own spread from run to run, and on their validation clips the order is
 another than on their evaluation clips.
 

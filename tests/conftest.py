@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -29,6 +31,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the most slow tests first: with several workers, which take a file at a time, the short ones fill the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mlflow_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Workspaces of this process get a copy of one new mlflow.db: MLflow's migrations take more than a second for each."""
+    from audio_cls.tracking import store
+
+    migrated = tmp_path_factory.mktemp("mlflow") / "new.db"
+    create = store._new_database
+
+    def copy_new(path: Path, artifacts: Path) -> None:
+        if not migrated.exists():
+            create(migrated, migrated.parent)
+        shutil.copy(migrated, path)
+        with contextlib.closing(sqlite3.connect(path)) as con, con:
+            con.execute("update experiments set artifact_location = ? || '/' || experiment_id", (str(artifacts),))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_new_database", copy_new)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -143,10 +143,10 @@ class Ablation:
                 f"and judged by {self.metrics[0]!r}: make them equal, or select='last'"
             )
         split = self.base.data.split
-        if self.folds is not None and not split.fold_key and split.kind != AUTO:
+        if self.folds not in (None, "all") and not split.fold_key and split.kind != AUTO:
             kinds = [kind for kind, scheme in SplitScheme.members().items() if getattr(scheme, "fold_key", "")]
             raise UserError(
-                f"{where}: data.split.kind={split.kind} has no folds: set folds=None, or split by one of {', '.join(kinds)}"
+                f"{where}: data.split.kind={split.kind} has no folds {self.folds}: set folds=None, or split by one of {', '.join(kinds)}"
             )
         if self.folds == "all" and split.any_fold:
             raise UserError(

@@ -17,6 +17,7 @@ from audio_cls.ablation.stored import (
 )
 from audio_cls.ablation.suite import Suite, results, suite_cells, tuned
 from audio_cls.ablation.tuning import tune_arms
+from audio_cls.core.formatting import count
 from audio_cls.core.notices import say
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.base import plain_name
@@ -95,6 +96,11 @@ def _warn(suite: Suite) -> None:
     first = {planned.arm: planned for planned in reversed(suite.plan.cells)}
     for line in arm_warnings(suite.ablation, suite.plan, suite.corpus):
         say(line, err=True)
+    if suite.ablation.folds is None:
+        kind, n_seeds = suite.ablation.base.data.split.kind, len(suite.ablation.seeds)
+        say(
+            f"data.split={kind} has no folds: {count(n_seeds, 'run')} an arm, one for each seed, on one and the same split"
+        )
     assert suite.storage is not None
     begun = suite.study in study_names(suite.storage, None)
     cells = read_cells(load_study(suite.study, suite.storage)) if begun else []

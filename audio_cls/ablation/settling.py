@@ -17,7 +17,7 @@ def settle(ablation: Ablation, corpus: Corpus, rules: int = RULES) -> tuple[Abla
     """Return the suite on a corpus, and what was chosen for its base.
 
     The base is resolved before an arm's overrides are applied, so that an arm which changes `features.n_mels` keeps the base's
-    hop. Where the split is left to the data and turns out to have no folds (an official one), `folds="all"` is that one split.
+    hop. `folds="all"` of a split without folds (an official one) is that one split.
 
     Args:
         rules: the version of the rules that the suite was started with.
@@ -31,6 +31,8 @@ def settle(ablation: Ablation, corpus: Corpus, rules: int = RULES) -> tuple[Abla
 
     resolved = resolve(ablation.base, corpus, rules=rules)
     folds = ablation.folds
-    if folds == "all" and ablation.base.data.split.kind == AUTO and not resolved.experiment.data.split.folds(corpus):
+    scheme = resolved.experiment.data.split
+    left_to_data = ablation.base.data.split.kind == AUTO
+    if folds == "all" and not (scheme.folds(corpus) if left_to_data else scheme.fold_key):
         folds = None
     return replace(ablation, base=resolved.experiment, folds=folds, complete=complete), resolved

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from math import isnan
 from typing import Any
 
 import click
@@ -111,6 +112,8 @@ def _total(widths: Sequence[int]) -> int:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
+        if isnan(value):
+            return "undefined"
         return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
     return "" if value is None else str(value)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from types import TracebackType
 from typing import Any
 
 from audio_cls.core.formatting import duration, printable
+from audio_cls.queue.record import experiment_text
 from audio_cls.queue.status import Row, StudyStatus
 from audio_cls.queue.work import SEARCH
 
@@ -71,7 +73,7 @@ class Progress:
 
 def _line(row: Row, status: StudyStatus) -> str:
     # A pruned trial's reason says by which value it was judged: its last one beside it would be a second.
-    value = f" {status.metric} {row.value:.4f}" if row.value is not None and row.state == "COMPLETE" else ""
+    value = f" {_metric(row, status)} {row.value:.4f}" if row.value is not None and row.state == "COMPLETE" else ""
     best = (
         " (best so far)"
         if status.kind == SEARCH and status.best is not None and status.best.number == row.number
@@ -85,6 +87,15 @@ def _line(row: Row, status: StudyStatus) -> str:
     if status.kind != SEARCH:
         which = ", ".join(f"{key} {value}" for key, value in row.params.items())
     return f"{which} {row.state.lower()}{value}{best}{taken}{again}{reason}"
+
+
+def _metric(row: Row, status: StudyStatus) -> str:
+    """Return the name of the metric that a row's value is of. A cell's value is what its run chose its best epoch by
+    (`training.metric`), which may be another metric than the one that its suite compares arms by."""
+    if status.kind == SEARCH or not row.record.experiment:
+        return status.metric
+    chosen_by = json.loads(experiment_text(row.record.experiment)).get("training", {}).get("metric", status.metric)
+    return str(chosen_by)
 
 
 def _note(status: StudyStatus) -> str:

@@ -101,6 +101,8 @@ def _show_scored(tracker: Tracker, scored: Scored, beside: Scored | None) -> Non
         other = beside.predictions.evaluation.overall
         rows = [[k, v, other.get(k), v - other[k] if k in other else None] for k, v in overall.items()]
     table(f"{scored.run.name}: {len(scored.clips)} {scored.kind_of_clips}", columns, rows, right=range(1, len(columns)))
+    if note := scored.predictions.undefined_note:
+        say(note)
     show_classes(scored)
     if sentence := opening_history(tracker, scored).sentence():
         say(sentence)

@@ -81,6 +81,25 @@ class Predictions:
             "decisions are at 0.5."
         )
 
+    @property
+    def undefined_note(self) -> str:
+        """Which figures are undefined (NaN) and why, in a sentence; empty where all are defined."""
+        names = [name for name, value in self.evaluation.overall.items() if np.isnan(value)]
+        if not names:
+            return ""
+        support = np.asarray(self.targets).sum(axis=0)
+        if not len(self):
+            why = "there are no clips"
+        elif np.isnan(self.scores).any():
+            why = "the model gives scores that are not numbers"
+        elif not support.any():
+            why = "no clip has a label"
+        elif not ((support > 0) & (support < len(self))).any():
+            why = "no class has both clips that hold it and clips that do not, which ranking needs"
+        else:
+            why = "these clips do not tell them"
+        return f"Undefined here: {', '.join(names)}: {why}."
+
     def with_thresholds(self, thresholds: NDArray[Any] | None, tuned_on: str = "given") -> Predictions:
         """Return the same scores called by other thresholds; what depends on the scores' order alone is not
         computed again.

@@ -88,6 +88,13 @@ def test_a_table_in_a_pipe_is_never_broken(capsys: pytest.CaptureFixture[str], m
     assert all(str(part) in row for part in ROW[:3])
 
 
+def test_a_figure_that_is_not_defined_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    table("figures", ["metric", "value"], [["auc", float("nan")], ["accuracy", 0.5]], right=(1,))
+    shown = capsys.readouterr().out
+    assert "nan" not in shown
+    assert shown.split()[-4:] == ["auc", "undefined", "accuracy", "0.5"]
+
+
 class Clock:
     now = 0.0
 

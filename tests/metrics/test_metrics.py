@@ -604,3 +604,19 @@ def test_numbers_are_pinned_to_the_version() -> None:
         overall = evaluate(scores, truth, task).overall
         assert {key: overall[key] for key in pinned[task]} == pytest.approx(pinned[task], rel=1e-9)
         assert overall.keys() - pinned[task].keys() == WEIGHTED  # held by parity with scikit-learn
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "task", "said"),
+    [
+        ([[0.6, 0.4], [0.2, 0.8]], [[1, 0], [0, 1]], "multiclass", ""),
+        ([[0.6, 0.4], [0.7, 0.3]], [[1, 0], [1, 0]], "multiclass", "Undefined here: auc, d_prime: no class has both"),
+        ([[np.nan, 0.4], [0.7, 0.3]], [[1, 0], [0, 1]], "multiclass", "scores that are not numbers"),
+        ([[0.6, 0.4], [0.7, 0.3]], [[0, 0], [0, 0]], "multilabel", "no clip has a label"),
+    ],
+    ids=["defined", "one class", "not a number", "no label"],
+)
+def test_undefined_figures_are_named_with_the_reason(scores: Any, targets: Any, task: str, said: str) -> None:
+    found = made(scores, targets, task)
+    assert said in found.undefined_note
+    assert bool(said) == bool(found.undefined_note)

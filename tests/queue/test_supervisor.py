@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,22 @@ def test_progress_prints_each_end_once_with_its_reason(study: optuna.Study) -> N
     assert text.count("trial 8 (configuration 6) complete val/macro_f1 0.9000 (best so far)") == 1
     assert "trial 4 complete" not in text, "what was finished before is not told again"
     assert "toy: 7/8 finished, 0 running, 1 pruned, 2 failed, best 0.9000" in text
+
+
+def test_progress_names_the_metric_that_a_cell_s_value_is_of(study: optuna.Study) -> None:
+    done = next(row for row in study_status(study).rows if row.state == "COMPLETE")
+    experiments = (None, '{"training": {"metric": "val/accuracy"}}')
+    rows = [
+        replace(done, number=i, params={"arm": f"a{i}"}, record=replace(done.record, experiment=experiments[i]))
+        for i in range(2)
+    ]
+    console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with Progress(console) as progress:
+        for shown in ((), tuple(rows)):
+            progress.update(replace(study_status(study), kind="ablation", rows=shown))
+    text = console.export_text()
+    assert f"arm a0 complete val/macro_f1 {done.value:.4f}" in text, "the suite's, where no experiment is stored"
+    assert f"arm a1 complete val/accuracy {done.value:.4f}" in text
 
 
 def test_durations_read_well() -> None:

@@ -194,8 +194,12 @@ def test_all_folds_of_an_official_split_are_that_split(corpora: dict[str, Path])
     corpus = Corpus.open(corpora["splits"])
     left = Ablation("s", Experiment().override({"data.corpus": "splits"}), "a", {"a": {}, "b": {"augment.mixup": "on"}})
     assert {p.fold for p in check_plan(left, corpus).cells} == {0}
-    with pytest.raises(UserError, match="has no folds"):  # set by hand, it is refused
-        dataclasses.replace(left, base=left.base.override({"data.split": "official"}))
+    official = left.base.override({"data.split": "official"})  # as set by hand for a file with folds="all"
+    by_hand = dataclasses.replace(left, base=official)
+    assert {p.fold for p in check_plan(by_hand, corpus).cells} == {0}
+    assert settle(by_hand, corpus)[0].folds is None
+    with pytest.raises(UserError, match=r"has no folds \(1, 2\): set folds=None"):
+        dataclasses.replace(left, base=official, folds=(1, 2))
 
 
 def test_a_trial_keeps_the_base_and_completes_what_it_adds(corpora: dict[str, Path]) -> None:
