@@ -60,7 +60,7 @@ LEAST_RELIEF = 1e-3  # mean square of the relative magnitudes; of noise 0.27
 LEAST_EVIDENCE = 10.0  # independent components of a clip; a pure tone has 1 or 2
 MOST = 0.7, 0.9  # that are asked of the sketches and of the alignment of clips with little evidence
 MOST_CANDIDATES = 6_000  # pairs that are aligned: the most alike by their sketches
-_BLOCK = 1 << 22  # correlations held at once
+_TILE = 2048  # clips compared at once with as many others
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _find(corpus: Corpus) -> list[list[Any]]:
     def clip(i: int) -> NDArray[np.float32]:
         return to_float(without_silence(corpus.samples_of(i), corpus.sample_rate))
 
-    sketches = np.zeros((len(clips), SIZE), np.float32)
+    sketches = np.zeros((len(clips), SIZE), np.float16)  # 2 KB a clip: rounding is far below what a sketch errs by
     evidence = np.zeros(len(clips))
     with progress("looking for nearly identical clips") as tell, ThreadPoolExecutor(usable_cores()) as pool:
         for k, (sketch, found) in enumerate(pool.map(lambda i: sketcher(clip(i)), clips)):
@@ -247,18 +247,23 @@ def least_similar(least: float, most: float, evidence: float) -> float:
     return max(least, min(most, DEVIATIONS / float(np.sqrt(max(1.0, evidence)))))
 
 
-def _candidates(sketches: NDArray[np.float32], evidence: NDArray[np.float64]) -> Iterator[tuple[float, int, int]]:
-    """Yield (correlation, j, k), j < k, of the pairs whose sketches are alike, a block of rows at a time."""
+def _candidates(sketches: NDArray[Any], evidence: NDArray[np.float64]) -> Iterator[tuple[float, int, int]]:
+    """Yield (correlation, j, k), j < k, of the pairs whose sketches are alike, a tile of `_TILE` by `_TILE` pairs at a time.
+
+    Args:
+        sketches: (n, SIZE), of any floating type. evidence: (n,), as `Sketcher` gives it.
+    """
     enough = np.flatnonzero(evidence >= LEAST_EVIDENCE)
-    chosen = sketches[enough]
-    least = np.asarray([least_similar(CANDIDATE, MOST[0], found) for found in evidence[enough]])
-    step = max(1, _BLOCK // max(1, len(enough)))
-    for start in range(0, len(enough), step):
-        block = chosen[start : start + step] @ chosen[start:].T  # (rows, clips from start on)
-        limit = np.maximum(least[start : start + step, None], least[None, start:])
-        rows, columns = np.nonzero(block >= limit)
-        for row, column in zip(rows[columns > rows].tolist(), columns[columns > rows].tolist(), strict=True):
-            yield float(block[row, column]), int(enough[start + row]), int(enough[start + column])
+    least = np.asarray([least_similar(CANDIDATE, MOST[0], found) for found in evidence[enough]], np.float32)
+    for top in range(0, len(enough), _TILE):
+        mine = sketches[enough[top : top + _TILE]].astype(np.float32)
+        for left in range(top, len(enough), _TILE):
+            correlation = mine @ sketches[enough[left : left + _TILE]].astype(np.float32).T
+            rows, columns = np.divmod(np.flatnonzero(correlation >= CANDIDATE), correlation.shape[1])
+            limit = np.maximum(least[top + rows], least[left + columns])
+            chosen = (correlation[rows, columns] >= limit) & (top + rows < left + columns)
+            for row, column in zip(rows[chosen].tolist(), columns[chosen].tolist(), strict=True):
+                yield float(correlation[row, column]), int(enough[top + row]), int(enough[left + column])
 
 
 def _band(sample_rate: int, size: int) -> slice:

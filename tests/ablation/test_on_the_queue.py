@@ -38,7 +38,8 @@ from audio_cls.tracking import Tracker
 from audio_cls.training.checkpoint import read
 from tests.ablation.test_ablation import ARMS, BASE, CPU, SMALL, ablation
 from tests.cells import run_here, run_suite_here
-from tests.commands import call, run
+from tests.commands import call
+from tests.own_parts import command
 from tests.servers import Missing, PostgreSQL, mlflow_server
 
 FILE = """
@@ -367,19 +368,14 @@ def test_two_boxes_share_one_ablation_and_run_no_cell_twice(
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def command(workspace: Path, *words: str, code: int | None = 0) -> str:
-    done = run(workspace, *words, code=code)
-    return done.stdout + done.stderr
-
-
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_every_arm_gets_the_same_search_first(workspace: Workspace) -> None:
+def test_every_arm_gets_the_same_search_first(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     file = workspace.root / "lines.py"
     text = FILE.format(small=SMALL, arms=ARMS).replace("import Ablation", "import Ablation, Tune")
     space = 'lambda trial: {"optimizer.lr": trial.suggest_float("lr", 1e-3, 1e-1, log=True)}'
     file.write_text(text.replace("arms=", f"tune=Tune({space}, trials=3), arms="))
-    assert "lines.mixup" in command(workspace.root, "ablate", "run", str(file), "--workers", "2")
+    assert "lines.mixup" in command(capsys, workspace.root, "ablate", "run", str(file), "--workers", "2")
     suite = reopen_suite("lines", Tracker(workspace))
     found = suite.state.tuned
     assert found.keys() == ARMS.keys()
@@ -390,15 +386,14 @@ def test_every_arm_gets_the_same_search_first(workspace: Workspace) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_folds_give_pooled_out_of_fold_predictions(workspace: Workspace) -> None:
+def test_folds_give_pooled_out_of_fold_predictions(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     base = BASE.override({"data.split": "k_fold", "data.split.k": 3, "data.split.seed": 1})
     (workspace.root / "base.json").write_text(base.to_json())
     words = ("train", str(workspace.root / "base.json"), "--folds", "all", "--name", "cv")
-    shown = command(workspace.root, *words)
+    shown = command(capsys, workspace.root, *words)
     assert "cv: 3 folds x 1 seed = 3 runs" in shown.splitlines()
     before = {s.id: s.record.mlflow_run_id for s in cells_of(workspace, names(workspace)[0])}
-    shown = command(workspace.root, *words, "--seeds", "2", "--workers", "2")  # three more join the three
+    shown = command(capsys, workspace.root, *words, "--seeds", "2", "--workers", "2")  # three more join the three
     assert "cv: 3 folds x 2 seeds = 6 runs" in shown.splitlines()
     after = {s.id: s.record.mlflow_run_id for s in cells_of(workspace, names(workspace)[0])}
     assert len(after) == 6
@@ -423,7 +418,7 @@ def test_folds_give_pooled_out_of_fold_predictions(workspace: Workspace) -> None
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_study_is_confirmed_on_fresh_seeds(workspace: Workspace) -> None:
+def test_a_study_is_confirmed_on_fresh_seeds(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     file = workspace.root / "study.py"
     file.write_text(
         "from audio_cls.experiment import Experiment\nfrom audio_cls.study import Study, NoPruning, RandomSearch\n"
@@ -431,17 +426,17 @@ def test_a_study_is_confirmed_on_fresh_seeds(workspace: Workspace) -> None:
         'def space(trial):\n    return {"optimizer.lr": trial.suggest_float("lr", 1e-4, 1e-1, log=True)}\n'
         'STUDY = Study("s", base=BASE, space=space, sampler=RandomSearch(seed=1), pruner=NoPruning())\n'
     )
-    command(workspace.root, "study", "run", str(file), "--trials", "3")
-    shown = command(workspace.root, "study", "confirm", "s", "--top", "2", "--seeds", "2", "--folds", "1,2")
+    command(capsys, workspace.root, "study", "run", str(file), "--trials", "3")
+    shown = command(capsys, workspace.root, "study", "confirm", "s", "--top", "2", "--seeds", "2", "--folds", "1,2")
     assert "regression to the mean" in shown
     fresh = [r for r in Tracker(workspace).runs() if r.tags["kind"] == "cell"]
     assert len(fresh) == 8
     assert {r.params["seed"] for r in fresh} == {"10000", "10001"}
-    shown = command(workspace.root, "study", "confirm", "s", "--top", "1", "--seeds", "1", "--grace", "5")
+    shown = command(capsys, workspace.root, "study", "confirm", "s", "--top", "1", "--seeds", "1", "--grace", "5")
     assert "mean of 1 configuration)" in shown
-    shown = command(workspace.root, "study", "status")
+    shown = command(capsys, workspace.root, "study", "status")
     assert "confirmation" not in shown  # searches only
-    assert "confirmation:s" in command(workspace.root, "ablate", "list")
+    assert "confirmation:s" in command(capsys, workspace.root, "ablate", "list")
 
 
 def test_an_interrupted_suite_leaves_without_its_report(

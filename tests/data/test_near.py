@@ -12,6 +12,7 @@ import soundfile as sf
 import soxr
 
 from audio_cls.core.workspace import Workspace
+from audio_cls.data import near
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.making import generate, prepare
 from audio_cls.data.near import LEAST_EVIDENCE, Sketcher, align, near_notes, near_on_two_sides, near_pairs, near_warning
@@ -181,3 +182,26 @@ def test_two_clips_are_enough(tmp_path: Path) -> None:
     [pair] = near_pairs(corpus)
     assert (pair.a, pair.b) == (0, 1)
     assert pair.similarity > 0.9
+
+
+def test_pairs_of_sketches_are_the_same_for_any_size_of_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal((1, near.SIZE))
+    sketches = (rng.standard_normal((30, near.SIZE)) + common * rng.uniform(0, 1, (30, 1))).astype(np.float32)
+    sketches /= np.linalg.norm(sketches, axis=1, keepdims=True)
+    evidence = np.where(np.arange(30) % 7 == 3, 5.0, rng.uniform(10.0, 2000.0, 30))
+    correlation = sketches @ sketches.T
+    expected = {
+        (j, k)
+        for j in range(30)
+        for k in range(j + 1, 30)
+        if min(evidence[j], evidence[k]) >= LEAST_EVIDENCE
+        and correlation[j, k] >= near.least_similar(near.CANDIDATE, near.MOST[0], min(evidence[j], evidence[k]))
+    }
+    assert 20 < len(expected) < 400
+    for tile in (1, 7, 30, 64):
+        monkeypatch.setattr(near, "_TILE", tile)
+        found = list(near._candidates(sketches, evidence))
+        assert len(found) == len(expected)
+        assert {(j, k) for _, j, k in found} == expected
+        assert all(value == pytest.approx(correlation[j, k], abs=1e-5) for value, j, k in found)

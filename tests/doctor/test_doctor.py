@@ -10,8 +10,8 @@ import pytest
 from audio_cls.core.config import Component
 from audio_cls.doctor.checking import FAMILIES, check_part, checks_of
 from audio_cls.doctor.models import SLOW
-from tests.commands import run
 from tests.components.test_models import NARROW
+from tests.own_parts import command
 
 PARTS = [
     pytest.param(part, id=f"{family.__name__.lower()}-{kind}")
@@ -157,10 +157,10 @@ SAID = {
 
 
 @pytest.mark.slow
-def test_doctor_says_what_is_wrong_with_parts_of_ones_own(tmp_path: Path) -> None:
+def test_doctor_says_what_is_wrong_with_parts_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.py"
     file.write_text(BROKEN, encoding="utf-8")
-    shown = run(tmp_path, "doctor", str(file), "--quick", code=2).stdout
+    shown = command(capsys, tmp_path, "doctor", str(file), "--quick", code=2)
     for where, words in SAID.items():
         told = shown.partition(f"\n{where}: ")[2].partition("\n\n")[0]
         assert words in told, f"{where}:\n{shown}"
@@ -172,16 +172,16 @@ def test_doctor_says_what_is_wrong_with_parts_of_ones_own(tmp_path: Path) -> Non
     (tmp_path / "good.py").write_text(
         BROKEN.split("class Net")[0] + BROKEN[BROKEN.index("class Fine") :], encoding="utf-8"
     )
-    assert "1 part: all is well" in run(tmp_path, "doctor", str(tmp_path / "good.py")).stdout
+    assert "1 part: all is well" in command(capsys, tmp_path, "doctor", str(tmp_path / "good.py"))
     (tmp_path / "none.py").write_text("x = 1\n", encoding="utf-8")
-    assert "no parts here" in run(tmp_path, "doctor", str(tmp_path / "none.py"), code=2).stderr
+    assert "no parts here" in command(capsys, tmp_path, "doctor", str(tmp_path / "none.py"), code=2)
 
 
 @pytest.mark.slow
-def test_the_guide_s_examples_hold_their_contracts(tmp_path: Path) -> None:
+def test_the_guide_s_examples_hold_their_contracts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     guide = Path(__file__).parents[2] / "docs" / "own-parts.md"
     examples = re.findall(r"```python\n# (\w+\.py)\n((?:(?!```).)*)```", guide.read_text(encoding="utf-8"), re.S)
     assert len(examples) == 10
     for name, text in examples:
         (tmp_path / name).write_text(text, encoding="utf-8")
-    assert ": all is well" in run(tmp_path, "doctor", *(str(tmp_path / name) for name, _ in examples)).stdout
+    assert ": all is well" in command(capsys, tmp_path, "doctor", *(str(tmp_path / name) for name, _ in examples))

@@ -26,7 +26,8 @@ from audio_cls.experiment import Experiment
 from audio_cls.runs.resolve import FORMER, choose_window, hand_set_faults, resolve
 from audio_cls.study import Study
 from audio_cls.study.search import settle_study
-from tests.commands import call, run
+from tests.commands import call
+from tests.own_parts import command
 
 LABELS = ("low", "high")
 
@@ -319,13 +320,15 @@ def test_a_refusal_leaves_nothing_behind(
 
 
 @pytest.mark.slow
-def test_what_is_recorded_is_what_the_defaults_became(corpora: dict[str, Path], tmp_path: Path) -> None:
+def test_what_is_recorded_is_what_the_defaults_became(
+    corpora: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     layout = "folder"
     shutil.copytree(corpora[layout], tmp_path / "corpora" / layout)
     small = ["--set", f"data.corpus={layout}", "--set", "training.epochs=1", "--set", "model.widths=[4]"]
-    first = run(tmp_path, "train", *small, "--set", "data.clip_seconds=5")
-    assert first.stderr.count("is padding") == 1
-    assert "data.split=" in first.stdout
+    shown = command(capsys, tmp_path, "train", *small, "--set", "data.clip_seconds=5")
+    assert shown.count("is padding") == 1
+    assert "data.split=" in shown
     states = [json.loads(p.read_text()) for p in (tmp_path / "checkpoints" / "runs").glob("*/run.json")]
     (experiment,) = (Experiment.parse(state["experiment"]) for state in states)
     assert experiment.data.sample_rate == 8000

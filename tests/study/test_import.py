@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
 import random
 import shutil
 import sqlite3
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ from audio_cls.core.loading import load_file
 from audio_cls.core.workspace import Workspace
 from audio_cls.queue.storage import open_storage, study_names
 from audio_cls.study.launches import find_launch
+from audio_cls.study.transfer.exporting import export_study
 from audio_cls.study.transfer.importing import import_study
 from audio_cls.study.transfer.removal import remove_study
 from audio_cls.tracking import Tracker
@@ -283,6 +286,40 @@ def test_what_does_not_hold_is_named_before_anything_is_made(used: Workspace, tm
 def test_files_that_belong_to_nothing_are_refused(used: Workspace, tmp_path: Path, extra: str) -> None:
     files = {**plain_files(), extra: b"{}"}
     assert _check(used, pack(tmp_path / "bad.tar", documents(), files)) is not None
+
+
+def with_weights(sha256: str) -> dict[str, Any]:
+    """The documents of an archive whose trials begin from a file of weights."""
+    made = documents()
+    weights = {"kind": "own", "file": "/gone/net.safetensors", "sha256": sha256}
+    for trial in made["study.json"]["trials"]:
+        trial["user_attrs"]["experiment"] = json.dumps({"model": {"kind": "small_cnn", "weights": weights}})
+    return made
+
+
+def test_pretrained_weights_come_along_or_are_said_to_be_missing(fresh: Workspace, tmp_path: Path) -> None:
+    content = b"weights"
+    files = {name: data for name, data in plain_files().items() if not name.startswith("checkpoints/")}
+    sha256 = hashlib.sha256(content).hexdigest()
+    bare = pack(tmp_path / "bare.tar", with_weights(sha256), files)
+    said = "\n".join(import_study(fresh, bare, name="bare"))
+    assert f"/gone/net.safetensors (SHA-256 {sha256[:12]}) are not here" in said
+    assert str(fresh.weights / sha256) in said
+    left = "\n".join(export_study(fresh, "bare", tmp_path / "again.tar"))
+    assert "are not in the workspace: they are left out" in left
+
+    full = pack(tmp_path / "full.tar", with_weights(sha256), {**files, f"weights/{sha256}": content})
+    assert "pretrained weights" not in "\n".join(import_study(fresh, full, name="full"))
+    assert (fresh.weights / sha256).read_bytes() == content
+    assert "left out" not in "\n".join(export_study(fresh, "full", tmp_path / "carried.tar"))
+    with tarfile.open(tmp_path / "carried.tar") as tar:
+        assert f"weights/{sha256}" in tar.getnames()
+
+    for name, held in ((sha256, b"others"), ("0" * 64, content), (f"{sha256}/x", content)):
+        bad = pack(tmp_path / "bad.tar", with_weights(sha256), {**files, f"weights/{name}": held})
+        with pytest.raises(UserError, match="nothing was imported"):
+            import_study(fresh, bad, name="bad")
+    assert sorted(study_names(open_storage(fresh.optuna_db))) == ["bare", "full"]
 
 
 HOSTILE = st.one_of(

@@ -26,8 +26,8 @@ class Warp(Augmentation, kind="warp"):
     """Stretch a spectrogram along time, scale and shift it along frequency, by linear interpolation; on mel bands nearly a change of tempo and pitch.
 
     Frequency scaling as in vocal tract length perturbation (Jaitly and Hinton, ICML workshop 2013), around the middle bin. Time is
-    circular: what a faster clip lacks is filled with its beginning. Bins beyond the lowest and highest repeat these. It costs a
-    thousandth of `time_stretch` and `pitch_shift`, which change waveforms.
+    circular: what a faster clip lacks is filled with its beginning. Bins beyond the lowest and highest repeat these. One
+    interpolation of each spectrogram, without the Fourier transforms of `time_stretch` and `pitch_shift`, which change waveforms.
     """
 
     domain: ClassVar[str] = "spectrogram"

@@ -4,6 +4,7 @@
     checkpoints/<root>/<number>/...    safetensors; the furthest of each configuration
     mlflow/<run id>/run.json, artifacts/...
     corpora/<name>/...                 only when asked for
+    weights/<SHA-256>                  files of pretrained weights that its experiments begin from
     manifest.json                      last: versions, and size and SHA-256 of every file above
 
 The manifest at the end makes a file that was cut short known as such. What is read is written below a folder of its own,
@@ -32,7 +33,7 @@ __all__ = ["FORMAT", "ArchiveWriter", "read_archive", "read_json"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-PARTS = ("study.json", "checkpoints", "mlflow", "corpora", MANIFEST)
+PARTS = ("study.json", "checkpoints", "mlflow", "corpora", "weights", MANIFEST)
 LARGEST_JSON = 500_000_000  # bytes
 CHUNK = 1 << 20
 

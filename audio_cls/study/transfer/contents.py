@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.data.views import view_of
 from audio_cls.study.transfer.archive import read_json
 from audio_cls.study.transfer.archive_schema import RUN_ID, StudyRecord, check_run, check_study
+from audio_cls.study.transfer.carried_weights import check_weights
 from audio_cls.study.transfer.exporting import PLAIN_NAME, runs_of
 from audio_cls.study.transfer.portable import study_from_json
 
@@ -26,7 +27,8 @@ CHECKPOINT = r"last\.safetensors|best-\d{4,9}\.safetensors"
 @dataclass(frozen=True)
 class Contents:
     """An archive's parts. `runs` maps a run's id to its record and its folder, `checkpoints` holds (root, number, folder),
-    `packed` is the folder of the corpus where that came along, `labels` the view of its labels that the study asks for."""
+    `packed` is the folder of the corpus where that came along, `labels` the view of its labels that the study asks for,
+    `weights` the files of pretrained weights by their SHA-256."""
 
     study: dict[str, Any]
     trials: list[FrozenTrial]
@@ -37,6 +39,7 @@ class Contents:
     digest: str
     packed: Path | None
     labels: Any = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
 
 
 def read_contents(file: Path, folder: Path, manifest: Mapping[str, Any]) -> Contents:
@@ -58,7 +61,8 @@ def read_contents(file: Path, folder: Path, manifest: Mapping[str, Any]) -> Cont
     corpus, digest = str(data.get("corpus", "")), str(data.get("digest", ""))
     labels = data.get("labels")
     packed = _packed(file, folder / "corpora", corpus, digest, labels)
-    return Contents(study, trials, dict(record.sources), runs, checkpoints, corpus, digest, packed, labels)
+    weights = check_weights(file, folder / "weights", study)
+    return Contents(study, trials, dict(record.sources), runs, checkpoints, corpus, digest, packed, labels, weights)
 
 
 def _runs(file: Path, folder: Path, known: set[str]) -> dict[str, tuple[dict[str, Any], Path]]:

@@ -17,6 +17,7 @@ from audio_cls.core.workspace import Workspace
 from audio_cls.queue.places import trial_folder
 from audio_cls.queue.storage import IDENTITY, load_study, open_storage
 from audio_cls.study.transfer.archive import ArchiveWriter
+from audio_cls.study.transfer.carried_weights import export_weights
 from audio_cls.study.transfer.portable import study_to_json
 from audio_cls.tracking import Tracker
 from audio_cls.tracking.copy import run_artifacts, run_record
@@ -56,6 +57,7 @@ def export_study(
         corpus = str(base.get("corpus", ""))
         if with_data:
             _export_corpus(archive, workspace, corpus)
+        without = export_weights(archive, workspace, study)
         about = {
             "study": name,
             "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -72,6 +74,7 @@ def export_study(
     )
     if missing:
         said.append(f"{missing} runs are not in MLflow (yet): they are left out, and made anew if their trials go on")
+    said += without
     if not with_data:
         said.append(f"the corpus {corpus!r} is not in it (--with-data puts it in)")
     return said

@@ -18,6 +18,7 @@ from audio_cls.queue.record import record_of
 from audio_cls.queue.storage import IDENTITY, StudyStorage, load_study, open_storage, study_names
 from audio_cls.study.launches import LAUNCH
 from audio_cls.study.transfer.archive import read_archive
+from audio_cls.study.transfer.carried_weights import place_weights
 from audio_cls.study.transfer.contents import read_contents
 from audio_cls.study.transfer.exporting import PLAIN_NAME, RUN, runs_of
 from audio_cls.study.transfer.merge import Joined, identity_difference, join
@@ -102,6 +103,7 @@ class _Import:
             mine = runs_of(study_to_json(load_study(self.name, where))) if exists else ()
             purge(self.tracker, self.name, keep=set(mine))
             corpus = self._corpus()
+            self.said += place_weights(self.workspace, self.contents.weights, self.study)
             try:
                 attrs = self._place(where, joined, exists)
                 write_study(where, self.name, self.study["direction"], attrs, joined.trials, replaces=exists)
