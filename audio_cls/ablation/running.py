@@ -97,7 +97,7 @@ def _warn(suite: Suite) -> None:
     for line in arm_warnings(suite.ablation, suite.plan, suite.corpus):
         say(line, err=True)
     if suite.ablation.folds is None:
-        kind, n_seeds = suite.ablation.base.data.split.kind, len(suite.ablation.seeds)
+        kind, n_seeds = suite.ablation.base.data.split.kind, len(tuple(suite.ablation.seeds))
         say(
             f"data.split={kind} has no folds: {count(n_seeds, 'run')} an arm, one for each seed, on one and the same split"
         )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from audio_cls.components.augment import Augmentation
+from audio_cls.components.augment.background import BackgroundNoise
+from audio_cls.components.augment.choice import ChosenOps
 from audio_cls.doctor.findings import Check, Skipped, expect, seeded
 
 __all__ = ["CHECKS"]
@@ -42,10 +46,29 @@ def _batches(config: Augmentation) -> dict[str, Tensor]:
     return {domain: seeded(*SHAPES[domain]) for domain in taken}
 
 
+class _Recordings:
+    """Two clips of noise for `background`, one shorter than the batch's clips and one longer."""
+
+    digest = "generated"
+
+    def __len__(self) -> int:
+        return 2
+
+    def samples_of(self, i: int) -> NDArray[np.int16]:
+        return (seeded(6000 * (i + 1)).numpy() * 3000).astype(np.int16)
+
+
 def _built(config: Augmentation) -> Any:
-    if not config.stands_alone:
+    """Return what an augmentation builds; `choose` with some to choose among, `background` with recordings."""
+    op: Any = config.build(SAMPLE_RATE, HOP)
+    if isinstance(op, ChosenOps):
+        others = [member for kind, member in Augmentation.members().items() if kind in ("gain", "noise", "time_shift")]
+        op.ops = tuple(member.parse({"p": 1.0}).build(SAMPLE_RATE, HOP) for member in others)
+    elif isinstance(op, BackgroundNoise):
+        op.recordings = _Recordings()
+    elif not config.stands_alone:
         raise Skipped("it works only with other parts of an experiment")
-    return config.build(SAMPLE_RATE, HOP)
+    return op
 
 
 def _apply(config: Augmentation, op: Any, x: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:

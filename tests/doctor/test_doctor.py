@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from audio_cls.components.augment import Augmentation
 from audio_cls.core.config import Component
 from audio_cls.doctor.checking import FAMILIES, check_part, checks_of
 from audio_cls.doctor.models import SLOW
@@ -154,6 +155,13 @@ SAID = {
     "source greedy, reading": "read raises IndexError for an empty folder",
     "loss needy, defaults": "margin",
 }
+
+
+@pytest.mark.parametrize("kind", ["choose", "background"])
+def test_augmentations_that_need_others_are_given_them(kind: str) -> None:
+    found = check_part(Augmentation.members()[kind])
+    assert {(finding.check, finding.status) for finding in found} >= {("effect", "ok"), ("randomness", "ok")}
+    assert not [finding for finding in found if finding.status != "ok"]
 
 
 @pytest.mark.slow
