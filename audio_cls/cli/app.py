@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from audio_cls import __version__
-from audio_cls.cli import ablations, data, doctor, experiments, listen, models, predict, runs, studies, train
+from audio_cls.cli import ablations, data, demo, doctor, experiments, listen, models, predict, runs, studies, train
 from audio_cls.cli.console import ConsoleDisplay, say
 from audio_cls.cli.init import init
 from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
@@ -70,6 +70,7 @@ for command in (
     runs.evaluate,
     predict.predict,
     listen.listen,
+    demo.demo,
     models.promote,
     models.models,
     studies.study,

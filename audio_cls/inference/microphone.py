@@ -205,8 +205,6 @@ def open_file(path: Path, speed: float = 1.0) -> FilePlayer:
     """
     try:
         rate = source_rate(path)
-    except FileNotFoundError:
-        raise UserError(f"--from {path}: no such file") from None
     except (BadAudio, OSError) as error:
         raise UserError(f"--from {path}: {error}") from None
     return FilePlayer(_blocks_of(path, rate), rate, str(path), speed)

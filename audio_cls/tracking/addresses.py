@@ -16,7 +16,7 @@ __all__ = ["free_port", "note_address", "running_address"]
 PORTS_TRIED = 50
 
 
-def free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int, what: str = "the UI") -> int:
     """Return `port`, or the next one that is free on this host.
 
     Raises:
@@ -33,7 +33,7 @@ def free_port(host: str, port: int) -> int:
             else:
                 return candidate
     raise UserError(
-        f"the UI cannot listen on {host}:{port} or the ports after it: {reason}. Choose another --port or --host."
+        f"{what} cannot listen on {host}:{port} or the ports after it: {reason}. Choose another --port or --host."
     )
 
 
