@@ -42,7 +42,7 @@ def workspace(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     root = tmp_path_factory.mktemp("demo") / "w"
     (root / "corpora").mkdir(parents=True)
     (root / "corpora" / "tones").symlink_to(tones_corpus)
-    words = ["train", "--set", "data.corpus=tones", "--set", "training.epochs=2", "--set", "data.clip_seconds=0.5"]
+    words = ["train", "--set", "data.corpus=tones", "--set", "training.epochs=1", "--set", "data.clip_seconds=0.5"]
     whole = ["--set", "features=mfcc_statistics", "--set", "model=logistic_regression"]
     for more in (["--name", "first"], [*whole, "--name", "whole"]):
         with contextlib.redirect_stdout(io.StringIO()):
