@@ -46,7 +46,7 @@ class RealFrames(nn.Module):
         for filler in self.fillers.float():
             difference = frames.float() - filler[None, :, None]
             spread = difference.amax(1) - difference.amin(1)
-            real = real & (spread > _TOLERANCE * (1 + filler.abs().amax()))
+            real = real & (spread > _TOLERANCE * (1 + filler.abs().amax(0)))
         return real | ~self.known
 
 
