@@ -16,6 +16,7 @@ import click
 from audio_cls import __version__
 from audio_cls.cli import ablations, data, demo, doctor, experiments, listen, models, predict, runs, studies, train
 from audio_cls.cli.console import ConsoleDisplay, say
+from audio_cls.cli.export import export
 from audio_cls.cli.init import init
 from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
 from audio_cls.core.disk import is_disk_full
@@ -73,6 +74,7 @@ for command in (
     demo.demo,
     models.promote,
     models.models,
+    export,
     studies.study,
     ablations.ablate,
     runs.compare,

@@ -6,17 +6,21 @@ the training clips stands between the features and the model, and is saved with 
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-import numpy as np
-import torch
 import torchaudio.functional as taf
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from audio_cls.components.extractors import (
+    FeatureExtractor,
+    LogMelExtractor,
+    MfccExtractor,
+    StatisticsExtractor,
+    WaveformExtractor,
+)
 from audio_cls.components.normaliser import Normalisation, Normaliser
 from audio_cls.core.auto import AUTO, OrAuto, known
 from audio_cls.core.config import Component, ConfigError
@@ -35,37 +39,9 @@ __all__ = [
     "Waveform",
 ]
 
-# One chunk of complex STFT bins: on a CPU what stays in the cache (measured: larger is slower), elsewhere what fits in memory.
-_CPU_CHUNK_BINS = 1 << 18
-_DEVICE_CHUNK_BINS = 1 << 28
 _LONGEST_WINDOW = 0.064  # seconds of `n_fft` at most, unless more bands ask for more
 _FEWEST_FRAMES = 48  # of a window: three after the four poolings of `cnn4`
 _LONG_CLIP = 5.0  # seconds: of a clip that is long enough for the usual hop
-_BAND_GROUPS = 8  # a mel filter spans few bins: filters are applied in groups, each to the bins it can see
-
-
-class FeatureExtractor(nn.Module):
-    """Waveforms (batch, samples) to features; no gradient flows back to the waveform.
-
-    Attributes:
-        hop_length: samples between two frames.
-        n_bins: rows of a framewise feature, or the length of the vector.
-        reach: samples on each side of a frame's centre that the frame depends on; None where it depends on the whole clip. With a
-            reach, a recording of any length is labelled in bounded memory.
-    """
-
-    reach: int | None = None
-
-    def __init__(self, hop_length: int, n_bins: int) -> None:
-        super().__init__()
-        self.hop_length = hop_length
-        self.n_bins = n_bins
-
-    def frames(self, n_samples: int) -> int:
-        """Return the number of frames that `n_samples` samples give: frames are centred on multiples of the hop, the
-        first on sample 0.
-        """
-        return n_samples // self.hop_length + 1
 
 
 class Features(Component, family=True):
@@ -178,7 +154,7 @@ class _Mel(Features):
         f_max = known(self.f_max, "features.f_max")
         return sample_rate / 2 if f_max is None else f_max
 
-    def _log_mel(self, sample_rate: int) -> _LogMelExtractor:
+    def _log_mel(self, sample_rate: int) -> LogMelExtractor:
         whole = self.fitted(sample_rate, clip_seconds=_LONG_CLIP)
         n_fft, hop_length = known(whole.n_fft, "features.n_fft"), known(whole.hop_length, "features.hop_length")
         window = self.win_length if self.win_length is not None else n_fft
@@ -189,7 +165,7 @@ class _Mel(Features):
                 f"features.hop_length={hop_length}: longer than the window of {window} samples, what lies between two "
                 f"frames would never be seen. Allowed: 1 to {window}"
             )
-        return _LogMelExtractor(whole, n_fft, hop_length, window, whole._filters(n_fft, sample_rate))
+        return LogMelExtractor(n_fft, hop_length, window, whole._filters(n_fft, sample_rate), whole.floor, whole.top_db)
 
     def _filters(self, n_fft: int, sample_rate: int) -> Tensor:
         """Triangular mel filters (n_mels, n_fft // 2 + 1), each of them with at least one bin."""
@@ -245,12 +221,12 @@ class Mfcc(_Mel, kind="mfcc"):
     def build(self, sample_rate: int) -> FeatureExtractor:
         return self._mfcc(sample_rate)
 
-    def _mfcc(self, sample_rate: int) -> _MfccExtractor:
+    def _mfcc(self, sample_rate: int) -> MfccExtractor:
         if self.n_mfcc > self.n_mels:
             raise ConfigError(
                 f"features.n_mfcc={self.n_mfcc}: {self.n_mels} mel bands give at most {self.n_mels} coefficients"
             )
-        return _MfccExtractor(self._log_mel(sample_rate), self.n_mfcc)
+        return MfccExtractor(self._log_mel(sample_rate), self.n_mfcc)
 
 
 class MfccStatistics(Mfcc, kind="mfcc_statistics"):
@@ -263,7 +239,7 @@ class MfccStatistics(Mfcc, kind="mfcc_statistics"):
     """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
 
     def build(self, sample_rate: int) -> FeatureExtractor:
-        return _StatisticsExtractor(self._mfcc(sample_rate))
+        return StatisticsExtractor(self._mfcc(sample_rate))
 
 
 class Waveform(Features, kind="waveform"):
@@ -275,122 +251,4 @@ class Waveform(Features, kind="waveform"):
     """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
 
     def build(self, sample_rate: int) -> FeatureExtractor:
-        return _Identity()
-
-
-# -- extractors ---------------------------------------------------------------------------------------------------
-
-
-class _Identity(FeatureExtractor):
-    def __init__(self) -> None:
-        super().__init__(hop_length=1, n_bins=1)
-        self.reach = 1
-
-    def frames(self, n_samples: int) -> int:
-        return n_samples
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        return _batch_of_waveforms(waveform)
-
-
-class _LogMelExtractor(FeatureExtractor):
-    filters: Tensor
-    window: Tensor
-
-    def __init__(self, config: _Mel, n_fft: int, hop_length: int, win_length: int, filters: Tensor) -> None:
-        super().__init__(hop_length, config.n_mels)
-        self.n_fft, self.win_length = n_fft, win_length
-        self.floor, self.top_db = config.floor, config.top_db
-        self.reach = n_fft // 2 + 1 if config.top_db is None else None
-        self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("window", torch.hann_window(win_length), persistent=False)
-        self._groups = _band_groups(filters)
-
-    @torch.no_grad()
-    def forward(self, waveform: Tensor) -> Tensor:
-        waveform = _batch_of_waveforms(waveform)
-        batch, samples = waveform.shape
-        frames = self.frames(samples)
-        out = waveform.new_empty(batch, self.n_bins, frames)
-        budget = _CPU_CHUNK_BINS if waveform.device.type == "cpu" else _DEVICE_CHUNK_BINS
-        chunk = max(1, budget // (frames * self.filters.shape[1]))
-        with torch.autocast(waveform.device.type, enabled=False):
-            for start in range(0, batch, chunk):
-                self._mel_power(waveform[start : start + chunk], out[start : start + chunk])
-            out.clamp_(min=self.floor).log10_().mul_(10)
-            if self.top_db is not None:
-                out = torch.maximum(out, out.amax((1, 2), keepdim=True) - self.top_db)
-        return out.unsqueeze(1)
-
-    def _mel_power(self, waveform: Tensor, out: Tensor) -> None:
-        reflectable = waveform.shape[1] > self.n_fft // 2  # a shorter clip has nothing to reflect: silence around it
-        spectrum = torch.stft(
-            waveform,
-            self.n_fft,
-            self.hop_length,
-            self.win_length,
-            self.window,
-            center=True,
-            pad_mode="reflect" if reflectable else "constant",
-            return_complex=True,
-        )
-        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)  # (chunk, bins, frames)
-        if waveform.device.type != "cpu":
-            torch.matmul(self.filters, power, out=out)
-            return
-        for clip, mel in zip(
-            power, out, strict=True
-        ):  # one product a clip: its result does not depend on its neighbours
-            for first, last, low, high in self._groups:
-                torch.mm(self.filters[first:last, low:high], clip[low:high], out=mel[first:last])
-
-
-class _MfccExtractor(FeatureExtractor):
-    dct: Tensor
-
-    def __init__(self, log_mel: _LogMelExtractor, n_mfcc: int) -> None:
-        super().__init__(log_mel.hop_length, n_mfcc)
-        self.log_mel, self.reach = log_mel, log_mel.reach
-        self.register_buffer(
-            "dct", taf.create_dct(n_mfcc, log_mel.n_bins, norm="ortho").T.contiguous(), persistent=False
-        )
-
-    @torch.no_grad()
-    def forward(self, waveform: Tensor) -> Tensor:
-        bands = self.log_mel(waveform)  # (batch, 1, n_mels, frames)
-        with torch.autocast(bands.device.type, enabled=False):
-            if bands.device.type != "cpu":
-                return torch.matmul(self.dct, bands)
-            out = bands.new_empty(len(bands), 1, self.n_bins, bands.shape[3])
-            for clip, cepstrum in zip(bands, out, strict=True):
-                torch.mm(self.dct, clip[0], out=cepstrum[0])
-            return out
-
-
-class _StatisticsExtractor(FeatureExtractor):
-    def __init__(self, framewise: FeatureExtractor) -> None:
-        super().__init__(framewise.hop_length, 2 * framewise.n_bins)
-        self.framewise = framewise
-
-    @torch.no_grad()
-    def forward(self, waveform: Tensor) -> Tensor:
-        std, mean = torch.std_mean(self.framewise(waveform)[:, 0], dim=2, correction=0)
-        return torch.cat([mean, std], dim=1)
-
-
-def _batch_of_waveforms(waveform: Tensor) -> Tensor:
-    if waveform.dim() != 2 or not waveform.is_floating_point():
-        raise ValueError(
-            f"expected floating-point waveforms (batch, samples), got {waveform.dtype} {tuple(waveform.shape)}"
-        )
-    return waveform.float()
-
-
-def _band_groups(filters: Tensor) -> list[tuple[int, int, int, int]]:
-    """Return neighbouring filters [first, last) with the bins [low, high) outside which all of them are zero."""
-    edges = np.linspace(0, len(filters), min(_BAND_GROUPS, len(filters)) + 1).astype(int).tolist()
-    groups = []
-    for first, last in itertools.pairwise(edges):
-        used = filters[first:last].amax(0).nonzero().flatten()
-        groups.append((first, last, int(used[0]), int(used[-1]) + 1))
-    return groups
+        return WaveformExtractor()

@@ -74,7 +74,9 @@ class Manifest(BaseModel):
         except ValidationError as error:
             fault = error.errors()[0]
             key = ".".join(str(part) for part in fault["loc"])
-            raise UserError(f"{path}: damaged: {key}{': ' if key else ''}{fault['msg']}. Export the run again") from None
+            raise UserError(
+                f"{path}: damaged: {key}{': ' if key else ''}{fault['msg']}. Export the run again"
+            ) from None
 
 
 def export_of(name: str) -> Path | None:
@@ -148,7 +150,9 @@ def _check_digest(path: Path, expected: str) -> None:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     if found != expected:
-        raise UserError(f"{path}: damaged or replaced: SHA-256 {found[:12]}, {MANIFEST} says {expected[:12]}. Export the run again")
+        raise UserError(
+            f"{path}: damaged or replaced: SHA-256 {found[:12]}, {MANIFEST} says {expected[:12]}. Export the run again"
+        )
 
 
 def _program(path: Path, device: torch.device) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
@@ -196,7 +200,9 @@ def refuse_pickle(path: Path) -> None:
                 name = member.filename
                 if re.fullmatch(r"[^/]+/data/sample_inputs/[^/]+\.pt", name) and member.file_size == 0:
                     continue
-                if not _PLAIN.fullmatch(name) or (name.endswith("_config.json") and _names_pickle(archive.read(member))):
+                if not _PLAIN.fullmatch(name) or (
+                    name.endswith("_config.json") and _names_pickle(archive.read(member))
+                ):
                     raise UserError(f"{path}: holds {name}, which would have to be unpickled, and is not loaded")
     except (OSError, zipfile.BadZipFile, ValueError) as error:
         raise UserError(f"{path}: damaged: {error}") from None

@@ -1,4 +1,4 @@
-"""Open trained models by name: a run, a study, whose best complete run is meant, or a model that has a name in MLflow's registry."""
+"""Open trained models by name: a run, a study (its best complete run), a model in MLflow's registry, an exported folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from audio_cls.core.device import choose_device
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
+from audio_cls.inference.exported import ExportedLabeller, export_of
 from audio_cls.inference.labeller import Labeller
 from audio_cls.inference.mlflow_model import open_model_folder
 from audio_cls.inference.run_labeller import THRESHOLDS, WEIGHTS, RunLabeller
@@ -25,7 +26,8 @@ def open_labellers(names: Sequence[str], tracker: Tracker, device: str = "auto")
     """Open trained models.
 
     Args:
-        names: each the id or name of a run, the name of a study (its best complete run), or a registered model (NAME@ALIAS, NAME/VERSION).
+        names: each the id or name of a run, the name of a study (its best complete run), a registered model (NAME@ALIAS,
+            NAME/VERSION), or an exported folder or one of its models.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
@@ -39,7 +41,8 @@ def open_labeller(name: str, *, workspace: Workspace | Path | str | None = None,
     """Open a trained model to label audio with.
 
     Args:
-        name: the id or name of a run, the name of a study (its best complete run), or a registered model (NAME@ALIAS, NAME/VERSION).
+        name: the id or name of a run, the name of a study (its best complete run), a registered model (NAME@ALIAS,
+            NAME/VERSION), or an exported folder or one of its models.
         workspace: its folder; AUDIO_CLS_WORKSPACE or the current folder unless given.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
 
@@ -78,6 +81,9 @@ def run_labeller(tracker: Tracker, info: RunInfo, device: torch.device) -> RunLa
 
 
 def _open(name: str, tracker: Tracker, device: torch.device) -> Labeller:
+    exported = export_of(name)
+    if exported is not None:
+        return ExportedLabeller(exported, device)
     if is_reference(name):
         return registered_labeller(tracker, find_version(tracker, name), device)
     try:

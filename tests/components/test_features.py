@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchaudio.transforms as tat
 
-import audio_cls.components.features as features_module
+import audio_cls.components.extractors as extractors_module
 from audio_cls.components.features import Features, LogMel, Mfcc, MfccStatistics, Normaliser, Waveform
 from audio_cls.core.config import ConfigError
 
@@ -95,7 +95,7 @@ def test_result_does_not_depend_on_batch_or_chunk(config: Features, monkeypatch:
     together = extractor(x)
     assert torch.equal(torch.cat([extractor(row[None]) for row in x]), together)
     for bins in (1, 1 << 17, 1 << 40):
-        monkeypatch.setattr(features_module, "_CPU_CHUNK_BINS", bins)
+        monkeypatch.setattr(extractors_module, "_CPU_CHUNK_BINS", bins)
         assert torch.equal(extractor(x), together)
 
 

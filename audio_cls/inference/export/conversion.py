@@ -106,10 +106,12 @@ def write_int8(source: Path, path: Path, clips: Sequence[NDArray[np.float32]]) -
     onnx = load_extra("onnx")
     quantization: Any = load_extra("onnxruntime.quantization")
     model = onnx.load(str(source))
-    nodes = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul") and _in_classifier(node)]
+    nodes = [
+        node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul") and _in_classifier(node)
+    ]
     inputs: Iterator[dict[str, Any]] = iter([{INPUT: clip[None]} for clip in clips])
 
-    class Clips(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Clips(quantization.CalibrationDataReader):
         def get_next(self) -> dict[str, Any] | None:
             return next(inputs, None)
 

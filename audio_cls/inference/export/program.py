@@ -54,7 +54,7 @@ class WindowStarts(nn.Module):
             starts = (torch.arange(self.number - 1, device=frames.device) * step).round().long()
             return torch.cat([starts, room[None]])
         n = ((room + self.hop - 1) // self.hop + 1).item()
-        torch._check(n >= 1)  # type: ignore[operator]
+        torch._check(n >= 1)
         return torch.minimum(torch.arange(n, device=frames.device) * self.hop, room)
 
 
@@ -164,10 +164,10 @@ class ClipProgram(nn.Module):
         """Return the features of whole clips."""
         if not self.segmented:
             n = length.item()
-            torch._check(n >= max(1, self.cutter.window))  # type: ignore[operator]
+            torch._check(n >= max(1, self.cutter.window))
             return self.features(self.cutter(waveform, torch.arange(n, device=waveform.device)))
         frames = (length // self.hop + 1).item()
-        torch._check(frames >= max(1, self.frames))  # type: ignore[operator]
+        torch._check(frames >= max(1, self.frames))
         samples = (frames - 1) * self.hop + self.span
         return self.features(self.cutter(waveform, torch.arange(samples, device=waveform.device) - self.reach))
 
