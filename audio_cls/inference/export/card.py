@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -125,7 +125,7 @@ def _figures(card: Card) -> str:
     n = len(scored.clips)
     head = f"| metric | {n:,} validation clips | 95 % interval | {baseline_name(scored.corpus.task)} |\n|---|---|---|---|\n"
     told = [
-        *scored.judgement().lines,
+        *replace(scored.judgement(), advice="").lines,
         *([scored.predictions.threshold_note] if scored.predictions.threshold_note else []),
     ]
     return "## Figures\n\n" + head + "\n".join(rows) + "".join(f"\n\n{line}" for line in told)

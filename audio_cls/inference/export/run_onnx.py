@@ -8,6 +8,8 @@ import numpy as np
 import onnxruntime
 import soundfile
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 here = Path(__file__).parent
 meta = json.loads((here / "classes.json").read_text(encoding="utf-8"))
 model = "model.int8.onnx" if "--int8" in sys.argv else "model.onnx"
