@@ -109,7 +109,8 @@ def _note(
         _figures_table(str(settings.get("training.metric", "")).rpartition("/")[2], figures),
         _caveats(settings, figures, tags),
         '```python\nmodel = mlflow.pyfunc.load_model("runs:/RUN_ID/model")\n'
-        'model.predict(["clip.wav"])  # paths, bytes of audio files, or {"audio": [array]} with params={"sample_rate": Hz}\n```',
+        '# paths, bytes of audio files, or {"audio": [array]} with params={"sample_rate": Hz}\n'
+        'model.predict(["clip.wav"])\n```',
     ]
     return "\n\n".join(part for part in parts if part)
 

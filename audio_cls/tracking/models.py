@@ -128,7 +128,7 @@ def send_model(client: Any, run_id: str, operation: Operation) -> None:
 
     try:
         run = client.get_run(run_id)
-        tags = {**operation["tags"], **note_tags(operation["note"])}
+        tags = {**operation["tags"], **note_tags(operation["note"].replace("RUN_ID", run_id))}
         model = find_model(client, run, operation["name"])
         if model is None:
             params = {k: v for k, v in run.data.params.items() if v != "none"}

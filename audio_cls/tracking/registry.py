@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from audio_cls.core.errors import UserError, choices
 from audio_cls.tracking.models import DATA, find_model, is_ready
+from audio_cls.tracking.notes import NOTE
 from audio_cls.tracking.reads import pages, readable
 from audio_cls.tracking.tracker import Tracker
 
@@ -28,6 +30,7 @@ __all__ = [
 
 ALIAS = "champion"
 _PREFIX = "models:/"
+_VERSIONS = "mlflow.modelVersions"  # tag of a logged model
 
 
 @dataclass(frozen=True)
@@ -143,17 +146,18 @@ def register_model(
         raise UserError(f"the run {run_id} has no model in MLflow: it could not be sent")
     with readable(tracker.uri):
         client = tracker._readable()
-        _create_name(client, name)
+        model = client.get_logged_model(model_id)
+        _create_name(client, name, model.tags.get("task", ""))
         quoted = name.replace("'", "''")
         present = pages(client.search_model_versions, f"name = '{quoted}'")
-        source = client.get_logged_model(
-            model_id
-        ).artifact_location  # MLflow looks models:/ID up in its default database
+        source = model.artifact_location  # MLflow looks models:/ID up in its default database
         version = next((v for v in present if v.source == source), None)
         if version is None:
+            text = "\n\n".join(part for part in (description, model.tags.get(NOTE)) if part)
             version = client.create_model_version(
-                name, source, run_id, tags=dict(tags), description=description, model_id=model_id
+                name, source, run_id, tags=dict(tags), description=text, model_id=model_id
             )
+            _show_version(client, model, version)
         client.set_registered_model_alias(name, alias, str(version.version))
         found = client.get_registered_model(name)
         return _version(client.get_model_version(name, str(version.version)), found.aliases)
@@ -181,9 +185,17 @@ def model_files(tracker: Tracker, version: ModelVersion, scratch: Path) -> Path:
     return folder
 
 
-def _create_name(client: Any, name: str) -> None:
+def _show_version(client: Any, model: Any, version: Any) -> None:
+    """Show on the page of a logged model that it is registered, as MLflow's `register_model` does."""
+    shown = json.loads(model.tags.get(_VERSIONS, "[]"))
+    shown.append({"name": version.name, "version": str(version.version)})
+    client.set_logged_model_tags(model.model_id, {_VERSIONS: json.dumps(shown)})
+
+
+def _create_name(client: Any, name: str, task: str) -> None:
+    about = f"An audio classifier ({task}). Label files: `audio-cls predict {name}@{ALIAS} FILES`."
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=about)
     except Exception as error:
         if getattr(error, "error_code", None) != "RESOURCE_ALREADY_EXISTS":
             raise

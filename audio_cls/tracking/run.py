@@ -210,7 +210,7 @@ class Run:
         It is made, when it is sent, from the artifacts that the run has by then.
 
         Args:
-            note: its description, in Markdown.
+            note: its description, in Markdown; RUN_ID in it becomes the run's id.
             name: `runs:/RUN/NAME`; a run may have several.
             weights: the artifact of the run that holds them.
         """

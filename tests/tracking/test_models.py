@@ -43,7 +43,7 @@ def record(tracker: Tracker, name: str, weights: bytes | None = b"weights", mode
         run.artifact(file, "weights")
         file.unlink()
     if model:
-        run.model("A **note**.", {"study": "s"})
+        run.model("A **note** of RUN_ID.", {"study": "s"})
     run.finish("COMPLETE")
     return run
 
@@ -61,7 +61,7 @@ def test_a_model_shows_its_figures_and_shares_the_weights_of_its_run(workspace: 
     assert model.params == {"model.kind": "cnn"}
     assert {k: model.tags[k] for k in ("study", "mlflow.note.content")} == {
         "study": "s",
-        "mlflow.note.content": "A **note**.",
+        "mlflow.note.content": f"A **note** of {run.id}.",
     }
     assert {m.key: (m.value, m.dataset_name) for m in model.metrics} == {
         "best/macro_f1": (0.5, "esc10"),
@@ -152,7 +152,11 @@ def test_versions_are_found_by_name_alias_and_number(workspace: Workspace, tmp_p
     with pytest.raises(UserError, match="audio-cls promote"):
         find_version(tracker, "sounds@champion")
     first, second = record(tracker, "one"), record(tracker, "two")
-    one = register_model(tracker, "sounds", first.id, "champion", {"value": "0.5"})
+    one = register_model(tracker, "sounds", first.id, "champion", {"value": "0.5"}, "Better.")
+    (shown,) = [m for m in models_of(tracker) if m.source_run_id == first.id]
+    assert json.loads(shown.tags["mlflow.modelVersions"]) == [{"name": "sounds", "version": "1"}]
+    note = tracker._readable().get_model_version("sounds", "1").description
+    assert note == f"Better.\n\nA **note** of {first.id}."
     assert (one.version, one.aliases, one.run_id, one.reference) == (1, ("champion",), first.id, "sounds@champion")
     assert register_model(tracker, "sounds", first.id, "champion", {}) == one, "the same run is the same version"
     two = register_model(tracker, "sounds", second.id, "champion", {})
