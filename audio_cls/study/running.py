@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from audio_cls.study.declaration import Study
     from audio_cls.tracking import Run
 
-__all__ = ["SearchOutcome", "run_search"]
+__all__ = ["SearchOutcome", "run_search", "runs_to_log"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def run_search(
         target = work_target(launch, study.name, parts)
         status = run_workers(study, workspace, trials, target, options, identity=study_identity(corpus), only=only)
     settle_runs(tracker, mlflow_experiment(corpus), opened)
-    log_models(tracker, _runs_to_log(status, options))
+    log_models(tracker, runs_to_log(status, options))
     wanted = [row for row in status.rows if only is None or row.config in only]
     done = status.finished >= trials if only is None else all(r.state not in ("RUNNING", "WAITING") for r in wanted)
     parent.final(_figures(status))
@@ -163,7 +163,7 @@ def _open_run(workspace: Workspace, tracker: Tracker, search: OpenedSearch, file
     return parent
 
 
-def _runs_to_log(status: StudyStatus, options: QueueOptions) -> list[str]:
+def runs_to_log(status: StudyStatus, options: QueueOptions) -> list[str]:
     """Return the ids of the runs that become models in MLflow."""
     best = [status.best] if status.best is not None else []
     complete = [row for row in status.rows if row.state == "COMPLETE"]

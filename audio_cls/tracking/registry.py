@@ -155,7 +155,7 @@ def register_model(
         if version is None:
             text = "\n\n".join(part for part in (description, model.tags.get(NOTE)) if part)
             version = client.create_model_version(
-                name, source, run_id, tags=dict(tags), description=text, model_id=model_id
+                name, source, run_id, tags=dict(tags), description=text, model_id=model_id, await_creation_for=0
             )
             _show_version(client, model, version)
         client.set_registered_model_alias(name, alias, str(version.version))

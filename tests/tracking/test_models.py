@@ -24,6 +24,7 @@ from audio_cls.tracking.registry import (
     model_versions,
     register_model,
 )
+from tests.servers import mlflow_server
 from tests.tracking.test_tracking import DATA, flaky_tracker
 
 CLASSES = ["dog", "rain", "label"]
@@ -204,3 +205,19 @@ def test_a_damaged_model_folder_is_one_message(tmp_path: Path, text: str | None)
         (tmp_path / "run.json").write_text(text)
     with pytest.raises(UserError, match="not the folder of a model, or damaged"):
         read_about(tmp_path)
+
+
+@pytest.mark.slow
+def test_models_on_a_server(tmp_path: Path) -> None:
+    """The artifacts lie on the server: files are sent to it, and fetched from it."""
+    with mlflow_server(tmp_path / "server") as server:
+        (tmp_path / "w").mkdir()
+        tracker = Tracker(Workspace(tmp_path / "w", server.address))
+        run = record(tracker, "one")
+        assert not run.degraded
+        version = register_model(tracker, "sounds", run.id, "champion", {})
+        assert find_version(tracker, "sounds@champion") == version
+        files = model_files(tracker, version, tmp_path)
+        assert files.is_relative_to(tmp_path)
+        assert (files / "weights/best.safetensors").read_bytes() == b"weights"
+        assert read_about(files).run_name == "one"
