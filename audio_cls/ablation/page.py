@@ -20,8 +20,9 @@ from audio_cls.metrics.verdict import in_points
 from audio_cls.report.arm_figures import VERDICTS, arm_curves, class_difference_figure, every_run, forest, one_of
 from audio_cls.report.arms import ArmCurve, ArmSummary, Cell, ClassDifferences, Predictions, SuiteReport
 from audio_cls.report.calibration import calibration_section
-from audio_cls.report.figures import confusion_figure, precision_recall_figure, roc_figure
+from audio_cls.report.figures import confusion_figure
 from audio_cls.report.page import Html, Section, Table, findings, format_number, render_page
+from audio_cls.report.ranking_figures import precision_recall_figure, roc_figure
 
 __all__ = ["ArmCurve", "ArmSummary", "Cell", "ClassDifferences", "Predictions", "SuiteReport", "suite_report"]
 

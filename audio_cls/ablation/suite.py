@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from audio_cls.ablation.answers import amend, read_answers
-from audio_cls.ablation.contract import Plan, check_plan, check_records
+from audio_cls.ablation.contract import Plan, check_plan
 from audio_cls.ablation.declaration import Ablation
 from audio_cls.ablation.filling import convert_cells
 from audio_cls.ablation.looks import Looks, record_look, seen_by
 from audio_cls.ablation.losses import check_losses
 from audio_cls.ablation.record import Recorded, openings, read_records, with_figures
+from audio_cls.ablation.recorded_contract import check_records
 from audio_cls.ablation.results import SuiteResult, compare_arms, summarise
 from audio_cls.ablation.settling import settle
 from audio_cls.ablation.stored import (

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from audio_cls.ablation.contract import check_records
 from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.record import folder_of, read_records
+from audio_cls.ablation.recorded_contract import check_records
 from audio_cls.core.errors import UserError
 from audio_cls.runs.opened_clips import named
 

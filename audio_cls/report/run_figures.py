@@ -21,8 +21,9 @@ from audio_cls.metrics.classification import Confusion, most_confused
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.report.calibration import calibrate, reliability_figure
 from audio_cls.report.error_figures import confused_pairs_figure
-from audio_cls.report.figures import class_bars, confusion_figure, curve_figure, precision_recall_figure, roc_figure
+from audio_cls.report.figures import class_bars, confusion_figure, curve_figure
 from audio_cls.report.page import Html
+from audio_cls.report.ranking_figures import precision_recall_figure, roc_figure
 from audio_cls.report.training_figures import overtraining_figure
 
 __all__ = ["ON_THE_PAGE", "PAIRS", "Figure", "History", "best_epoch", "build_figures", "confused_pairs"]

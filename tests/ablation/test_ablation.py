@@ -18,11 +18,12 @@ import pytest
 from audio_cls.ablation import contract, record, stored
 from audio_cls.ablation.collapse import collapse_findings, mark_collapsed
 from audio_cls.ablation.confirmation import confirmation_cells
-from audio_cls.ablation.contract import check_plan, check_records, optimiser_steps, present, undeclared
+from audio_cls.ablation.contract import check_plan, optimiser_steps, present, undeclared
 from audio_cls.ablation.declaration import Ablation
 from audio_cls.ablation.looks import Looks
 from audio_cls.ablation.predictions import pooled_by_seed
 from audio_cls.ablation.ranking import Candidate, former_note, judged_by, rank, ranking_lines, ranking_table
+from audio_cls.ablation.recorded_contract import check_records
 from audio_cls.ablation.results import summarise
 from audio_cls.ablation.suite import open_suite, reopen_suite, results
 from audio_cls.components.models.cnn4 import Cnn4

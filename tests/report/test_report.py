@@ -28,8 +28,9 @@ from sklearn import metrics as sk
 from audio_cls.core.errors import UserError
 from audio_cls.metrics.classification import evaluate, fit_thresholds
 from audio_cls.report.data_figures import clip_figure, count_figure, duration_figure
-from audio_cls.report.figures import class_bars, confusion_figure, curve_figure, precision_recall_figure, roc_figure
+from audio_cls.report.figures import class_bars, confusion_figure, curve_figure
 from audio_cls.report.page import Cards, Section, Table, format_number, render_page
+from audio_cls.report.ranking_figures import precision_recall_figure, roc_figure
 from audio_cls.report.run_figures import ON_THE_PAGE, confused_pairs
 from audio_cls.report.tables import average_rows, confusion_csv, decision_margin, per_class_csv, predictions_csv
 from audio_cls.report.training_figures import LOSS_GAP, overtraining_figure
