@@ -150,6 +150,7 @@ def test_a_wrong_batch_is_an_error_and_not_a_number(kind: str, domain: str) -> N
         (Cnn4(time_pooling="mean_max"), (1, 64, 157), 10, 1_448_170),
         (DeepCnn(), (1, 64, 101), 10, 755_978),
         (DeepCnn(contrast=False), (1, 64, 101), 10, 755_138),
+        (DeepCnn(modulation=16), (1, 64, 101), 10, 820_282),
         (Mlp(), (1, 128, 50), 10, 25_642),
         (Mlp(hidden=(50, 50)), (200,), 15, 13_365),
         (Mlp(hidden=()), (40,), 10, 410),
@@ -205,6 +206,24 @@ def test_the_contrast_channel_of_the_deep_cnn_does_not_change_with_level_and_fil
     torch.testing.assert_close(model(x), model(moved), atol=1e-4, rtol=1e-3)
     assert (model(x) - model(torch.randn(2, 1, 32, 40))).abs().max() > 1e-3
     assert model(torch.full((2, 1, 32, 40), -80.0)).isfinite().all(), "a clip without contrast"
+
+
+def test_the_modulation_branch_sees_the_spectrum_of_each_band_over_time() -> None:
+    """Its waves are a windowed Fourier transform without its mean; a pulse of 11 Hz stands in its bin."""
+    frames, rate = 100, 50
+    model = DeepCnn(modulation=4, widths=(4,), convolutions=(1,), pool_frames=(2,)).build((1, 16, frames), 3).eval()
+    assert isinstance(model.modulation, nn.Module)
+    waves = model.modulation.waves
+    assert isinstance(waves, torch.Tensor)
+    x = torch.randn(2, 1, 16, frames)
+    cosines, sines = (x @ waves).chunk(2, dim=3)
+    expected = torch.fft.rfft(x * torch.hann_window(frames)).abs().square()[..., 1:] / frames
+    torch.testing.assert_close(cosines.square() + sines.square(), expected, atol=1e-4, rtol=1e-4)
+    pulse = torch.cos(2 * torch.pi * 11 * torch.arange(frames) / rate).expand(1, 1, 16, frames)
+    cosines, sines = (pulse @ waves).chunk(2, dim=3)
+    assert int((cosines.square() + sines.square())[0, 0, 0].argmax()) + 1 == 11 * frames // rate
+    with pytest.raises(ConfigError, match="16 bins and 8 frames"):
+        DeepCnn(modulation=4, widths=(4,), convolutions=(1,), pool_frames=(2,)).build((1, 16, 6), 3)
 
 
 @pytest.mark.parametrize(

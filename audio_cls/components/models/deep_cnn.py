@@ -16,6 +16,12 @@ from audio_cls.components.models.cnn import GridAverage
 
 __all__ = ["DeepCnn"]
 
+_MODULATION_UNITS = 64  # of the modulation branch, before the head
+_SPECTRUM_FLOOR = 1e-3  # added to the power of modulation, which is about 1 for noise
+_SPECTRUM_SCALE, _SPECTRUM_OFFSET = (
+    0.3,
+    1.0,
+)  # bring the logarithm of that power to a mean near 0 and a deviation near 1
 _CONTRAST_FLOOR = 0.1  # added to a band's deviation over the clip, in units of the training deviation
 
 
@@ -31,8 +37,14 @@ class DeepCnn(Model, kind="deep_cnn"):
     input channel. That does not change with the level or the frequency response of a recording (frequency-wise instance normalisation:
     Kim et al., "Domain generalization with relaxed instance frequency-wise normalization for multi-device acoustic scene
     classification", Interspeech 2022).
+
+    With `modulation` a branch of two convolutions sees the modulation spectrum: the logarithm of the power of each normalised band's
+    Fourier transform over the clip, by band and modulation frequency (Greenberg and Kingsbury, "The modulation spectrogram", ICASSP
+    1997). It tells periodic sounds from noise of the same spectrum: a helicopter's blades, 8 to 14 a second, from rain. All inputs
+    must then be as long as those that the model was built for.
     """
 
+    added_fields = frozenset({"modulation"})
     input_domains: ClassVar[tuple[str, ...]] = ("spectrogram",)
 
     widths: tuple[PositiveInt, ...] = Field(default=(24, 48, 96, 192), min_length=1)
@@ -47,6 +59,8 @@ class DeepCnn(Model, kind="deep_cnn"):
     """Bands and frames of the first convolution's kernel, odd."""
     contrast: bool = True
     """Whether a second input channel holds the bands normalised over the clip."""
+    modulation: int = Field(default=0, ge=0)
+    """Channels of the first of two convolutions over the modulation spectrum, half of the second's; 0 for no such branch."""
     bands: int = Field(default=4, ge=1)
     """Frequency bands that the head keeps apart."""
     hidden: int = Field(default=128, ge=1)
@@ -78,7 +92,9 @@ class DeepCnn(Model, kind="deep_cnn"):
                 input_shape,
                 f"at least {self.bands * shrink[0]} bins, to keep model.bands={self.bands} after its pooling, and {shrink[1]} frames",
             )
-        return _DeepCnn(self, channels, n_bins, pools, n_classes)
+        if self.modulation and (n_bins < 16 or frames < 8):
+            raise refuse_shape(self, input_shape, "at least 16 bins and 8 frames for its modulation branch")
+        return _DeepCnn(self, (channels, n_bins, frames), pools, n_classes)
 
     def _for_each(self, values: tuple[int, ...]) -> tuple[int, ...]:
         return values * len(self.widths) if len(values) == 1 else values
@@ -96,31 +112,67 @@ class DeepCnn(Model, kind="deep_cnn"):
 
 class _DeepCnn(nn.Module):
     def __init__(
-        self, config: DeepCnn, channels: int, n_bins: int, pools: list[tuple[int, int]], n_classes: int
+        self, config: DeepCnn, shape: tuple[int, int, int], pools: list[tuple[int, int]], n_classes: int
     ) -> None:
         super().__init__()
+        channels, n_bins, frames = shape
         self.contrast = config.contrast
         self.layers = nn.Sequential(*config.layers(channels * (2 if config.contrast else 1), pools))
         rows = n_bins
         for pool, _ in pools:
             rows //= pool
+        branch = _ModulationBranch(channels, frames, config.modulation, config.dropout) if config.modulation else None
+        self.modulation = branch
+        more = 0 if branch is None else _MODULATION_UNITS
         self.average = GridAverage((rows, 1), (config.bands, 1))
         self.head = nn.Sequential(
             nn.Dropout(config.dropout),
-            nn.Linear(config.widths[-1] * config.bands, config.hidden),
+            nn.Linear(config.widths[-1] * config.bands + more, config.hidden),
             nn.ReLU(inplace=True),
             nn.Dropout(config.hidden_dropout),
         )
         self.output = nn.Linear(config.hidden, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.contrast:
+        more = []
+        if self.contrast or self.modulation is not None:
             std, mean = torch.std_mean(x, dim=3, keepdim=True, correction=0)
-            x = torch.cat([x, (x - mean) / (std + _CONTRAST_FLOOR)], dim=1)
-            x = x.contiguous(memory_format=torch.channels_last)
+            contrast = (x - mean) / (std + _CONTRAST_FLOOR)
+            if self.modulation is not None:
+                more = [self.modulation(contrast)]
+            if self.contrast:
+                x = torch.cat([x, contrast], dim=1).contiguous(memory_format=torch.channels_last)
         maps = self.layers(x)  # (batch, widths[-1], rows, columns)
         over_time = maps.mean(3, keepdim=True) + maps.amax(3, keepdim=True)
-        return self.output(self.head(self.average(over_time).flatten(1)))
+        bands = self.average(over_time).flatten(1)
+        return self.output(self.head(torch.cat([bands, *(units.to(bands.dtype) for units in more)], dim=1)))
+
+
+class _ModulationBranch(nn.Module):
+    """Bands normalised over the clip, (batch, channels, n_bins, frames), to (batch, 64) values of their modulation spectra."""
+
+    waves: Tensor
+
+    def __init__(self, channels: int, frames: int, width: int, dropout: float) -> None:
+        super().__init__()
+        n = frames // 2
+        phase = 2 * math.pi / frames * torch.outer(torch.arange(frames), torch.arange(1, n + 1)) % (2 * math.pi)
+        window = torch.hann_window(frames)[:, None] / math.sqrt(frames)
+        self.register_buffer("waves", torch.cat([phase.cos(), phase.sin()], dim=1) * window, persistent=False)
+        self.convolutions = nn.Sequential(
+            _PooledConvolution(channels, width, (3, 3), (4, 1)), _PooledConvolution(width, 2 * width, (3, 3), (4, 2))
+        )
+        self.units = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(2 * width * (n // 2), _MODULATION_UNITS), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, contrast: Tensor) -> Tensor:
+        with torch.autocast(contrast.device.type, enabled=False):
+            cosines, sines = (contrast.float() @ self.waves).chunk(2, dim=3)  # (batch, channels, n_bins, frames / 2)
+            power = cosines.square() + sines.square()
+            spectrum = (power + _SPECTRUM_FLOOR).log() * _SPECTRUM_SCALE + _SPECTRUM_OFFSET
+        maps = self.convolutions(spectrum.contiguous(memory_format=torch.channels_last))
+        return self.units((maps.mean(2) + maps.amax(2)).flatten(1))
 
 
 class _PooledConvolution(nn.Module):
