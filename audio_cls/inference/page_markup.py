@@ -191,7 +191,8 @@ STYLE = """
 .answer .names { display: grid; grid-auto-rows: 20px; font-size: 13px; text-align: right; align-items: center; min-width: 0; }
 @media (max-width: 600px) { .answer .strip .axis span:nth-child(even) { display: none; } }
 .answer .scroll { max-height: 320px; overflow: auto; margin-top: 8px; }
-.answer table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
-.answer th, .answer td { text-align: left; padding: 3px 8px 3px 0; border-bottom: 1px solid var(--border-color-primary); }
+.answer table { border-collapse: collapse; border: 0 !important; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
+.answer th, .answer td { text-align: left; padding: 3px 8px 3px 0 !important; border: 0 solid var(--border-color-primary) !important; }
+.answer tr { border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
 .answer th { position: sticky; top: 0; background: var(--block-background-fill); font-weight: 600; }
 """
