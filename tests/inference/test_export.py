@@ -233,6 +233,11 @@ def test_a_folder_holds_models_that_agree_a_card_and_a_script(
     for words in ("95 % interval", "majority baseline", "largest difference", "8 bits", "Licence", "## Limits"):
         assert words in card
     assert str(workspace) not in card
+    here = str(Path(folder.__file__).parent).encode()
+    with zipfile.ZipFile(made / "model.pt2") as archive:
+        assert not any(here in archive.read(name) for name in archive.namelist())
+    for name in ("model.onnx", "model.int8.onnx"):
+        assert here not in (made / name).read_bytes()
 
 
 @pytest.mark.slow
@@ -276,7 +281,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     def differs(*_: Any) -> float:
         return 0.25
 
-    monkeypatch.setattr(folder, "_write_models", write_nothing)
+    monkeypatch.setattr(folder, "write_models", write_nothing)
     monkeypatch.setattr(folder, "_open", lambda path: None)
     monkeypatch.setattr(folder, "_difference", differs)
     shown = call(capsys, workspace, "export", "first", "--to", str(tmp_path / "new"), code=2)

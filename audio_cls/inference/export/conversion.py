@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["INPUT", "OUTPUT", "capture", "load_extra", "write_int8", "write_onnx", "write_program"]
 
 INPUT, OUTPUT = "waveform", "probabilities"
+_SCOPES = "pkg.torch.onnx.name_scopes"  # names the module of an operation
 _OPSET = 20  # onnxruntime 1.17 (2024) and later
 
 
@@ -62,6 +63,8 @@ def capture(module: torch.nn.Module, sample_rate: int, what: str) -> ExportedPro
 
 def write_program(program: ExportedProgram, path: Path) -> None:
     """Write `torch.export`'s archive. Its example inputs, the only part that would be pickled, are left out."""
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
     examples, program.example_inputs = program.example_inputs, None
     try:
         with _quiet():
@@ -88,6 +91,11 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, str], w
     assert made is not None
     model = made.model_proto
     del model.graph.value_info[:]  # shapes between operations, which fused operations no longer have
+    for node in [*model.graph.node, *(node for function in model.functions for node in function.node)]:
+        kept = [(p.key, p.value) for p in node.metadata_props if p.key == _SCOPES]
+        del node.metadata_props[:]  # paths of this machine among them
+        for key, value in kept:
+            node.metadata_props.add(key=key, value=value)
     model.producer_name = "audio_cls"
     onnx.helper.set_model_props(model, dict(facts))
     onnx.save(model, str(path))
@@ -128,7 +136,7 @@ def write_int8(source: Path, path: Path, clips: Sequence[NDArray[np.float32]]) -
 
 
 def _in_classifier(node: Any) -> bool:
-    scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "")
+    scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "")
     return "'classifier" in scopes
 
 

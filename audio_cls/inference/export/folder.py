@@ -39,7 +39,7 @@ from audio_cls.runs.evaluation import Scored, score_run
 from audio_cls.runs.preparation import Runtime
 from audio_cls.tracking import RunInfo
 
-__all__ = ["Exported", "clip_program", "export_run"]
+__all__ = ["Exported", "clip_program", "export_run", "write_manifest", "write_models"]
 
 SCRIPT, CARD = "run_onnx.py", "README.md"
 TOLERANCE = 1e-4
@@ -91,7 +91,7 @@ def export_run(runtime: Runtime, info: RunInfo, folder: Path, *, int8: bool = Fa
         )
     with _whole(folder) as scratch, progress(f"export {info.name}") as show:
         show(0, 4, "capturing")
-        _write_models(labeller, scratch)
+        write_models(labeller, scratch)
         show(1, 4, "comparing with the run")
         waveforms, words = _parity_clips(labeller, scored)
         files = [PROGRAM, ONNX]
@@ -101,7 +101,7 @@ def export_run(runtime: Runtime, info: RunInfo, folder: Path, *, int8: bool = Fa
             chosen = training[np.linspace(0, len(training) - 1, min(len(training), _CALIBRATION_CLIPS)).astype(int)]
             write_int8(scratch / ONNX, scratch / INT8, [scored.corpus.waveform(int(i)) for i in chosen])
             files.append(INT8)
-        _write_manifest(labeller, info, scratch, files)
+        write_manifest(labeller, scratch, files, info.run_id)
         parity = {file: _difference(labeller, _open(scratch / file), waveforms) for file in (PROGRAM, ONNX)}
         _check_parity(parity, words)
         show(2, 4, "measuring")
@@ -130,7 +130,8 @@ def clip_program(labeller: RunLabeller, *, fft: bool) -> ClipProgram:
     )
 
 
-def _write_models(labeller: RunLabeller, folder: Path) -> None:
+def write_models(labeller: RunLabeller, folder: Path) -> None:
+    """Write the program and the ONNX model."""
     experiment = labeller.experiment
     what = f"model.kind={experiment.model.kind} on features.kind={experiment.features.kind}"
     write_program(capture(clip_program(labeller, fft=True), labeller.sample_rate, what), folder / PROGRAM)
@@ -143,11 +144,12 @@ def _write_models(labeller: RunLabeller, folder: Path) -> None:
     write_onnx(capture(clip_program(labeller, fft=False), labeller.sample_rate, what), folder / ONNX, facts, what)
 
 
-def _write_manifest(labeller: RunLabeller, info: RunInfo, folder: Path, files: list[str]) -> None:
+def write_manifest(labeller: RunLabeller, folder: Path, files: list[str], run_id: str = "") -> None:
+    """Write `classes.json` for models that are in the folder."""
     manifest = Manifest(
         format="audio_cls export 1",
-        name=info.name,
-        run_id=info.run_id,
+        name=labeller.name,
+        run_id=run_id,
         classes=labeller.classes,
         task=labeller.task,  # type: ignore[arg-type]
         sample_rate=labeller.sample_rate,
