@@ -3,7 +3,7 @@
     python benchmarks/prediction.py                 # times real time of small_cnn and cnn4, memory for 6 minutes and for an hour
     python benchmarks/prediction.py --hours 10      # memory for ten hours, 44.1 kHz (a sparse file of 3.2 GB in the temporary folder)
 
-Weights are random: the time does not depend on them. Times are processor seconds, so that a busy machine gives the same figures, of the
+Weights are random: the time does not depend on them. Exported labellers need the extra `export`. Times are processor seconds, so that a busy machine gives the same figures, of the
 whole way from the file: decoding, resampling 44.1 kHz to 16 kHz, features, model. A row is one labeller, made by a function of
 `LABELLERS`: (name of the model, folder) -> labeller.
 """
@@ -51,9 +51,30 @@ def torch_labeller(model: str, folder: Path, precision: Any = "fp32") -> Any:
     return RunLabeller(folder, torch.device("cpu"), experiment, name=model, precision=precision)
 
 
+def exported_labeller(model: str, folder: Path, file: str) -> Any:
+    """Return the labeller of an exported file, which one thread computes: `model.pt2`, `model.onnx` or `model.int8.onnx`."""
+    import numpy as np
+    import torch
+
+    from audio_cls.inference.export.conversion import write_int8
+    from audio_cls.inference.export.folder import write_manifest, write_models
+    from audio_cls.inference.exported import ExportedLabeller
+
+    labeller = torch_labeller(model, folder / "run")
+    write_models(labeller, folder)
+    if file == "model.int8.onnx":
+        noise = np.random.default_rng(0).standard_normal((8, int(RATE * WINDOW))).astype(np.float32) * 0.1
+        write_int8(folder / "model.onnx", folder / file, list(noise))
+    write_manifest(labeller, folder, [file])
+    return ExportedLabeller(folder / file, torch.device("cpu"))
+
+
 LABELLERS: dict[str, Callable[[str, Path], Any]] = {
     "PyTorch": torch_labeller,
     "PyTorch, bf16": lambda model, folder: torch_labeller(model, folder, "bf16"),
+    "torch.export": lambda model, folder: exported_labeller(model, folder, "model.pt2"),
+    "ONNX": lambda model, folder: exported_labeller(model, folder, "model.onnx"),
+    "ONNX, int8": lambda model, folder: exported_labeller(model, folder, "model.int8.onnx"),
 }
 
 

@@ -230,12 +230,14 @@ def _int8_cost(folder: Path, scored: Scored) -> tuple[str, float, float, int]:
     for file in (ONNX, INT8):
         labeller = _open(folder / file)
         scores = np.stack([labeller.scores(scored.corpus.waveform(int(i))) for i in rows])
-        figures.append(_figure(scored.predictions, scores, chosen, metric))
-    name = metric if np.isfinite(figures).all() else "accuracy"
-    return name, figures[0], figures[1], len(rows)
+        figures.append(_figures(scored.predictions, scores, chosen))
+    floats, eight_bits = figures
+    defined = [key for key in floats if np.isfinite([floats[key], eight_bits[key]]).all()]
+    name = next(key for key in (metric, "macro_f1", *defined) if key in defined)
+    return name, floats[name], eight_bits[name], len(rows)
 
 
-def _figure(of: Predictions, scores: NDArray[np.float64], chosen: list[int], metric: str) -> float:
+def _figures(of: Predictions, scores: NDArray[np.float64], chosen: list[int]) -> dict[str, float]:
     part = replace(
         of,
         clips=tuple(of.clips[i] for i in chosen),
@@ -246,8 +248,7 @@ def _figure(of: Predictions, scores: NDArray[np.float64], chosen: list[int], met
         thresholds=None,
         tuned_on="",
     )
-    overall = part.evaluation.overall
-    return overall.get(metric, overall["macro_f1"])
+    return dict(part.evaluation.overall)
 
 
 # -- the folder -------------------------------------------------------------------------------------------------------
