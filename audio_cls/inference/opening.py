@@ -89,7 +89,8 @@ def _open(name: str, tracker: Tracker, device: torch.device) -> Labeller:
     try:
         info = find_run(name, tracker)
     except UserError:
-        if name not in {version.name for version in model_versions(tracker)}:
+        registered = {version.name for version in model_versions(tracker)}
+        if not registered & {name, name.rpartition("/")[0]}:  # NAME, or NAME/VERSION
             raise
         return registered_labeller(tracker, find_version(tracker, name), device)
     return run_labeller(tracker, info, device)

@@ -45,7 +45,7 @@ def test_nothing_that_is_printed_steers_a_terminal(text: str) -> None:
 
 def terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> io.StringIO:
     out = io.StringIO()
-    monkeypatch.setattr(console, "console", lambda: Console(file=out, width=width, force_terminal=True, color_system=None, highlight=False))  # fmt: skip
+    monkeypatch.setattr(console, "console", lambda err=False: Console(file=out, width=width, force_terminal=True, color_system=None, highlight=False))  # fmt: skip
     return out
 
 

@@ -156,7 +156,7 @@ def test_every_command_says_whether_it_writes() -> None:
     from audio_cls.cli.options import WRITING
 
     reading = {
-        "keys", "doctor", "predict", "evaluate", "compare", "report", "ui",
+        "keys", "doctor", "predict", "listen", "demo", "export", "models", "evaluate", "compare", "report", "ui",
         "data generate", "data get", "data mix", "data convert", "data describe", "data show", "data verify",
         "study status", "study best", "study export", "ablate list", "ablate plan", "ablate report", "ablate status",
     }  # fmt: skip

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from audio_cls.components.models.logistic_regression import _LogisticRegression
 from audio_cls.core.phases import PHASE_FILE, read_phases, write_phase
 from audio_cls.core.stopping import Abandoned, StopRequest, Watch
 from audio_cls.core.workspace import Workspace
@@ -102,7 +104,15 @@ def test_a_closed_form_is_left_behind_when_the_grace_is_over(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch, told = asking_at("fitting the model", 0)
-    left = train(workspace, "closed", CLOSED, watch)
+    left_behind = threading.Event()
+
+    def fit_for_ever(*args: Any, **settings: Any) -> None:
+        left_behind.wait(30)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_LogisticRegression, "fit_closed_form", fit_for_ever)
+        left = train(workspace, "closed", CLOSED, watch)
+        left_behind.set()
     assert (left.state, left.epoch, told[-1]) == ("INTERRUPTED", -1, "fitting the model")
     assert train(workspace, "closed", CLOSED).state == "COMPLETE"
 

@@ -172,9 +172,9 @@ def test_a_run_labels_audio(run: Any, workspace: Path, capsys: pytest.CaptureFix
     assert sum(label.values()) == pytest.approx(1)
     both = run.predict(files, top=1)
     assert list(both) == files
-    assert list(both[files[0]].items()) == list(label.items())[:1]
-    said = json.loads(call(capsys, workspace, "predict", run.id, str(files[0]), "--json"))
-    assert said["labels"] == label
+    assert both[files[0]] == pytest.approx(dict(list(label.items())[:1]))  # of another batch: the last digits differ
+    said = json.loads(call(capsys, workspace, "predict", run.id, str(files[0]), "--json").splitlines()[0])
+    assert said["labels"] == pytest.approx(label)
     with pytest.raises(ac.UserError, match=r"nowhere\.wav: "):
         run.predict("nowhere.wav")
 

@@ -72,8 +72,9 @@ def place_weights(workspace: Workspace, carried: Mapping[str, Path], study: Mapp
 def _named(study: Mapping[str, Any]) -> dict[str, str]:
     """Return the SHA-256 of each file of weights that the base or a trial of a study begins from -> the path or address given."""
     out: dict[str, str] = {}
+    identity = study["attrs"].get(IDENTITY)
     stored = [
-        study["attrs"].get(IDENTITY, {}).get("base"),
+        identity.get("base") if isinstance(identity, Mapping) else None,
         *(t["user_attrs"].get("experiment") for t in study["trials"]),
     ]
     for experiment in stored:
