@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,12 @@ def open_labellers(names: Sequence[str], tracker: Tracker, device: str = "auto")
         UserError: for a name that nothing has, and a run that cannot label.
     """
     chosen = choose_device(device)
-    return [_open(name, tracker, chosen) for name in names]
+    out = [_open(name, tracker, chosen) for name in names]
+    shared = {name for name, n in Counter(labeller.name for labeller in out).items() if n > 1}
+    for labeller, name in zip(out, names, strict=True):
+        if labeller.name in shared and labeller.name != name:  # a run and what was exported from it
+            labeller.name = f"{labeller.name} ({name})"
+    return out
 
 
 def open_labeller(name: str, *, workspace: Workspace | Path | str | None = None, device: str = "auto") -> Labeller:

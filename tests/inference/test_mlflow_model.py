@@ -26,7 +26,7 @@ import soundfile as sf
 from audio_cls.cli import main
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
-from audio_cls.inference.opening import open_labeller
+from audio_cls.inference.opening import open_labeller, open_labellers
 from audio_cls.tracking import RunInfo, Tracker
 from audio_cls.tracking.registry import logged_model_id, model_versions
 from audio_cls.tracking.store import database_uri
@@ -188,6 +188,9 @@ def test_promotion_says_what_it_replaces_and_whether_that_was_better(
     assert open_labeller("tones-demo/1", workspace=copied).predict(clip) == open_labeller(
         "bad", workspace=copied
     ).predict(clip)
+    good = info_of(copied, "good").run_id
+    two = open_labellers(["good", good], Tracker(Workspace.of(copied)))
+    assert [labeller.name for labeller in two] == ["good", f"good ({good})"]
     assert open_labeller("tones-demo", workspace=copied).name == "tones-demo@champion"
     with pytest.raises(UserError, match="Did you mean 'champion'"):
         open_labeller("tones-demo@champoin", workspace=copied)
