@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -88,6 +89,15 @@ def as_new() -> Iterator[None]:
             family._members.update(members[family])
         for number, handler in handlers.items():  # a training command installs its own
             signal.signal(number, handler)
+
+
+def train_first(root: Path, corpus: Path) -> Path:
+    """Train the run `first` on a prepared corpus of tones, in a new workspace. Returns the workspace."""
+    (root / "corpora").mkdir()
+    (root / "corpora" / "tones").symlink_to(corpus)
+    with as_new(), contextlib.redirect_stdout(io.StringIO()):
+        assert main(["--workspace", str(root), "train", *WORDS, "--name", "first"]) == 0
+    return root
 
 
 def _all(cls: type[Component]) -> Iterator[type[Component]]:

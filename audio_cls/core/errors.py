@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-__all__ = ["ConfigError", "RunFailed", "UserError", "choices", "choose", "did_you_mean"]
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+__all__ = ["ConfigError", "RunFailed", "UserError", "choices", "choose", "did_you_mean", "first_fault"]
 
 T = TypeVar("T")
 
@@ -65,3 +68,10 @@ def choose(found: Mapping[str, T], name: str, what: str) -> T:
     if name not in found:
         raise UserError(f"no {what}. {choices(name, found)}")
     return found[name]
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return where the first fault of a file's content stands and what it is: "KEY: what is wrong"."""
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    return f"{key}{': ' if key else ''}{fault['msg']}"

@@ -15,7 +15,9 @@ from audio_cls.data.audio import BadAudio
 from audio_cls.data.windows import Combine, WindowScores
 from audio_cls.training.predictions import probabilities
 
-__all__ = ["Job", "batches", "judge_batch"]
+__all__ = ["MOST_VALUES", "Job", "batches", "judge_batch"]
+
+MOST_VALUES = 1 << 24  # of float32, 64 MiB: windows that hold so many are judged, however few they are
 
 
 class Job:
@@ -52,17 +54,20 @@ class Job:
 def batches(jobs: Iterable[tuple[Job, Iterator[Tensor]]], size: int) -> Iterator[list[tuple[Job, Tensor]]]:
     """Yield up to `size` windows at a time, of one recording or several; also, perhaps none, after each recording that cannot be read.
 
-    What goes wrong while a recording is read becomes its error.
+    Long recordings that are judged as a whole come in smaller groups, each ended by the one that brings it to `MOST_VALUES`. What goes
+    wrong while a recording is read becomes its error.
     """
     held: list[tuple[Job, Tensor]] = []
+    values = 0
     for job, windows in jobs:
         try:
             for window in windows:
                 held.append((job, window))
                 job.pending += 1
-                if len(held) == size:
+                values += window.numel()
+                if len(held) == size or values >= MOST_VALUES:
                     yield held
-                    held = []
+                    held, values = [], 0
         except (BadAudio, OSError, ValueError) as error:
             job.error = error
         job.is_cut = True

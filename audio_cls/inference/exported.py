@@ -5,7 +5,6 @@ Nothing in the folder is code: the program's archive is refused if it holds anyt
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import zipfile
@@ -19,13 +18,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from audio_cls.core.errors import UserError
+from audio_cls.core.errors import UserError, first_fault
 from audio_cls.data.windows import Centre, EvaluationWindows
 from audio_cls.inference.batching import Job
 from audio_cls.inference.labeller import Labeller
+from audio_cls.runs.pretrained import file_hash
 from audio_cls.training.batches import fit_length
 
-__all__ = ["INT8", "MANIFEST", "ONNX", "PROGRAM", "ExportedLabeller", "Manifest", "export_of", "file_digest"]
+__all__ = ["INT8", "MANIFEST", "ONNX", "PROGRAM", "ExportedLabeller", "Manifest", "export_of"]
 
 MANIFEST, PROGRAM, ONNX, INT8 = "classes.json", "model.pt2", "model.onnx", "model.int8.onnx"
 _LONGEST = 600.0  # seconds of a recording that is judged at once
@@ -72,11 +72,7 @@ class Manifest(BaseModel):
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
         except ValidationError as error:
-            fault = error.errors()[0]
-            key = ".".join(str(part) for part in fault["loc"])
-            raise UserError(
-                f"{path}: damaged: {key}{': ' if key else ''}{fault['msg']}. Export the run again"
-            ) from None
+            raise UserError(f"{path}: damaged: {first_fault(error)}. Export the run again") from None
 
 
 def export_of(name: str) -> Path | None:
@@ -90,12 +86,6 @@ def export_of(name: str) -> Path | None:
         return None
     is_export = isinstance(found, dict) and str(found.get("format", "")).startswith("audio_cls export")
     return path if is_export else None
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ExportedLabeller(Labeller):
@@ -146,7 +136,7 @@ class ExportedLabeller(Labeller):
 
 def _check_digest(path: Path, expected: str) -> None:
     try:
-        found = file_digest(path)
+        found = file_hash(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     if found != expected:

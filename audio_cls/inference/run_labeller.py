@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from audio_cls.components.features import FeatureExtractor, Normaliser
-from audio_cls.core.errors import UserError
+from audio_cls.core.errors import UserError, first_fault
 from audio_cls.experiment import Classifier, Experiment, feature_shape
 from audio_cls.inference.labeller import Labeller
 from audio_cls.inference.row_stream import RowStream
@@ -121,10 +121,8 @@ def _read_classes(path: Path) -> _Classes:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(part) for part in fault["loc"])
         raise UserError(
-            f"{path}: damaged: {key}{': ' if key else ''}{fault['msg']}. Expected "
+            f"{path}: damaged: {first_fault(error)}. Expected "
             '{"classes": ["NAME", ...], "task": "multiclass" or "multilabel"}'
         ) from None
     if len(set(meta.classes)) < len(meta.classes):

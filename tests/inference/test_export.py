@@ -31,7 +31,7 @@ from audio_cls.tracking import Tracker
 from audio_cls.training.batches import fit_length
 from audio_cls.training.predictions import probabilities
 from tests.commands import call
-from tests.own_parts import WORDS, as_new
+from tests.own_parts import train_first
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -185,12 +185,7 @@ def test_every_feature_of_audio_has_a_twin() -> None:
 
 @pytest.fixture(scope="module")
 def workspace(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("export")
-    (root / "corpora").mkdir()
-    (root / "corpora" / "tones").symlink_to(tones_corpus)
-    with as_new(), contextlib.redirect_stdout(io.StringIO()):
-        assert main(["--workspace", str(root), "train", *WORDS, "--name", "first"]) == 0
-    return root
+    return train_first(tmp_path_factory.mktemp("export"), tones_corpus)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import shutil
@@ -16,7 +14,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio_cls.cli import main
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
@@ -25,19 +22,14 @@ from audio_cls.runs.own_parts import read_recorded
 from audio_cls.tracking import RunInfo, Tracker
 from audio_cls.training import checkpoint
 from tests.commands import call
-from tests.own_parts import WORDS, as_new
+from tests.own_parts import train_first
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def workspace(tones_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("predict")
-    (root / "corpora").mkdir()
-    (root / "corpora" / "tones").symlink_to(tones_corpus)
-    with as_new(), contextlib.redirect_stdout(io.StringIO()):
-        assert main(["--workspace", str(root), "train", *WORDS, "--name", "first"]) == 0
-    return root
+    return train_first(tmp_path_factory.mktemp("predict"), tones_corpus)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from audio_cls.data import sources
 from audio_cls.data.audio import BadAudio, load, to_float
 from audio_cls.data.packing import prepare
 from audio_cls.data.windows import window_starts
-from audio_cls.inference import row_stream, streaming
+from audio_cls.inference import batching, row_stream, streaming
 from audio_cls.inference.opening import run_labeller
 from audio_cls.inference.row_stream import RowStream, cut_windows
 from audio_cls.inference.streaming import AudioStream, read_blocks
@@ -223,3 +223,12 @@ def test_a_file_is_labelled_as_in_the_evaluation(
         assert windows[-1].end == pytest.approx(len(waveform) / 8000, abs=0.02)
         one = labeller.window_scores(waveform[None, :4000])
         assert one[0] == pytest.approx(windows[0].scores, abs=0.02)  # its last frames are padded
+
+
+def test_long_recordings_are_judged_in_small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole recordings of many values are not held until there are as many as a batch has windows."""
+    monkeypatch.setattr(batching, "MOST_VALUES", 100)
+    jobs = [(batching.Job(Path(str(i)), "multiclass", 2, "mean"), iter([torch.zeros(1, 60)])) for i in range(5)]
+    assert [len(group) for group in batching.batches(jobs, 64)] == [2, 2, 1]
+    short = [(batching.Job(Path(str(i)), "multiclass", 2, "mean"), iter([torch.zeros(1, 1)])) for i in range(5)]
+    assert [len(group) for group in batching.batches(short, 2)] == [2, 2, 1]

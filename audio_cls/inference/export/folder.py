@@ -30,13 +30,13 @@ from audio_cls.inference.exported import (
     ExportedLabeller,
     Manifest,
     export_of,
-    file_digest,
 )
 from audio_cls.inference.opening import run_labeller
 from audio_cls.inference.run_labeller import RunLabeller
 from audio_cls.metrics.predictions import Predictions
 from audio_cls.runs.evaluation import Scored, score_run
 from audio_cls.runs.preparation import Runtime
+from audio_cls.runs.pretrained import file_hash
 from audio_cls.tracking import RunInfo
 
 __all__ = ["Exported", "clip_program", "export_run", "write_manifest", "write_models"]
@@ -158,7 +158,7 @@ def write_manifest(labeller: RunLabeller, folder: Path, files: list[str], run_id
         evaluation=labeller.evaluation.to_dict(),
         thresholds=None if labeller.thresholds is None else labeller.thresholds.tolist(),
         input=f"{INPUT}: (batch, samples) float32, mono, in [-1, 1], at sample_rate; recordings of one batch have one length",
-        files={file: file_digest(folder / file) for file in files},
+        files={file: file_hash(folder / file) for file in files},
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
