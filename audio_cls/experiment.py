@@ -26,6 +26,7 @@ from audio_cls.components.optim import AdamW, Cosine, Optimizer, Schedule
 from audio_cls.components.row_features import RowExtractor
 from audio_cls.components.sampling import Sampling, Uniform
 from audio_cls.components.shapes import check_augmentation, check_loss, check_model
+from audio_cls.components.tempo_views import TempoViews
 from audio_cls.components.weights import frozen_modules
 from audio_cls.core.auto import AUTO
 from audio_cls.core.config import NONE, Component, ConfigError
@@ -46,6 +47,7 @@ __all__ = [
     "check_corpus",
     "check_domains",
     "check_metric_fits",
+    "evaluation_views",
 ]
 
 
@@ -176,6 +178,11 @@ def check_domains(experiment: Experiment) -> None:
             f"data.evaluation={experiment.data.evaluation.kind} cuts clips into windows, but features.kind={features.kind} are of whole clips: "
             "leave it at centre"
         )
+    if experiment.data.evaluation.has_views and (features.output_domain != "spectrogram" or not features.framewise):
+        raise ConfigError(
+            f"data.evaluation.rates stretch spectrograms along time, but features.kind={features.kind} gives "
+            f"{'one row of values a clip' if not features.framewise else features.output_domain}: leave it at 1"
+        )
     if not model.input_domains:
         raise ConfigError(
             f"{type(model).__name__}.input_domains is missing: what it takes, such as input_domains = ('spectrogram',)"
@@ -246,11 +253,20 @@ def check_corpus(experiment: Experiment, corpus: Corpus) -> None:
 class Classifier(nn.Module):
     """Normalisation and model: what is trained and saved. Takes un-normalised features, gives logits (batch, n_classes)."""
 
-    def __init__(self, normaliser: Normaliser, model: nn.Module, frozen: Sequence[nn.Module] = ()) -> None:
-        """`frozen` are modules of the model that stay in evaluation mode while the rest is trained."""
+    def __init__(
+        self,
+        normaliser: Normaliser,
+        model: nn.Module,
+        frozen: Sequence[nn.Module] = (),
+        views: TempoViews | None = None,
+    ) -> None:
+        """`frozen` are modules of the model that stay in evaluation mode while the rest is trained; `views` are how clips are judged,
+        None is as they are.
+        """
         super().__init__()
         self.normaliser = normaliser
         self.model = model
+        self.views = views
         self._frozen = tuple(frozen)
 
     def train(self, mode: bool = True) -> Self:
@@ -260,7 +276,14 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.model(self.normaliser(features))
+        x = self.normaliser(features)
+        return self.model(x) if self.views is None else self.views(x, self.model)
+
+
+def evaluation_views(experiment: Experiment, task: str) -> TempoViews | None:
+    """Return how windows are judged: `data.evaluation.rates`; None is at their own tempo only."""
+    evaluation = experiment.data.evaluation
+    return TempoViews(evaluation.rates, multiclass=task == "multiclass") if evaluation.has_views else None
 
 
 @dataclass
@@ -312,7 +335,8 @@ def assemble(
     augment = build_augment(experiment.augment, data.rate, hop)
     for config, op in augment.members:
         check_augmentation(config, op, data.clip_samples, shape, n_classes)
-    classifier = Classifier(normaliser, model, frozen_modules(model, experiment.model.weights)).to(device=device)
+    frozen = frozen_modules(model, experiment.model.weights)
+    classifier = Classifier(normaliser, model, frozen, evaluation_views(experiment, corpus.task)).to(device=device)
     if device.type != "mps":
         classifier = classifier.to(memory_format=torch.channels_last)
     return Chain(

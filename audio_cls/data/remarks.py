@@ -68,15 +68,15 @@ def split_remarks(corpus: Corpus, split: Split) -> dict[str, str]:
 
 
 def windows_remark(corpus: Corpus, split: Split, windows: EvaluationWindows, clip_samples: int) -> dict[str, str]:
-    """Return what to record of the windows that clips are judged by, under the key `WINDOWS` of `REMARKS`; empty where no clip that is evaluated
-    is longer than one window.
+    """Return what to record of the windows that clips are judged by, under the key `WINDOWS` of `REMARKS`; empty where each clip that is
+    evaluated is one window at its own tempo.
 
     Args:
         clip_samples: samples (or rows) of a window.
     """
     evaluated = np.concatenate([split.validation, split.test])
     if not len(evaluated) or corpus.lengths[evaluated].max() <= clip_samples:
-        return {}
+        return {WINDOWS: windows.describe_one()} if windows.has_views else {}
     return {WINDOWS: windows.describe(clip_samples / corpus.rate)}
 
 

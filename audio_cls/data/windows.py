@@ -5,11 +5,12 @@ Training during and after epochs, the test split, the audit, thresholds and labe
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from audio_cls.core.config import Component
 
@@ -44,6 +45,32 @@ def place_of(starts: NDArray[np.int64], room: int) -> NDArray[np.float64]:
 class EvaluationWindows(Component, family=True):
     """Which windows of a clip that is longer than `data.clip_seconds` are evaluated; a shorter clip is one padded window."""
 
+    added_fields = frozenset({"rates"})
+
+    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
+    """Tempos at which each window of a spectrogram is judged, above 1 is faster; the mean of the probabilities counts. Test-time
+    augmentation: 0.83,1,1.2 goes with augment.warp. Evaluation costs that many times as much."""
+
+    @field_validator("rates")
+    @classmethod
+    def _each_once(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(rates)) < len(rates):
+            raise PydanticCustomError("twice", "a tempo is named twice")
+        return rates
+
+    @property
+    def has_views(self) -> bool:
+        """Whether windows are judged at another tempo than their own."""
+        return self.rates != (1.0,)
+
+    @property
+    def tempos(self) -> str:
+        """The words for `rates` that go behind "windows of 2 s" in a sentence; empty for the windows' own tempo."""
+        if not self.has_views:
+            return ""
+        names = [f"{rate:g}" for rate in self.rates]
+        return f" at tempo {names[0]}" if len(names) == 1 else f" at tempos {', '.join(names[:-1])} and {names[-1]}"
+
     @property
     def combined_by(self) -> Combine | None:
         """How the probabilities of several windows are combined; None where there is one window."""
@@ -57,6 +84,14 @@ class EvaluationWindows(Component, family=True):
         """Return in words what longer clips are judged by."""
         raise NotImplementedError
 
+    def describe_one(self) -> str:
+        """Return in words how clips are judged that are no longer than a window; empty where they are judged as they are."""
+        return (
+            f"clips are judged{self.tempos}, the mean of the probabilities (data.evaluation.rates)"
+            if self.has_views
+            else ""
+        )
+
 
 class Centre(EvaluationWindows, kind="centre"):
     """The middle window of each clip."""
@@ -65,7 +100,7 @@ class Centre(EvaluationWindows, kind="centre"):
         return position(np.array([0.5]), np.array([max(0, rows - length)]))
 
     def describe(self, clip_seconds: float) -> str:
-        return f"clips longer than {clip_seconds:g} s are judged by their middle {clip_seconds:g} s (data.evaluation=centre)"
+        return f"clips longer than {clip_seconds:g} s are judged by their middle {clip_seconds:g} s{self.tempos} (data.evaluation=centre)"
 
 
 class Windows(EvaluationWindows, kind="windows"):
@@ -105,7 +140,7 @@ class Windows(EvaluationWindows, kind="windows"):
             hop = clip_seconds / 2 if self.hop_seconds is None else self.hop_seconds
             spaced = f"windows of {clip_seconds:g} s every {hop:g} s"
         how = "the noisy-or" if self.combine == "noisy_or" else f"the {self.combine}"
-        return f"clips longer than {clip_seconds:g} s are judged by {spaced}, {how} of their probabilities (data.evaluation=windows)"
+        return f"clips longer than {clip_seconds:g} s are judged by {spaced}{self.tempos}, {how} of their probabilities (data.evaluation=windows)"
 
 
 class WindowScores:

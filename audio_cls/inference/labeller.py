@@ -235,7 +235,7 @@ class Labeller(ABC):
             raise UserError(f"{self.name} judges recordings as a whole: it has no windows, and no timeline")
         if not hop_seconds > 0:
             raise UserError(f"a hop of {hop_seconds:g} s: it must be above 0 s")
-        return Windows(hop_seconds=hop_seconds)
+        return Windows(hop_seconds=hop_seconds, rates=self.evaluation.rates)
 
     def _judged_by(self, hop_seconds: float | None) -> EvaluationWindows:
         return self.evaluation if hop_seconds is None else self.check_hop(hop_seconds)
@@ -289,7 +289,7 @@ class Labeller(ABC):
     def _one_window(self) -> str:
         if self.window_seconds is None:
             return "judged as a whole"
-        return f"judged as one window of {self.window_seconds:g} s"
+        return f"judged as one window of {self.window_seconds:g} s{self.evaluation.tempos}"
 
     def actual_hop(self, hop_seconds: float | None = None) -> float:
         """Return the seconds from one window to the next where `hop_seconds` is asked for: whole rows."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audio_cls.components.features import FeatureExtractor, Normaliser
 from audio_cls.core.errors import UserError, first_fault
-from audio_cls.experiment import Classifier, Experiment, feature_shape
+from audio_cls.experiment import Classifier, Experiment, evaluation_views, feature_shape
 from audio_cls.inference.labeller import Labeller
 from audio_cls.inference.row_stream import RowStream
 from audio_cls.training.batches import fit_length
@@ -72,7 +72,7 @@ class RunLabeller(Labeller):
         self.precision = experiment.training.precision if precision is None else precision
         weights = _read_weights(artifacts / WEIGHTS)
         with _as_user_error(artifacts):
-            self.features, self.classifier = _build(experiment, len(self.classes), weights)
+            self.features, self.classifier = _build(experiment, len(self.classes), self.task, weights)
         self.features.to(device)
         self.classifier.to(device).eval()
         data = experiment.data
@@ -154,7 +154,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _build(experiment: Experiment, n_classes: int, weights: dict[str, Tensor]) -> tuple[FeatureExtractor, Classifier]:
+def _build(
+    experiment: Experiment, n_classes: int, task: str, weights: dict[str, Tensor]
+) -> tuple[FeatureExtractor, Classifier]:
     """Return the front end and the classifier with its weights."""
     if experiment.features.input_domain != "waveform":
         raise UserError(
@@ -163,7 +165,8 @@ def _build(experiment: Experiment, n_classes: int, weights: dict[str, Tensor]) -
         )
     features = experiment.features.build(experiment.data.rate)
     model = experiment.model.build(feature_shape(experiment, features), n_classes)
-    classifier = Classifier(Normaliser.build(experiment.features, features.n_bins), model)
+    normaliser = Normaliser.build(experiment.features, features.n_bins)
+    classifier = Classifier(normaliser, model, views=evaluation_views(experiment, task))
     classifier.load_state_dict(weights)
     return features, classifier
 

@@ -21,7 +21,7 @@ from audio_cls.components.models import Model
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.windows import WindowScores
-from audio_cls.experiment import Classifier, Experiment, feature_shape
+from audio_cls.experiment import Classifier, Experiment, evaluation_views, feature_shape
 from audio_cls.inference import exported as exported_module
 from audio_cls.inference.export import conversion, folder
 from audio_cls.inference.export.program import ClipProgram
@@ -46,6 +46,7 @@ EVALUATIONS: list[dict[str, Any]] = [
     {"data.evaluation": "windows", "data.evaluation.hop_seconds": 0.3, "data.evaluation.combine": "max"},
     {"data.evaluation": "windows", "data.evaluation.number": 3, "data.evaluation.combine": "noisy_or"},
 ]
+TEMPOS: dict[str, Any] = {**EVALUATIONS[2], "data.evaluation.rates": (0.8, 1.0, 1.3)}
 FEATURES: dict[str, dict[str, Any]] = {
     "log_mel": {"features.kind": "log_mel", "features.n_mels": 16},
     "log_mel, top_db": {"features.kind": "log_mel", "features.n_mels": 16, "features.top_db": 40.0},
@@ -82,7 +83,7 @@ class Built:
         if self.experiment.features.output_domain != "waveform":
             normaliser.mean.add_(-20)
             normaliser.std.mul_(15)
-        self.classifier = _Loud(Classifier(normaliser, model)).eval()
+        self.classifier = _Loud(Classifier(normaliser, model, views=evaluation_views(self.experiment, task))).eval()
         self.halves = self.framewise and self.experiment.features.output_domain != "waveform"
 
     def program(self, fft: bool) -> ClipProgram:
@@ -153,6 +154,22 @@ def check_files(built: Built, tmp_path: Path) -> None:
         for batch in (1, 3):
             for run in (run_program, run_onnx):
                 np.testing.assert_allclose(run(np.stack([clip] * batch))[-1], built.scores(clip), atol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_the_program_judges_at_the_tempos_of_evaluation(task: str) -> None:
+    built = Built({**FEATURES["log_mel"], **TEMPOS}, task)
+    plain = Built({**FEATURES["log_mel"], **EVALUATIONS[2]}, task)
+    clip = clips()[0]
+    with torch.no_grad():
+        found = built.program(True)(torch.from_numpy(clip)[None])[0].numpy()
+    np.testing.assert_allclose(found, built.scores(clip), atol=1e-4)
+    assert np.abs(found - plain.scores(clip)).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_files_judge_at_the_tempos_of_evaluation(tmp_path: Path) -> None:
+    check_files(Built({**FEATURES["log_mel"], **TEMPOS}), tmp_path)
 
 
 @pytest.mark.slow

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio_cls.components.models import Mlp
+from audio_cls.components.tempo_views import TempoViews
 from audio_cls.core.config import ConfigError
 from audio_cls.core.workspace import Workspace
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.windows import Centre, Windows, WindowScores, place_of, position, window_starts
-from audio_cls.experiment import Experiment
+from audio_cls.experiment import Experiment, check_domains
 from audio_cls.inference.run_labeller import RunLabeller
 from audio_cls.runs.evaluation import score_run
 from audio_cls.runs.own_parts import recorded_experiment
@@ -120,6 +121,37 @@ def test_predictions_are_those_of_the_windows(kind: str, tones_corpus: Path, mon
         assert found[row] == pytest.approx(each.mean(0), abs=1e-6)
 
 
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_each_window_is_judged_at_every_tempo(task: str) -> None:
+    """A steady sound is the same at every tempo; of pulses, the mean over the tempos counts."""
+    rates = (0.5, 1.0, 2.0)
+    views = TempoViews(rates, multiclass=task == "multiclass")
+    pulses = torch.zeros(2, 1, 3, 16)
+    pulses[..., 8] = torch.randn(2, 1, 3, generator=torch.Generator().manual_seed(0))
+    steady = pulses.mean(3, keepdim=True).expand(pulses.shape)
+    weights = torch.randn(48, 4, generator=torch.Generator().manual_seed(1))
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return 3 * x.flatten(1) @ weights
+
+    assert torch.allclose(probability(views(steady, model), task), probability(model(steady), task), atol=1e-6)
+    seen = [torch.zeros_like(pulses) for _ in rates]
+    peak = pulses[..., 8]
+    seen[0][..., 8], seen[0][..., 7], seen[0][..., 9] = (
+        peak,
+        peak / 2,
+        peak / 2,
+    )  # half the tempo: between frames, the mean
+    seen[1][..., 8] = peak
+    seen[2][..., 8] = seen[2][..., 0] = peak  # twice the tempo: every second frame, and the clip once more
+    expected = sum(probability(model(x), task) for x in seen) / 3
+    assert torch.allclose(probability(views(pulses, model), task), expected, atol=1e-6)
+
+
+def probability(logits: torch.Tensor, task: str) -> torch.Tensor:
+    return logits.softmax(1) if task == "multiclass" else logits.sigmoid()
+
+
 @pytest.mark.parametrize("corpus", ["emb", "pics"])
 def test_windows_of_sequences_and_pictures(corpus: str, corpora: Path) -> None:
     """A sequence's rows are its vectors, a picture's its columns; the last window ends with the clip."""
@@ -143,6 +175,17 @@ def test_what_windows_are_refused_and_what_is_left_out_of_the_record(tones_corpu
     assert Experiment().override({"data.evaluation": "windows"}).digest() != Experiment().digest()
     with pytest.raises(ConfigError, match="number and hop_seconds both say"):
         Experiment().override({"data.evaluation": {"kind": "windows", "number": 3, "hop_seconds": 1}})
+    with pytest.raises(ConfigError, match="a tempo is named twice"):
+        Experiment().override({"data.evaluation.rates": [1.1, 1.1]})
+    assert "rates" not in Experiment().override({"data.evaluation": "windows"}).data.evaluation.to_dict()
+    with pytest.raises(
+        ConfigError, match=r"rates stretch spectrograms along time, but features\.kind=waveform gives waveform"
+    ):
+        check_domains(
+            Experiment().override(
+                {"data.evaluation.rates": [0.9, 1.1], "features": "waveform", "model": "waveform_cnn"}
+            )
+        )
     with pytest.raises(ConfigError, match="are of whole clips"):
         prepared(tones_corpus, features__kind="mfcc_statistics")
     runtime = Runtime(Workspace(tones_corpus.parents[1]), tracker=None, device=CPU)  # type: ignore[arg-type]
@@ -158,7 +201,8 @@ def test_training_evaluation_and_labelling_agree_and_say_the_windows(
     (tmp_path / "corpora").mkdir()
     (tmp_path / "corpora" / "tones").symlink_to(tones_corpus)
     words = [*WORDS, "--set", "data.clip_seconds=0.5", "--set", "data.evaluation=windows"]
-    said = "clips longer than 0.5 s are judged by windows of 0.5 s every 0.25 s, the mean of their probabilities"
+    words += ["--set", "data.evaluation.rates=0.8,1,1.25"]
+    said = "clips longer than 0.5 s are judged by windows of 0.5 s every 0.25 s at tempos 0.8, 1 and 1.25, the mean of their probabilities"
     assert said in call(capsys, tmp_path, "train", *words, "--name", "windows")
     assert said in call(capsys, tmp_path, "evaluate", "windows")
     tracker = Tracker(Workspace(tmp_path))

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from audio_cls.components.augment.base import Augmentation, Augmenter, Range, chosen, uniform
+from audio_cls.components.interpolation import interpolate, tempo_places
 
 __all__ = ["Warp"]
 
@@ -51,26 +52,11 @@ class Warp(Augmentation, kind="warp"):
             scale = uniform(scales[0], scales[1], (batch, 1), generator).exp()
             shift = uniform(*self.shift, (batch, 1), generator) * bins
             changed = chosen(self.p, batch, generator).to(x.device)[:, None, None, None]
-            time = ((torch.arange(frames) - frames / 2) * rate + frames / 2).remainder(frames)
+            time = tempo_places(frames, rate)
             middle = (bins - 1) / 2
             frequency = ((torch.arange(bins) - shift - middle) / scale + middle).clamp(0, bins - 1)
-            out = _sample(x, time.to(x.device), 3, circular=True)
-            out = _sample(out, frequency.to(x.device), 2, circular=False)
+            out = interpolate(x, time.to(x.device), 3, circular=True)
+            out = interpolate(out, frequency.to(x.device), 2, circular=False)
             return torch.where(changed, out, x)
 
         return warp
-
-
-def _sample(x: Tensor, places: Tensor, axis: int, *, circular: bool) -> Tensor:
-    """Return x (batch, 1, n_bins, frames) at fractional places (batch, n) along axis 2 or 3, linearly interpolated."""
-    size = x.shape[axis]
-    low = places.floor()
-    weight = (places - low).to(x.dtype)
-    first = low.long().remainder(size)
-    second = (first + 1).remainder(size) if circular else (first + 1).clamp(max=size - 1)
-    shape = [len(x), 1, 1, 1]
-    shape[axis] = places.shape[1]
-    target = [*x.shape]
-    target[axis] = places.shape[1]
-    one, other = (x.gather(axis, index.view(shape).expand(target)) for index in (first, second))
-    return torch.lerp(one, other, weight.view(shape).expand(target))
