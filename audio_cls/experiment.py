@@ -130,6 +130,8 @@ class Experiment(Component):
             )
         check_domains(self)
         self.model.weights.check()
+        if not self.model.closed_form:
+            self.schedule.check(self.training.epochs)
         if self.model.closed_form and self.model.weights.kind != NONE:
             raise ConfigError(f"model.kind={self.model.kind} is fitted at once: set model.weights=none")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -118,6 +118,20 @@ def _show_slices(scored: Scored, by: str, column: list[str]) -> None:
     table(f"by {by}, with 95 % intervals over clips or groups", columns, rows, right=range(1, len(columns)))
 
 
+class SnapshotCount(click.ParamType):
+    """How many snapshots of each run: a number, or all."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["all"]:
+        if value == "all":
+            return "all"
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of snapshots nor all", param, ctx)
+
+
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN [RUN...]")
 @click.option(
@@ -133,6 +147,12 @@ def _show_slices(scored: Scored, by: str, column: list[str]) -> None:
     help="With --average: of which epoch; nobody chose the last.",
 )
 @click.option(
+    "--snapshots",
+    type=SnapshotCount(),
+    default=None,
+    help="With --average: of each run the last N snapshots, taken where a cycle of schedule=cosine_restarts ends.",
+)
+@click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
@@ -141,7 +161,12 @@ def _show_slices(scored: Scored, by: str, column: list[str]) -> None:
 @WITH
 @click.pass_context
 def compare(
-    ctx: click.Context, runs: tuple[str, ...], average: bool, weights: Literal["last", "best"], html: Path | None
+    ctx: click.Context,
+    runs: tuple[str, ...],
+    average: bool,
+    weights: Literal["last", "best"],
+    snapshots: int | Literal["all"] | None,
+    html: Path | None,
 ) -> None:
     """What differs between runs: configuration, data, code, environment, figures; paired where they pair."""
     from audio_cls.runs.comparison import compare_runs
@@ -149,8 +174,10 @@ def compare(
     if average:
         if html is not None:
             raise UserError("--html is a page of single runs: leave out --average")
-        _show_ensemble(ctx, runs, weights)
+        _show_ensemble(ctx, runs, weights, snapshots)
         return
+    if snapshots is not None:
+        raise UserError("--snapshots goes with --average: audio-cls compare --average RUN --snapshots all")
     found = compare_runs(workspace_of(ctx), runs)
     heads = found.heads
     for title, rows, nothing in (
@@ -173,13 +200,23 @@ def compare(
         say(f"the runs' curves: {found.report(html)}")
 
 
-def _show_ensemble(ctx: click.Context, runs: tuple[str, ...], weights: Literal["best", "last"]) -> None:
+def _show_ensemble(
+    ctx: click.Context,
+    runs: tuple[str, ...],
+    weights: Literal["best", "last"],
+    snapshots: int | Literal["all"] | None,
+) -> None:
     from audio_cls.runs.ensemble import ensemble_runs
     from audio_cls.runs.test_split import interval_words
 
-    found = ensemble_runs(workspace_of(ctx), runs, weights)
-    rows = [[name, found.single[name], i.estimate, interval_words(i)] for name, i in found.figures.items()]
-    table("average of stored predictions", ["metric", "one model", "ensemble", "95 % over clips"], rows, right=(1, 2))
+    found = ensemble_runs(workspace_of(ctx), runs, weights, snapshots)
+    columns = [*(["last epoch", "one snapshot"] if found.snapshots else ["one model"]), "ensemble"]
+    rows = []
+    for name, interval in found.figures.items():
+        of_one = [found.last[name], found.single[name]] if found.snapshots else [found.single[name]]
+        rows.append([name, *of_one, interval.estimate, interval_words(interval)])
+    title = f"average of stored {'snapshots: no figure of a single model' if found.snapshots else 'predictions'}"
+    table(title, ["metric", *columns, "95 % over clips"], rows, right=range(1, len(columns) + 1))
     say(found.sentence)
 
 

@@ -6,6 +6,7 @@ needs no replay. Only `plateau` depends on what was measured, and it reads that 
 
 from __future__ import annotations
 
+import bisect
 import inspect
 import math
 from abc import abstractmethod
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from audio_cls.core.config import Component
+from audio_cls.core.config import Component, ConfigError
 
 __all__ = [
     "SGD",
@@ -24,6 +25,7 @@ __all__ = [
     "AdamW",
     "Constant",
     "Cosine",
+    "CosineRestarts",
     "OneCycle",
     "Optimizer",
     "Parameters",
@@ -166,6 +168,19 @@ class Schedule(Component, family=True):
         """Return `shape`, laid out over steps that are `step` epochs long."""
         return self.shape(epoch, epochs, history)
 
+    def snapshot_epochs(self, epochs: int) -> tuple[int, ...]:
+        """Return the epochs, counted from 1, whose validation predictions a run of `epochs` epochs keeps for a snapshot ensemble:
+        those that end a cycle of the learning rate. Empty for a schedule without cycles.
+        """
+        return ()
+
+    def check(self, epochs: int) -> None:
+        """Refuse a budget that the schedule cannot be laid out over.
+
+        Raises:
+            ConfigError: naming the keys.
+        """
+
     @abstractmethod
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
         raise NotImplementedError
@@ -191,6 +206,41 @@ class Cosine(Schedule, kind="cosine"):
         span = max(epochs - self.warmup_epochs, 1e-9)
         done = min(1.0, max(0.0, epoch - self.warmup_epochs) / span)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class CosineRestarts(Schedule, kind="cosine_restarts"):
+    """Cosines from 1 to `final`, one after the other (warm restarts, Loshchilov and Hutter, 2017). The validation predictions at the end of each
+    are kept for a snapshot ensemble (Huang et al., ICLR 2017): `audio-cls compare --average RUN --snapshots all`.
+
+    The cycles are of equal length, in whole epochs: where `cycles` does not divide the budget, they differ by one epoch. The
+    warm-up is part of the first.
+    """
+
+    cycles: int = Field(default=5, ge=2, le=20)
+    """Cosines in the training."""
+    final: float = Field(default=0.0, ge=0, le=1)
+    """Learning rate at the end of a cycle, as a share of lr."""
+
+    def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
+        ends = self.snapshot_epochs(epochs)
+        cycle = min(bisect.bisect_right(ends, epoch), self.cycles - 1)
+        start = ends[cycle - 1] if cycle else self.warmup_epochs
+        done = (epoch - start) / max(ends[cycle] - start, 1e-9)
+        return _cosine(1.0, self.final, min(1.0, max(0.0, done)))
+
+    def snapshot_epochs(self, epochs: int) -> tuple[int, ...]:
+        return tuple((k * epochs + self.cycles // 2) // self.cycles for k in range(1, self.cycles + 1))
+
+    def check(self, epochs: int) -> None:
+        """Refuse more cycles than epochs.
+
+        Raises:
+            ConfigError: naming the keys.
+        """
+        if self.cycles > epochs:
+            raise ConfigError(
+                f"schedule.cycles={self.cycles}: a cycle takes one epoch at least, and training.epochs={epochs}: set fewer cycles or more epochs"
+            )
 
 
 class Step(Schedule, kind="step"):

@@ -20,7 +20,14 @@ from audio_cls.runs.clip_columns import clip_columns
 from audio_cls.runs.preparation import Prepared, split_facts
 from audio_cls.training.checkpoint import CheckpointStore
 from audio_cls.training.loop import FINISHED_AT, Fit
-from audio_cls.training.predictions import LAST_SCORES, SCORES, corpus_predictions, scores_csv
+from audio_cls.training.predictions import (
+    LAST_SCORES,
+    SCORES,
+    SNAPSHOTS,
+    corpus_predictions,
+    scores_csv,
+    snapshot_scores,
+)
 
 if TYPE_CHECKING:
     from audio_cls.tracking import Run
@@ -100,6 +107,7 @@ def log_results(
         shutil.copyfile(store.best_path(result.best_epoch), weights)
         run.artifact(weights, "weights")
     _log_tables(run, predictions, result.last_predictions)
+    _log_snapshots(run, result.snapshots)
     written(1)
     curves = [
         {"epoch": float(i), **{k: v for k, v in row.items() if k != FINISHED_AT}}
@@ -130,6 +138,15 @@ def log_results(
     run.artifact_text("report.html", page)
     written(3)
     return lines
+
+
+def _log_snapshots(run: Run, snapshots: Mapping[int, Predictions]) -> None:
+    """Record the validation probabilities at each cycle's end, epoch -> predictions: only `compare --average --snapshots` reads them."""
+    for epoch, predictions in snapshots.items():
+        table = scores_csv(predictions.clips, predictions.scores, predictions.classes)
+        run.artifact_text(snapshot_scores(epoch), table)
+    if snapshots:
+        run.tags({SNAPSHOTS: ", ".join(map(str, snapshots))})
 
 
 def _parameters_text(prepared: Prepared) -> int | str:

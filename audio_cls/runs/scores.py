@@ -9,13 +9,22 @@ import numpy as np
 from audio_cls.core.errors import UserError
 from audio_cls.data.corpus import Corpus
 from audio_cls.metrics.predictions import Predictions
-from audio_cls.training.predictions import LAST_SCORES, SCORES, corpus_predictions, read_scores
+from audio_cls.training.predictions import (
+    LAST_SCORES,
+    SCORES,
+    SNAPSHOTS,
+    corpus_predictions,
+    read_scores,
+    snapshot_scores,
+)
 
 if TYPE_CHECKING:
-    from audio_cls.report.page import Section
-    from audio_cls.tracking import Tracker
+    from pathlib import Path
 
-__all__ = ["listening_audit", "read_predictions"]
+    from audio_cls.report.page import Section
+    from audio_cls.tracking import RunInfo, Tracker
+
+__all__ = ["listening_audit", "read_predictions", "read_snapshots"]
 
 
 def read_predictions(tracker: Tracker, run_id: str, corpus: Corpus, select: str = "best") -> Predictions | None:
@@ -30,6 +39,21 @@ def read_predictions(tracker: Tracker, run_id: str, corpus: Corpus, select: str 
         path = tracker.download(run_id, LAST_SCORES if select == "last" else SCORES)
     except UserError:
         return None
+    return _read(path, run_id, corpus)
+
+
+def read_snapshots(tracker: Tracker, info: RunInfo, corpus: Corpus) -> list[Predictions]:
+    """Return the recorded predictions of a run's validation clips at the end of each cycle of its schedule, in order of the epochs; empty for
+    a run that kept none.
+
+    Raises:
+        UserError: as `read_predictions`, and where one that the run recorded cannot be read.
+    """
+    epochs = [int(epoch) for epoch in info.tags.get(SNAPSHOTS, "").split(",") if epoch.strip()]
+    return [_read(tracker.download(info.run_id, snapshot_scores(e)), info.run_id, corpus) for e in epochs]
+
+
+def _read(path: Path, run_id: str, corpus: Corpus) -> Predictions:
     found = read_scores(path)
     if found.classes != tuple(corpus.classes):
         raise UserError(

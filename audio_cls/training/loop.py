@@ -57,6 +57,7 @@ class Fit:
     stopped: the observer's reason to stop, if it gave one.
     predictions, last_predictions: of the validation clips, by the weights of the best and of the last epoch; None for a run that
         was stopped, where nobody needs them, or had no best epoch.
+    snapshots: epoch, from 1 -> predictions of the validation clips, for each of `Schedule.snapshot_epochs` so far.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -65,6 +66,7 @@ class Fit:
     stopped: str | None = None
     predictions: Predictions | None = None
     last_predictions: Predictions | None = None
+    snapshots: dict[int, Predictions] = field(default_factory=dict)
 
 
 def fit(
@@ -113,6 +115,7 @@ def fit(
             observe.epoch(epoch, row)
         result.stopped = observe.should_stop()
     validation = corpus_predictions(batches.corpus, batches.split.validation)
+    snapshot_epochs = experiment.schedule.snapshot_epochs(training.epochs)
     devices = [batches.device] if batches.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         for epoch in range(len(result.history), budget):
@@ -141,6 +144,8 @@ def fit(
             result.last_predictions = predictions
             if better:
                 result.best_epoch, result.best_value, result.predictions = epoch, value, predictions
+            if epoch + 1 in snapshot_epochs:
+                result.snapshots[epoch + 1] = predictions
             store.save(_checkpoint(experiment, batches, chain, optimizer, ema, result), best)
             if observe:
                 observe.epoch(epoch, row)
@@ -258,6 +263,9 @@ def _resume(
             f"augment.background.corpus: another corpus than this run was trained with until epoch {len(result.history)} "
             f"({str(checkpoint.state.get('background'))[:12]}, now {background[:12]}). Prepare that one again, or train anew (--again)"
         )
+    for epoch, scores in sorted(checkpoint.part("snapshots").items()):
+        kept = corpus_predictions(batches.corpus, batches.split.validation, scores.numpy())
+        result.snapshots[int(epoch)] = kept
     load_optimizer_state(optimizer, checkpoint.part("optimizer"), checkpoint.state["optimizer"])
     if ema:
         ema.load(checkpoint.part("ema"), checkpoint.state.get("ema_updates", 0))
@@ -320,6 +328,7 @@ def _checkpoint(
     tensors |= {f"optimizer.{k}": v for k, v in moments.items()}
     if ema:
         tensors |= {f"ema.{k}": v for k, v in ema.values.items()}
+    tensors |= {f"snapshots.{k:04d}": torch.from_numpy(v.scores) for k, v in result.snapshots.items()}
     state: dict[str, Any] = {
         "epoch": len(result.history) - 1,
         "experiment": experiment.digest(),

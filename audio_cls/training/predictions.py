@@ -26,6 +26,7 @@ from audio_cls.training.divergence import check_logits
 __all__ = [
     "LAST_SCORES",
     "SCORES",
+    "SNAPSHOTS",
     "Scores",
     "autocast",
     "corpus_predictions",
@@ -35,6 +36,7 @@ __all__ = [
     "probabilities",
     "read_scores",
     "scores_csv",
+    "snapshot_scores",
 ]
 
 SCORES = "scores.csv"
@@ -42,6 +44,14 @@ SCORES = "scores.csv"
 
 LAST_SCORES = "scores_last.csv"
 """The same of the last epoch's weights."""
+
+SNAPSHOTS = "snapshots"
+"""Tag of a run: the epochs, from 1, whose validation probabilities are kept for a snapshot ensemble, as in "6, 12, 18"; absent for none."""
+
+
+def snapshot_scores(epoch: int) -> str:
+    """Return the name of the artifact with the validation probabilities of a snapshot; epochs count from 1."""
+    return f"snapshots/scores_{epoch:04d}.csv"
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from audio_cls.components.optim import Constant, Cosine, OneCycle, Optimizer, Plateau, Schedule, Step
+from audio_cls.components.optim import Constant, Cosine, CosineRestarts, OneCycle, Optimizer, Plateau, Schedule, Step
+from audio_cls.core.config import ConfigError
 from audio_cls.training.checkpoint import load_optimizer_state, optimizer_state
 
 EPOCHS = 20
@@ -31,12 +32,33 @@ def torch_curve(make: Any, lr: float = 1.0, steps: int = EPOCHS) -> list[float]:
     [
         (Cosine(), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, EPOCHS)),
         (Cosine(final=0.1), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, EPOCHS, eta_min=0.1)),
+        (
+            CosineRestarts(cycles=4, final=0.1),
+            lambda o: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, EPOCHS // 4, eta_min=0.1),
+        ),
         (Step(step_epochs=7, gamma=0.3), lambda o: torch.optim.lr_scheduler.StepLR(o, 7, 0.3)),
         (Constant(), lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.0)),
     ],
 )
 def test_parity_with_torch(ours: Schedule, theirs: Any) -> None:
     assert [ours.factor(e, EPOCHS) for e in range(EPOCHS)] == pytest.approx(torch_curve(theirs), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("cycles", "epochs", "ends"),
+    [(4, 20, (5, 10, 15, 20)), (3, 20, (7, 13, 20)), (5, 7, (1, 3, 4, 6, 7)), (3, 3, (1, 2, 3))],
+)
+def test_restarts_come_where_an_epoch_ends(cycles: int, epochs: int, ends: tuple[int, ...]) -> None:
+    """Whole epochs, lengths that differ by one at most; the rate is smallest before each end and back at 1 after it."""
+    schedule = CosineRestarts(cycles=cycles)
+    assert schedule.snapshot_epochs(epochs) == ends
+    schedule.check(epochs)
+    for end in ends:
+        assert schedule.factor(end - 1e-6, epochs) < 1e-9
+        if end < epochs:
+            assert schedule.factor(end, epochs) == 1
+    with pytest.raises(ConfigError, match=f"schedule.cycles={cycles}"):
+        schedule.check(cycles - 1)
 
 
 def test_one_cycle_parity() -> None:

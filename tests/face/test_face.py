@@ -144,7 +144,8 @@ def test_a_run_writes_its_page_and_is_evaluated(run: Any, workspace: Path, tmp_p
 def test_runs_are_compared_and_averaged(
     run: Any, workspace: Path, base: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = ac.train(base.override({"optimizer.lr": 1e-4}), name="cautious", workspace=workspace, progress=False)
+    changed = base.override({"optimizer.lr": 1e-4, "schedule": {"kind": "cosine_restarts", "cycles": 2}})
+    other = ac.train(changed, name="cautious", workspace=workspace, progress=False)
     found = ac.compare(run, "cautious", workspace=workspace)
     assert found.table().loc["optimizer.lr"].to_list()[:2] == ["0.001", "0.0001"]
     pair = found.paired_table().loc[f"cautious ({other.id[:8]})", "accuracy"]
@@ -163,6 +164,29 @@ def test_runs_are_compared_and_averaged(
     assert "2 models for each of" in shown
     with pytest.raises(ac.UserError, match="no validation clip in common"):
         ac.ensemble(run, workspace=workspace)
+
+    snapshots = ac.ensemble("cautious", workspace=workspace, snapshots="all")
+    assert (snapshots.n_members, snapshots.snapshots, len(snapshots.runs)) == (2, 2, 1)
+    for name in ("accuracy", "nll"):  # both epochs end a cycle
+        curve = other.history[f"val/{name}"]
+        assert snapshots.single[name] == pytest.approx(curve.mean())
+        assert snapshots.last[name] == pytest.approx(curve.iloc[-1]) == pytest.approx(other.last[name])
+    assert snapshots.figures["nll"].estimate <= snapshots.single["nll"]  # the logarithm is concave
+    shown = call(capsys, workspace, "compare", "--average", "cautious", "--snapshots", "2")
+    assert "a snapshot ensemble of 2 snapshots of one run" in shown
+    assert f"{snapshots.figures['nll'].estimate:.4g}" in shown
+    for words, said in (
+        (["--average", "cautious", "--snapshots", "3"], "has 2 snapshots, and 3 of each run are asked for"),
+        (["--average", "cautious", "--snapshots", "1"], "takes two snapshots or more of each run, found 1"),
+        (
+            ["--average", run.id, "--snapshots", "all"],
+            "trained with schedule.kind=cosine. schedule=cosine_restarts keeps",
+        ),
+        (["--average", "cautious", "--snapshots", "all", "--weights", "best"], "leave out --weights best"),
+        (["cautious", "--snapshots", "all"], "goes with --average"),
+        (["--average", "cautious", "--snapshots", "many"], "neither a number of snapshots nor all"),
+    ):
+        assert said in " ".join(call(capsys, workspace, "compare", *words, code=2).split())
 
 
 def test_a_run_labels_audio(run: Any, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

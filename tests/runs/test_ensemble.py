@@ -26,5 +26,11 @@ def test_clips_are_averaged_over_the_models_that_predict_them(tones_corpus: Path
     assert np.array_equal(averaged.targets, corpus.targets)
     for seed, one in enumerate(single):
         assert one.scores == pytest.approx(values[seed])
+    by_run = [
+        corpus_predictions(corpus, rows, values[k, rows]) for rows in folds for k in range(2)
+    ]  # snapshots of two runs
+    assert [one.scores.tolist() for one in average_predictions(by_run, corpus)[1]] == [
+        one.scores.tolist() for one in single
+    ]
     with pytest.raises(UserError, match="judges each clip by as many models"):
         average_predictions(members[:3], corpus)

@@ -77,7 +77,14 @@ class Killed(BaseException):
         {"optimizer": "adagrad", "schedule": "plateau"},
         {"optimizer": "adam", "training__ema_decay": 0.9, "training__clip_norm": 1.0, "schedule__warmup_epochs": 1.0},
         {"augment": {"noise": {}, "gain": {}, "time_shift": {}, "between_class": {}}, "sampling": "balanced"},
-        {"model": "mlp", "features": "mfcc", "augment": {}, "data__evaluation": "windows", "data__clip_seconds": 0.5},
+        {
+            "model": "mlp",
+            "features": "mfcc",
+            "augment": {},
+            "data__evaluation": "windows",
+            "data__clip_seconds": 0.5,
+            "schedule": {"kind": "cosine_restarts", "cycles": 2},
+        },
         {"model": {"kind": "cnn4", "widths": [4, 8, 8, 8], "bands": 2, "hidden": 16}, "training__precision": "bf16"},
     ],
     ids=lambda c: ",".join(f"{k}={v if isinstance(v, str) else '...'}" for k, v in c.items()) or "adamw",
@@ -110,6 +117,11 @@ def test_resumed_equals_uninterrupted(changes: dict[str, Any], runtime: Runtime,
         assert mine is not None
         assert theirs is not None
         assert np.array_equal(mine.scores, theirs.scores)
+    assert list(resumed.snapshots) == list(whole.snapshots) == list(e.schedule.snapshot_epochs(e.training.epochs))
+    for end, snapshot in whole.snapshots.items():
+        assert np.array_equal(resumed.snapshots[end].scores, snapshot.scores)
+        assert resumed.snapshots[end].clips == snapshot.clips
+        assert snapshot.evaluation.overall["macro_f1"] == whole.history[end - 1]["val/macro_f1"]
 
 
 def test_it_learns_and_returns_the_best_weights(runtime: Runtime, tmp_path: Path) -> None:
