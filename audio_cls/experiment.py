@@ -165,11 +165,15 @@ def check_domains(experiment: Experiment) -> None:
         on_waveforms = op.stage.startswith("waveform")
         fits = features.input_domain == "waveform" if on_waveforms else op.takes(features.output_domain)
         if not fits:
-            first = f"a {features.input_domain}, then " if features.input_domain != features.output_domain else "a "
-            taken = "waveform" if on_waveforms else " or ".join(op.domains or (op.domain,))
+            taken = "waveform" if on_waveforms else ", ".join(op.domains or (op.domain,))
             raise ConfigError(
-                f"augment.{op.kind} takes a {taken}, but with features.kind={features.kind} a batch is {first}"
-                f"{features.output_domain}: take it out (augment.{op.kind}=none) or choose other features"
+                f"augment.{op.kind} takes {taken}, but features.kind={features.kind} gives {features.output_domain}: take it out "
+                f"(augment.{op.kind}=none) or choose other features"
+            )
+        if op.needs_bands and not features.rows_are_bands:
+            raise ConfigError(
+                f"augment.{op.kind} changes frequencies, but the rows of features.kind={features.kind} are no frequency bands: take it "
+                f"out (augment.{op.kind}=none) or choose other features"
             )
         if on_waveforms and not features.framewise:
             raise ConfigError(

@@ -148,7 +148,8 @@ def _say_outcome(name: str, state: RunState, again: bool = False) -> None:
         figures = (state.metrics, state.last, state.baseline) if state.baseline else (state.metrics, state.last)
         row = [[k, *(round(v[k], 4) if k in v else None for v in figures)] for k in state.metrics]
         columns = ["metric", "best epoch", "last epoch", "baseline"][: len(figures) + 1]
-        table(f"{name}: validation", columns, row, right=range(1, len(columns)))
+        size = f", {state.cost['parameters']:,.0f} parameters" if "parameters" in state.cost else ""
+        table(f"{name}: validation{size}", columns, row, right=range(1, len(columns)))
         _say_remarks(recorded_remarks(state.facts))
         tail = " It was trained before; --again trains it anew." if again else ""
         say(f"run {state.run_id}.{tail} Next: audio-cls evaluate {str(state.run_id)[:8]}")

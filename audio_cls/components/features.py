@@ -54,6 +54,7 @@ class Features(Component, family=True):
     input_domain: ClassVar[str] = "waveform"
     output_domain: ClassVar[str] = "spectrogram"
     framewise: ClassVar[bool] = True  # the output has a time axis that can be cropped
+    rows_are_bands: ClassVar[bool] = True  # the rows of a spectrogram are frequency bands in order
 
     normalise: Normalisation = "band"
     """Subtract mean and divide by standard deviation of the training clips: by band, over all values, or not at all."""
@@ -214,6 +215,8 @@ class Mfcc(_Mel, kind="mfcc"):
 
     Davis and Mermelstein, "Comparison of parametric representations for monosyllabic word recognition", 1980.
     """
+
+    rows_are_bands: ClassVar[bool] = False
 
     n_mfcc: int = Field(default=20, ge=1)
     """Cepstral coefficients."""

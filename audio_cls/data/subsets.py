@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ class Subset(Component):
     """A part of the clips of some sides of a split: stratified by class, groups whole, drawn with `seed`."""
 
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of the clips, stratified by class."""
+    """Of the clips, stratified by class; where whole groups are larger than the share, the smallest one stays."""
     per_class: Annotated[int, Field(ge=1)] | None = None
     """So many clips of each class or a few more, as whole groups and several labels bring them; all of a rarer class."""
     sides: Literal["train", "train_validation", "all"] = "train"
@@ -36,7 +37,7 @@ class Subset(Component):
         """Return the split with the thinned sides.
 
         Raises:
-            UserError: for a side of which nothing is left, and a share together with a number.
+            UserError: for a share of less than one clip, and a share together with a number.
         """
         if self.share == 1.0 and self.per_class is None:
             return split
@@ -45,10 +46,12 @@ class Subset(Component):
         sides = split.sides()
         for name in _SIDES[self.sides]:
             if len(sides[name]):
+                n = len(sides[name])
                 sides[name] = self._part(corpus, sides[name])
                 if not len(sides[name]):
                     raise UserError(
-                        f"data.subset.share={self.share:g} of {corpus.name!r} leaves no {name} clips: groups are kept whole"
+                        f"data.subset.share={self.share:g} of {corpus.name!r} leaves no {name} clips: there are {n}, and the "
+                        f"smallest share is {1 / n:.2g}"
                     )
         return Split(**sides, corpus_digest=split.corpus_digest)
 
@@ -56,9 +59,21 @@ class Subset(Component):
         groups = [corpus.groups[int(i)] for i in clips]
         if self.per_class is None:
             part = stratify(corpus.targets[clips], groups, (self.share, 1 - self.share), self.seed) == 0
+            if not part.any() and self.share * len(clips) >= 1:
+                part = _smallest_group(groups, self.seed)
         else:
             part = _number_a_class(corpus.targets[clips], groups, self.per_class, self.seed)
         return clips[part]
+
+
+def _smallest_group(groups: list[str | None], seed: int) -> NDArray[np.bool_]:
+    """Return (n,) the clips of the smallest group, one drawn at random among several."""
+    units = [i if g is None else g for i, g in enumerate(groups)]
+    sizes = Counter(units)
+    fewest = min(sizes.values())
+    smallest = [unit for unit, size in sizes.items() if size == fewest]
+    chosen = smallest[int(numpy_rng(seed, "subset").integers(len(smallest)))]
+    return np.asarray([unit == chosen for unit in units])
 
 
 def _number_a_class(

@@ -41,7 +41,7 @@ from audio_cls.runs.own_parts import recorded_experiment
 from audio_cls.runs.page import RunReport, run_figures
 from audio_cls.runs.page_data import page_path, run_page, write_page
 from audio_cls.runs.preparation import Runtime, check_fits, open_corpus
-from audio_cls.runs.resolve import hand_set_faults, resolve
+from audio_cls.runs.resolve import resolution_warnings, resolve
 from audio_cls.runs.scores import read_predictions
 from audio_cls.runs.single import continue_run, read_state, run_folder, single_run
 from audio_cls.runs.test_split import OpenedTestSplit, open_test_split
@@ -95,6 +95,12 @@ class Run:
     def baseline(self) -> dict[str, float]:
         """The same metrics of a model that learned nothing."""
         return self._figures(BASELINE)
+
+    @property
+    def parameters(self) -> int | None:
+        """Trainable parameters of the model; None before the run is complete."""
+        found = self.info.metrics.get("final/parameters")
+        return None if found is None else int(found)
 
     @property
     def findings(self) -> str:
@@ -245,6 +251,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         head = f"<p><b>{html.escape(self.name)}</b> ({self.id[:8]}): {html.escape(self.state)}"
+        head += "" if self.parameters is None else f", {self.parameters:,} parameters"
         head += f"</p><p>{html.escape(self.findings)}</p>" if self.findings else "</p>"
         table = self.table()
         return head + (table.to_html(float_format=lambda v: f"{v:.4f}", na_rep="") if len(table) else "")
@@ -310,7 +317,7 @@ def train(
     corpus = runtime.corpus(experiment.check().data)
     resolved = resolve(experiment, corpus)
     check_fits(resolved.experiment, corpus, place)
-    for line in hand_set_faults(resolved, corpus):
+    for line in resolution_warnings(resolved, corpus):
         log.warning("%s", line)
     run = single_run(experiment, runtime, name)
     if reached:  # a worker process loads this script: the program that started it has trained this run

@@ -44,6 +44,7 @@ __all__ = [
     "choose_window",
     "features_to_draw",
     "hand_set_faults",
+    "resolution_warnings",
     "resolve",
 ]
 
@@ -256,11 +257,16 @@ def announce(resolved: Resolved, corpus: Corpus) -> None:
     """Tell what was chosen from the data, what is set by hand against it, and what the split divides: once, by the process that the user started."""
     if resolved.choices:
         say("from the data:\n  " + "\n  ".join(resolved.lines()))
-    warnings = split_warnings(corpus, resolved.experiment.data.split)
-    for line in (*hand_set_faults(resolved, corpus), *warnings):
+    for line in resolution_warnings(resolved, corpus):
         say(f"warning: {line}", err=True)
+
+
+def resolution_warnings(resolved: Resolved, corpus: Corpus) -> list[str]:
+    """Return what is set by hand against the data, what the split divides, and settings that weigh classes twice, a text each."""
+    found = [*hand_set_faults(resolved, corpus), *split_warnings(corpus, resolved.experiment.data.split)]
     if warning := weighting_warning(resolved.experiment, corpus):
-        say(warning, err=True)
+        found.append(warning.removeprefix("warning: "))
+    return found
 
 
 def _window_faults(experiment: Experiment, corpus: Corpus) -> Iterable[str]:

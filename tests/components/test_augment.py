@@ -161,6 +161,13 @@ def test_each_makes_sense_for_some_domains(kind: str, domains: str) -> None:
     assert " ".join(domain for domain in every if make(kind).takes(domain)) == domains
 
 
+@pytest.mark.parametrize("kind", ["warp", "band_gain"])
+def test_what_changes_frequencies_is_refused_for_cepstral_coefficients(kind: str) -> None:
+    changed = Experiment().override({"features.kind": "log_mel", f"augment.{kind}": "on"}).check()
+    with pytest.raises(ConfigError, match=rf"augment.{kind} changes frequencies, but the rows of features.kind=mfcc"):
+        changed.override({"features.kind": "mfcc"}).check()
+
+
 def test_each_stands_in_the_table_of_the_documentation() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "augmentations.md").read_text(encoding="utf-8")
     listed = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}

@@ -134,6 +134,15 @@ def test_a_number_for_each_class(scenes: Corpus, fsd: Corpus) -> None:
         Subset(share=0.001).apply(scenes, whole)
 
 
+def test_a_share_smaller_than_every_group_keeps_one_of_them(scenes: Corpus) -> None:
+    whole = Lists(fold=1).assign(scenes)
+    subset = Subset(share=1.5 / len(whole.train))
+    few = subset.apply(scenes, whole)
+    assert len({scenes.groups[i] for i in few.train}) == 1
+    assert few.train.tolist() == [i for i in whole.train if scenes.groups[i] == scenes.groups[few.train[0]]]
+    assert subset.apply(scenes, whole).digest == few.digest
+
+
 def test_experiments_without_a_view_keep_their_digest() -> None:
     plain = Experiment()
     assert "labels" not in plain.data.to_dict()

@@ -122,6 +122,8 @@ def test_a_run_has_its_figures(run: Any, workspace: Path, base: Any) -> None:
     assert list(run.table().columns) == ["best epoch", "last epoch", "baseline"]
     assert f"{run.metrics['macro_f1']:.4f}" in run._repr_html_()
     assert run.id[:8] in repr(run)
+    assert run.parameters == int(run.info.metrics["final/parameters"]) > 0
+    assert f"{run.parameters:,} parameters" in run._repr_html_()
 
 
 def test_a_run_has_the_figures_of_its_page(run: Any) -> None:

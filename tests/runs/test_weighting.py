@@ -16,7 +16,7 @@ from audio_cls.data.corpus import Corpus
 from audio_cls.data.packing import prepare
 from audio_cls.experiment import Experiment
 from audio_cls.runs import resolve as resolve_module
-from audio_cls.runs.resolve import Resolved, announce, resolve
+from audio_cls.runs.resolve import Resolved, announce, resolution_warnings, resolve
 from audio_cls.runs.weighting import class_shares, draws_warning, weighting_warning
 from audio_cls.study import Study
 from audio_cls.study.losses import space_warning
@@ -87,6 +87,7 @@ def test_two_settings_that_weigh_classes_are_warned_of(
     said: list[str] = []
     monkeypatch.setattr(resolve_module, "say", lambda text, err=False: said.append(text))
     announce(Resolved(experiment), corpus)
+    assert (warning.removeprefix("warning: ") in resolution_warnings(Resolved(experiment), corpus)) == bool(words)
     assert (warning in said) if words else not any("of the loss" in line for line in said)
     if words:
         assert words in warning

@@ -141,13 +141,13 @@ def test_whole_clips_that_are_mostly_padding_are_said(tmp_path: Path) -> None:
         ({"features": "pixels", "model": "small_cnn"}, "features.kind=pixels takes a corpus of images"),
         (
             {"augment.noise": "on"},
-            "augment.noise takes a waveform, but with features.kind=frames a batch is a sequence",
+            "augment.noise takes waveform, but features.kind=frames gives sequence: take it out",
         ),
         ({"augment.offset": "on"}, "no meaning for the quantised PCA values .* insist: augment.offset.force=true"),
         ({"augment.average_positives": "on"}, "no meaning .* the network that made them is not linear"),
         ({"model": "logistic_regression"}, "model.kind=logistic_regression takes embedding"),
         ({"data.sample_rate": 16000}, "holds 1 rows a second: leave it to the data"),
-        ({"data.corpus": "pics", "augment.offset": "on"}, "augment.offset takes a sequence"),
+        ({"data.corpus": "pics", "augment.offset": "on"}, "augment.offset takes sequence"),
         ({"data.corpus": "pics", "features": "log_mel"}, "set features.kind to one of pixels"),
     ],
 )

@@ -23,6 +23,7 @@ class BandGain(Augmentation, kind="band_gain"):
     """
 
     domain: ClassVar[str] = "spectrogram"
+    needs_bands: ClassVar[bool] = True
     order: ClassVar[int] = 20
 
     level: Range = (-0.4, 0.4)

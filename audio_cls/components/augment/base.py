@@ -53,6 +53,8 @@ class Augmentation(Component, family=True):
     domain: ClassVar[str] = ""
     domains: ClassVar[tuple[str, ...]] = ()
     order: ClassVar[int] = 50
+    needs_bands: ClassVar[bool] = False
+    """Whether the rows of a spectrogram must be frequency bands in order, which cepstral coefficients are not."""
     stands_alone: ClassVar[bool] = True
     """Whether what `build` returns can be applied as it is; else it must first be given other parts of the experiment."""
 

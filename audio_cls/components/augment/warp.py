@@ -32,6 +32,7 @@ class Warp(Augmentation, kind="warp"):
     """
 
     domain: ClassVar[str] = "spectrogram"
+    needs_bands: ClassVar[bool] = True
     order: ClassVar[int] = 15
 
     rate: Factors = (0.83, 1.2)
