@@ -217,7 +217,10 @@ def _explain(error: ValidationError, where: str) -> str:
     fault.
     """
     lines: dict[str, str] = {}
-    for fault in error.errors():
+    faults = error.errors()
+    for fault in faults:
+        if fault["type"] == "too_short" and any(fault["loc"] == other["loc"][:-1] for other in faults):
+            continue  # values that are refused each for itself do not count
         place = [str(part) for part in fault["loc"]]
         if place and UNION_TAG.match(place[-1]):
             place.pop()

@@ -47,7 +47,7 @@ class EvaluationWindows(Component, family=True):
 
     added_fields = frozenset({"rates"})
 
-    rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
+    rates: tuple[Annotated[float, Field(ge=0.25, le=4)], ...] = Field(default=(1.0,), min_length=1)
     """Tempos at which each window of a spectrogram is judged, above 1 is faster; the mean of the probabilities counts. Test-time
     augmentation: 0.83,1,1.2 goes with augment.warp. Evaluation costs that many times as much."""
 
