@@ -39,6 +39,7 @@ NOT_RUN = {
     "docs/own-parts.md": "tests/runs/test_own_parts.py",
     "docs/augmentations.md": "needs corpora of noise: tests/components/test_augment.py, tests/runs/test_backgrounds.py",
     "docs/models.md": "needs corpora of each domain: tests/components/test_models.py",
+    "docs/metrics.md": "needs trained runs: tests/runs/test_ensemble.py",
     "docs/use.md": "needs trained models and servers: tests/inference",
     "docs/data.md": "needs downloads: tests/data/test_layouts.py, tests/data/test_getting.py",
 }
