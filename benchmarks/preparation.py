@@ -9,7 +9,7 @@ what is measured: the worst case for the index. Prints, for both
     decoding      clips a second when files are only decoded, by the same code in one process (a sample of 5,000)
     packing       clips a second from reading the layout to the last clip packed, and its share of decoding's rate
     preparing     clips a second of the whole call, which also looks for identical and (audio) nearly identical clips: the latter
-                  compares all pairs, so that its cost grows with the square of their number
+                  compares all pairs of up to 50,000 clips (`benchmarks/duplicates.py`)
     memory        the largest resident size of the process beyond what its imports take, and the size of the packed rows
     again         seconds of the same call when nothing has changed
     open          milliseconds until a corpus is open: the median of 15 openings, and the first in a fresh process

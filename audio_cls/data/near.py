@@ -15,11 +15,9 @@ What has too little structure to tell (a pure tone, a few clicks) is never calle
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +28,7 @@ from audio_cls.core.rng import numpy_rng
 from audio_cls.data.audio import to_float
 from audio_cls.data.beside import kept_beside
 from audio_cls.data.identical import without_silence
+from audio_cls.data.near_candidates import MOST, candidates, least_similar, stored
 from audio_cls.data.workers import usable_cores
 
 if TYPE_CHECKING:
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NearPair",
+    "Sketch",
     "Sketcher",
     "align",
-    "least_similar",
     "near_notes",
     "near_on_two_sides",
     "near_pairs",
@@ -54,13 +53,10 @@ SIZE = 1024  # values of a sketch
 SMOOTH = 50.0  # hertz over which the local mean is taken
 FLOOR = 1e-3  # of the loudest local mean: what lies 60 dB below counts less and less
 COMPRESSED = 0.25  # power of the local level by which frequencies count
-CANDIDATE, SIMILAR = 0.15, 0.4  # correlation of sketches, peak of the cross-correlation
-DEVIATIONS = 5.0  # by which both lie above what clips without anything in common give by chance
+SIMILAR = 0.4  # peak of the cross-correlation
 LEAST_RELIEF = 1e-3  # mean square of the relative magnitudes; of noise 0.27
-LEAST_EVIDENCE = 10.0  # independent components of a clip; a pure tone has 1 or 2
-MOST = 0.7, 0.9  # that are asked of the sketches and of the alignment of clips with little evidence
+FREQUENCIES, SPREAD = 64, 64  # outstanding frequencies that are kept of a clip: so many at most, one of so many bins
 MOST_CANDIDATES = 6_000  # pairs that are aligned: the most alike by their sketches
-_TILE = 2048  # clips compared at once with as many others
 
 
 @dataclass(frozen=True)
@@ -74,6 +70,18 @@ class NearPair:
     b: int
     similarity: float
     shift: float
+
+
+class Sketch(NamedTuple):
+    """What is kept of a clip to find those nearly the same.
+
+    values: (1024,) float32, whose inner products estimate correlations. evidence: how many independent components the clip is made
+    of. frequencies: (k,) int32, the bins that stand out most.
+    """
+
+    values: NDArray[np.float32]
+    evidence: float
+    frequencies: NDArray[np.int32]
 
 
 class Sketcher:
@@ -91,30 +99,33 @@ class Sketcher:
         self.band = _band(sample_rate, self.size)
         self.width = _width(sample_rate, self.size)
         n = self.band.stop - self.band.start
+        self.n_frequencies = max(1, min(FREQUENCIES, n // SPREAD))
         self._sign = numpy_rng(0, "sketch").choice(np.asarray([-1, 1], np.float32), (-(-n // SIZE), SIZE))
 
-    def __call__(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-        """Return a clip's sketch, (1024,) float32, whose inner products estimate correlations; and how many independent
-        components it is made of.
+    def __call__(self, x: NDArray[np.float32]) -> Sketch:
+        """Return a clip's sketch.
 
         Args:
             x: (length,) float32; of more than `SECONDS` the middle is taken.
         """
+        nothing = Sketch(np.zeros(SIZE, np.float32), 0.0, np.zeros(self.n_frequencies, np.int32))
         x = _middle(x, self.samples)
         magnitude = np.abs(fft.rfft(x, self.size))[self.band]
         mean = _local_mean(magnitude, self.width)
         top = float(mean.max(initial=0.0))
         if top <= 0.0:
-            return np.zeros(SIZE, np.float32), 0.0
+            return nothing
         level = (mean / top) ** COMPRESSED
         fine = (magnitude - mean) / (mean + FLOOR * top) * level
         energy, fourth = float(np.sum(fine**2)), float(np.sum(fine**4))
         if energy <= LEAST_RELIEF * float(np.sum(level**2)):  # a click: nothing but rounding
-            return np.zeros(SIZE, np.float32), 0.0
+            return nothing
         padded = np.zeros(self._sign.size, np.float32)
         padded[: len(fine)] = fine
         sketch = (padded.reshape(self._sign.shape) * self._sign).sum(axis=0) / np.float32(np.sqrt(energy))
-        return sketch, energy**2 / fourth * _sounding(x, self.sample_rate) * self.sample_rate / self.size
+        evidence = energy**2 / fourth * _sounding(x, self.sample_rate) * self.sample_rate / self.size
+        k = self.n_frequencies
+        return Sketch(sketch, evidence, np.argpartition(-fine, k - 1)[:k].astype(np.int32))
 
 
 def align(x: NDArray[np.float32], y: NDArray[np.float32], sample_rate: int) -> tuple[float, float]:
@@ -223,47 +234,24 @@ def _find(corpus: Corpus) -> list[list[Any]]:
     def clip(i: int) -> NDArray[np.float32]:
         return to_float(without_silence(corpus.samples_of(i), corpus.sample_rate))
 
-    sketches = np.zeros((len(clips), SIZE), np.float16)  # 2 KB a clip: rounding is far below what a sketch errs by
+    values = np.zeros((len(clips), SIZE), np.int16)
     evidence = np.zeros(len(clips))
+    frequencies = np.zeros((len(clips), sketcher.n_frequencies), np.int32)
     with progress("looking for nearly identical clips") as tell, ThreadPoolExecutor(usable_cores()) as pool:
-        for k, (sketch, found) in enumerate(pool.map(lambda i: sketcher(clip(i)), clips)):
-            sketches[k], evidence[k] = sketch, found
+        for k, sketch in enumerate(pool.map(lambda i: sketcher(clip(i)), clips)):
+            values[k], evidence[k], frequencies[k] = stored(sketch.values), sketch.evidence, sketch.frequencies
             if k % 100 == 0:
                 tell(k, len(clips), "fingerprints")
-        candidates = heapq.nlargest(MOST_CANDIDATES, _candidates(sketches, evidence))
+        found = candidates(values, evidence, frequencies, MOST_CANDIDATES, lambda n, of: tell(n, of, "comparisons"))
 
         def aligned(candidate: tuple[float, int, int]) -> tuple[float, float]:
             return align(clip(clips[candidate[1]]), clip(clips[candidate[2]]), corpus.sample_rate)
 
         out = []
-        for (_, j, k), (similarity, shift) in zip(candidates, pool.map(aligned, candidates), strict=True):
+        for (_, j, k), (similarity, shift) in zip(found, pool.map(aligned, found), strict=True):
             if similarity >= least_similar(SIMILAR, MOST[1], min(evidence[j], evidence[k])):
                 out.append([clips[j], clips[k], round(similarity, 3), round(shift, 3)])
     return sorted(out, key=lambda pair: (-pair[2], pair[:2]))
-
-
-def least_similar(least: float, most: float, evidence: float) -> float:
-    """Return what two clips must reach to be more alike than chance makes them: more where there is little evidence."""
-    return max(least, min(most, DEVIATIONS / float(np.sqrt(max(1.0, evidence)))))
-
-
-def _candidates(sketches: NDArray[Any], evidence: NDArray[np.float64]) -> Iterator[tuple[float, int, int]]:
-    """Yield (correlation, j, k), j < k, of the pairs whose sketches are alike, a tile of `_TILE` by `_TILE` pairs at a time.
-
-    Args:
-        sketches: (n, SIZE), of any floating type. evidence: (n,), as `Sketcher` gives it.
-    """
-    enough = np.flatnonzero(evidence >= LEAST_EVIDENCE)
-    least = np.asarray([least_similar(CANDIDATE, MOST[0], found) for found in evidence[enough]], np.float32)
-    for top in range(0, len(enough), _TILE):
-        mine = sketches[enough[top : top + _TILE]].astype(np.float32)
-        for left in range(top, len(enough), _TILE):
-            correlation = mine @ sketches[enough[left : left + _TILE]].astype(np.float32).T
-            rows, columns = np.divmod(np.flatnonzero(correlation >= CANDIDATE), correlation.shape[1])
-            limit = np.maximum(least[top + rows], least[left + columns])
-            chosen = (correlation[rows, columns] >= limit) & (top + rows < left + columns)
-            for row, column in zip(rows[chosen].tolist(), columns[chosen].tolist(), strict=True):
-                yield float(correlation[row, column]), int(enough[top + row]), int(enough[left + column])
 
 
 def _band(sample_rate: int, size: int) -> slice:

@@ -12,10 +12,11 @@ import soundfile as sf
 import soxr
 
 from audio_cls.core.workspace import Workspace
-from audio_cls.data import near
+from audio_cls.data import near, near_candidates
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.making import generate, prepare
-from audio_cls.data.near import LEAST_EVIDENCE, Sketcher, align, near_notes, near_on_two_sides, near_pairs, near_warning
+from audio_cls.data.near import Sketcher, align, near_notes, near_on_two_sides, near_pairs, near_warning
+from audio_cls.data.near_candidates import LEAST_EVIDENCE
 from audio_cls.data.splits import Split
 from audio_cls.experiment import Experiment
 from audio_cls.report.description import describe
@@ -58,7 +59,7 @@ ALTERED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def test_a_copy_is_found_and_another_sound_of_the_kind_is_not(what: str) -> None:
     x, sketcher = sound(0), Sketcher(RATE, 2 * RATE)
     copy = ALTERED[what](x)
-    mine, evidence = sketcher(x)
+    mine, evidence, _ = sketcher(x)
     assert evidence > 500
     assert float(mine @ sketcher(copy)[0]) > 0.4
     similarity, shift = align(copy, x, RATE)
@@ -76,7 +77,8 @@ def test_a_copy_is_found_and_another_sound_of_the_kind_is_not(what: str) -> None
 def test_any_length_and_rate_is_taken(rate: int, samples: int) -> None:
     rng = np.random.default_rng(samples)
     for x in (rng.standard_normal(samples), np.zeros(samples), np.ones(samples)):
-        sketch, evidence = Sketcher(rate, samples)(x.astype(np.float32))
+        sketch, evidence, frequencies = Sketcher(rate, samples)(x.astype(np.float32))
+        assert frequencies.dtype == np.int32
         assert sketch.shape == (1024,)
         assert np.isfinite(sketch).all()
         assert 0 <= evidence <= max(samples, 4)
@@ -131,6 +133,9 @@ def test_the_copies_of_a_corpus_are_found_and_kept_beside_it(corpus: Corpus, mon
     kept.unlink()
     assert len(near_pairs(corpus)) == 3, "a corpus of an earlier version"
     assert kept.exists()
+    kept.unlink()
+    monkeypatch.setattr(near_candidates, "EXHAUSTIVE", 0)
+    assert {(corpus.ids[p.a], corpus.ids[p.b]): p for p in near_pairs(corpus)} == found, "by shared frequencies"
 
 
 def test_pairs_on_two_sides_are_said_before_training_and_listed(
@@ -196,12 +201,47 @@ def test_pairs_of_sketches_are_the_same_for_any_size_of_tile(monkeypatch: pytest
         for j in range(30)
         for k in range(j + 1, 30)
         if min(evidence[j], evidence[k]) >= LEAST_EVIDENCE
-        and correlation[j, k] >= near.least_similar(near.CANDIDATE, near.MOST[0], min(evidence[j], evidence[k]))
+        and correlation[j, k]
+        >= near_candidates.least_similar(
+            near_candidates.CANDIDATE, near_candidates.MOST[0], min(evidence[j], evidence[k])
+        )
     }
     assert 20 < len(expected) < 400
     for tile in (1, 7, 30, 64):
-        monkeypatch.setattr(near, "_TILE", tile)
-        found = list(near._candidates(sketches, evidence))
+        monkeypatch.setattr(near_candidates, "_TILE", tile)
+        found = list(near_candidates.all_candidates(sketches, evidence))
         assert len(found) == len(expected)
         assert {(j, k) for _, j, k in found} == expected
         assert all(value == pytest.approx(correlation[j, k], abs=1e-5) for value, j, k in found)
+
+
+def test_pairs_by_shared_frequencies_are_those_of_all_pairs_that_are_much_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng, sketcher, n = np.random.default_rng(0), Sketcher(8000, 8000), 120
+    clips = rng.standard_normal((n, 8000)).astype(np.float32)
+    clips[1:40:2] = 0.9 * clips[0:40:2] + 0.43 * clips[1:40:2]
+    clips[100:] = clips[99] + 0.3 * clips[100:]  # many copies of one clip
+    made = [sketcher(x) for x in clips]
+    sketches = np.stack([near_candidates.stored(s.values) for s in made])
+    evidence, frequencies = np.asarray([s.evidence for s in made]), np.stack([s.frequencies for s in made])
+    evidence[2] = 5.0  # too little to tell
+    every = {(j, k): value for value, j, k in near_candidates.all_candidates(sketches, evidence)}
+    monkeypatch.setattr(near_candidates, "EXHAUSTIVE", n - 2)
+    found = near_candidates.candidates(sketches, evidence, frequencies, 1000)
+    assert found == sorted(found, reverse=True)
+    assert {(j, k) for _, j, k in found} <= every.keys()
+    assert all(value == pytest.approx(every[j, k], abs=1e-4) for value, j, k in found)
+    much = {pair for pair, value in every.items() if value > 0.5}
+    assert len(much) > 100
+    assert (2, 3) not in every
+    assert len(much & {(j, k) for _, j, k in found}) > 0.95 * len(much)
+    assert near_candidates.candidates(sketches, evidence, frequencies, 1000) == found
+    assert near_candidates.candidates(sketches, evidence, frequencies, 5) == found[:5]
+    monkeypatch.setattr(near_candidates, "BUCKET", 2)
+    fewer = near_candidates.candidates(sketches, evidence, frequencies, 1000)
+    assert {(j, k) for _, j, k in fewer} < {(j, k) for _, j, k in found}, (
+        "a limit on the work where many clips are alike"
+    )
+    monkeypatch.setattr(near_candidates, "EXHAUSTIVE", n)
+    assert {(j, k) for _, j, k in near_candidates.candidates(sketches, evidence, frequencies, 1000)} == every.keys()
