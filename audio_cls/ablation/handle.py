@@ -261,7 +261,8 @@ class AblationResult:
         return list(self._all_figures)
 
     def figure(self, name: str = "forest") -> go.Figure:
-        """A figure of the suite's page: "forest" (differences with intervals), "runs" (every run), "curves", "classes".
+        """A figure of the suite's page: "forest" (differences with intervals), "runs" (every run), "curves", "classes",
+        and by a column of the clips, where it has few values, "by_salience", say.
 
         Raises:
             UserError: for an unknown name, or a figure that the runs cannot give yet.
@@ -270,6 +271,7 @@ class AblationResult:
 
     @cached_property
     def _all_figures(self) -> Mapping[str, go.Figure]:
+        from audio_cls.ablation.clip_groups import column_figures
         from audio_cls.metrics.verdict import in_points
         from audio_cls.report.arm_figures import arm_curves, class_difference_figure, every_run, forest
 
@@ -284,7 +286,7 @@ class AblationResult:
             figures["curves"] = arm_curves(report.curves, [arm.name for arm in report.arms], report.metric)
         if report.class_differences is not None and len(report.class_differences.arms):
             figures["classes"] = class_difference_figure(report.class_differences, points)
-        return figures
+        return figures | column_figures(report)
 
     @cached_property
     def _report(self) -> SuiteReport:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audio_cls.ablation.clip_groups import clip_groups_section
 from audio_cls.ablation.details import share_text
 from audio_cls.metrics.base import plain_name
 from audio_cls.metrics.classification import confusion_matrix, evaluate, most_confused, predict
@@ -66,6 +67,7 @@ def suite_report(report: SuiteReport, path: str | Path | None = None, more: Sequ
         sections.append(Section("Runs", [reading, figure, *folds, table]))
     if report.class_differences is not None and len(report.class_differences.arms):
         sections.append(_classes(report, report.class_differences))
+    sections += clip_groups_section(report)
     if report.curves:
         names = [arm.name for arm in report.arms]
         metrics = dict.fromkeys(curve.metric for curve in report.curves)

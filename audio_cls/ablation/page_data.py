@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audio_cls.ablation.clip_groups import arms_by_column
 from audio_cls.ablation.declaration import Cell
 from audio_cls.ablation.details import all_details, captions, main_details
 from audio_cls.ablation.page import ArmCurve, ArmSummary, ClassDifferences, SuiteReport
@@ -70,6 +71,7 @@ def build_report(
         curves=_curves(result, tracker),
         class_differences=_class_differences(result, scores, corpus),
         predictions=_pooled(scores, corpus),
+        by_column=arms_by_column(scores, ablation.reference, result.plan.folds, corpus),
         notes=[*result.adopted, *(f"{words}: {reason}" for arm in result.arms for words, reason in arm.failed)],
         openings=[*(test.lines() if test else ()), *result.openings, *([history] if history else ())],
         baseline=result.baseline,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from audio_cls.metrics.published import Published
+from audio_cls.metrics.slices import ArmSlice
 
 __all__ = ["ArmCurve", "ArmSummary", "Cell", "ClassDifferences", "Predictions", "SuiteReport"]
 
@@ -154,6 +155,7 @@ class SuiteReport:
     class_differences: of the arms from the reference.
     predictions: arm -> its pooled validation predictions: confusion, ROC, precision and recall, calibration.
     confusion: arm -> (n_classes, n_classes) counts; taken from the predictions where it is not given.
+    by_column: column of the clips -> the arms' figures by its values, see `compare_by`.
     notes: prose: hints of power, what the correction assumes, what a failure cost.
     openings: a line for each opening of the test split: who chose what by which metric, and the figures.
     others: (metric, arm, mean, sd, baseline, difference, low, high, p, verdict) of the suite's further metrics, in their own units.
@@ -182,6 +184,7 @@ class SuiteReport:
     class_differences: ClassDifferences | None = None
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
     confusion: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    by_column: Mapping[str, Sequence[ArmSlice]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     openings: Sequence[str] = ()
     others: Sequence[Sequence[Any]] = ()

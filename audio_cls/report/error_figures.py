@@ -8,10 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from audio_cls.metrics.classification import Confusion
-from audio_cls.metrics.slices import Slice
-from audio_cls.report.figures import GREY, PALETTE, layout, text
+from audio_cls.metrics.slices import ArmSlice, Slice
+from audio_cls.report.figures import BLUES, GREY, PALETTE, layout, text
 
-__all__ = ["SLICES", "confused_pairs_figure", "slices_figure"]
+__all__ = ["SLICES", "arm_slices_figure", "confused_pairs_figure", "slices_figure"]
 
 SLICES = 30  # bars of a figure by group at most: of more values those with the lowest figures
 
@@ -81,3 +81,52 @@ def slices_figure(slices: Sequence[Slice], column: str, measure: str, overall: f
     if np.isfinite(overall):
         figure.add_vline(x=overall, line={"color": GREY, "dash": "dot", "width": 2})
     return figure
+
+
+def arm_slices_figure(slices: Sequence[ArmSlice], column: str, measure: str) -> go.Figure:
+    """Return values of a column x arms, coloured by the figure; a star where the interval of the difference from the reference leaves out 0.
+
+    Args:
+        slices: of one column, as `compare_by` returns them; of more than 30 values those with the lowest figures are drawn.
+        column: its name.
+        measure: what the figure is, such as "accuracy".
+    """
+    arms = list(dict.fromkeys(s.arm for s in slices))
+    by_value: dict[str, list[ArmSlice]] = {}
+    for item in slices:
+        by_value.setdefault(item.value, []).append(item)
+    rows, note = list(by_value.values()), ""
+    if len(rows) > SLICES:
+        note = f", {SLICES} lowest of {len(rows)}"
+        rows = sorted(rows, key=lambda row: float(np.mean([s.figure.estimate for s in row])))[:SLICES]
+    points = 100 * np.array([[s.figure.estimate for s in row] for row in rows])
+    names = [f"{text(row[0].value)} ({row[0].n_clips})" for row in rows]
+    if len(set(names)) < len(names):  # shortened alike
+        names = [f"{text(row[0].value, 1000)} ({row[0].n_clips})" for row in rows]
+    clear = [
+        [s.difference is not None and (s.difference.low > 0 or s.difference.high < 0) for s in row] for row in rows
+    ]
+    cells = [
+        [f"{value:.1f}{' *' if star else ''}" for value, star in zip(*row, strict=True)]
+        for row in zip(points, clear, strict=True)
+    ]
+    limits = 100 * np.array([[(s.figure.low, s.figure.high) for s in row] for row in rows])
+    figure = go.Heatmap(
+        z=points,
+        x=[text(arm, 20) for arm in arms],
+        y=names,
+        text=cells,
+        texttemplate="%{text}" if len(arms) <= 12 else None,
+        customdata=limits,
+        hovertemplate="%{y}, %{x}: %{z:.1f} [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
+        colorscale=[list(stop) for stop in BLUES],
+        zmin=0,
+        zmax=100,
+        xgap=1,
+        ygap=1,
+        colorbar={"thickness": 8, "outlinewidth": 0, "len": 0.9},
+    )
+    ticks = {"type": "category", "showgrid": False, "ticks": ""}
+    height = int(np.clip(140 + 26 * len(rows), 220, 1000))
+    title = f"By {column} (clips): {measure}, points{note}"
+    return go.Figure(figure, layout(title, height, xaxis=dict(ticks), yaxis={**ticks, "autorange": "reversed"}))

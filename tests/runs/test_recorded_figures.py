@@ -6,14 +6,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import audio_cls as ac
+from audio_cls.ablation.clip_groups import arms_by_column
 from audio_cls.core.config import ConfigError
 from audio_cls.data import sources
 from audio_cls.data.corpus import Corpus
 from audio_cls.data.packing import prepare
 from audio_cls.experiment import check_metric_fits
+from audio_cls.training.predictions import corpus_predictions
 from tests.ablation.test_ablation import BASE
 from tests.commands import call
 
@@ -48,6 +51,33 @@ def test_a_metric_that_no_run_on_a_corpus_reports_is_refused(workspace: Path, to
         check_metric_fits("val/family_map", tones)
     with pytest.raises(ConfigError, match="is for multilabel tasks, and 'grouped' is multiclass"):
         check_metric_fits("val/family_map_noisy_or", grouped)
+
+
+def test_arms_of_a_suite_are_compared_by_columns_of_the_clips(workspace: Path) -> None:
+    """Each clip judged by the run that held it out, on the seeds that all arms have; an arm without a whole seed is left out."""
+    corpus = Corpus.open(workspace / "corpora" / "grouped")
+    folds = np.asarray(corpus.folds)
+    salience = np.asarray(corpus.extra["salience"])
+    rng = np.random.default_rng(0)
+    values = {
+        (arm, seed): rng.dirichlet(np.ones(3), len(folds)) for arm in ("mixup", "plain", "half") for seed in (0, 1, 2)
+    }
+    scores: dict[str, dict[Any, Any]] = {"mixup": {}, "plain": {}, "half": {}}
+    for (arm, seed), table in values.items():
+        for fold in sorted(set(folds.tolist())):
+            if (arm, seed) != ("mixup", 2) and (arm != "half" or fold == 1):
+                rows = np.flatnonzero(folds == fold)
+                scores[arm][seed, fold] = corpus_predictions(corpus, rows, table[rows])
+    found = arms_by_column(scores, "plain", sorted(set(folds.tolist())), corpus)
+    assert set(found) == {"salience"}  # groups hold two clips each: too few
+    assert [(s.value, s.arm, s.n_clips) for s in found["salience"]] == [
+        ("1", "plain", 20), ("1", "mixup", 20), ("2", "plain", 10), ("2", "mixup", 10),
+    ]  # fmt: skip
+    for item in found["salience"]:
+        rows = np.flatnonzero(salience == int(item.value))
+        right = [values[item.arm, seed][rows].argmax(1) == corpus.targets[rows].argmax(1) for seed in (0, 1)]
+        assert item.figure.estimate == pytest.approx(np.mean(right))
+    assert arms_by_column({"plain": {}, "half": scores["half"]}, "plain", [1, 2], corpus) == {}
 
 
 @pytest.fixture(scope="module")

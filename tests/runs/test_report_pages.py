@@ -16,10 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from audio_cls.ablation.clip_groups import column_figures
 from audio_cls.ablation.page import ArmCurve, ArmSummary, Cell, ClassDifferences, Predictions, SuiteReport, suite_report
+from audio_cls.metrics.bootstrap import Interval
+from audio_cls.metrics.slices import ArmSlice
 from audio_cls.report.arm_figures import every_run, forest, one_of
 from audio_cls.report.audit import audit_sections, colour_map, encode_audio, pick, png
 from audio_cls.report.calibration import calibrate
+from audio_cls.report.error_figures import arm_slices_figure
 from audio_cls.report.page import Section, Table, render_page
 from audio_cls.study.page import StudyReport, TrialRow, pruning_cost, study_report
 from tests.commands import call
@@ -183,6 +187,35 @@ def test_every_run_joins_pairs() -> None:
     assert [trace.name for trace in pairs if trace.showlegend] == ["fold 1", "fold 2"]
     assert len({(t.marker.color, t.marker.symbol) for t in pairs}) == 4
     assert [y for y in mean.y if y is not None][:2] == [0.72, 0.72]
+
+
+def test_arms_by_a_column_of_the_clips() -> None:
+    """A table with intervals and a figure of values x arms; a star where the difference is clear of 0; of many values the lowest 30."""
+
+    def interval(estimate: float, low: float, high: float) -> Interval:
+        return Interval(estimate, low, high, 0.95, 20, 1000)
+
+    slices = [
+        ArmSlice("foreground", "plain", 40, interval(0.8, 0.7, 0.9)),
+        ArmSlice("foreground", "mixup", 40, interval(0.85, 0.75, 0.95), interval(0.05, -0.01, 0.1)),
+        ArmSlice("back<b>", "plain", 20, interval(0.5, 0.3, 0.7)),
+        ArmSlice("back<b>", "mixup", 20, interval(0.75, 0.6, 0.9), interval(0.25, 0.1, 0.4)),
+    ]
+    page = suite_report(dataclasses.replace(suite(), by_column={"salience": slices}))
+    assert headings(page).index("Groups of clips") == headings(page).index("Classes") + 1
+    section = page[page.index(">Groups of clips</h2>") :].split("</section>")[0]
+    assert "By salience: accuracy, and difference from plain" in section
+    assert "2 differences stand here" in section
+    assert re.search(
+        r">20</td><td>mixup</td>(<td[^>]*>[−0-9.]+</td>){3}<td[^>]*>25.0</td><td[^>]*>10.0</td><td[^>]*>40.0</td>",
+        section,
+    )
+    drawn = column_figures(dataclasses.replace(suite(), by_column={"salience": slices}))["by_salience"].data[0]
+    assert list(drawn.x) == ["plain", "mixup"]
+    assert [list(row) for row in drawn.text] == [["80.0", "85.0"], ["50.0", "75.0 *"]]
+    assert drawn.y[1] == "back&lt;b&gt; (20)"
+    many = [ArmSlice(str(k), "plain", 3, interval(k / 40, 0, 1)) for k in range(40)]
+    assert list(arm_slices_figure(many, "group", "accuracy").data[0].z[-1]) == pytest.approx([100 * 29 / 40])
 
 
 def test_a_suite_without_runs_has_a_page() -> None:
