@@ -338,7 +338,7 @@ def _tell_match(prepared: Prepared, run: Run) -> None:
     if match is None:
         return
     where = getattr(weights, "file", None) or "the workspace's copy"
-    say(f"pretrained weights ({where}, names of {weights.kind}):\n  " + "\n  ".join(match.lines()))
+    say(f"pretrained weights ({where}, model.weights={weights.kind}):\n  " + "\n  ".join(match.lines()))
     run.artifact_text("pretrained_weights.csv", match.csv())
 
 

@@ -13,10 +13,12 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from audio_cls.components.features import Features
 from audio_cls.components.weights import FileWeights, Match, load_weights, read_tensors
 from audio_cls.components.weights.base import PACKAGE
 from audio_cls.core.errors import UserError, did_you_mean
@@ -25,7 +27,7 @@ from audio_cls.core.workspace import Workspace
 from audio_cls.data.getting.fetching import fetch
 from audio_cls.experiment import Experiment
 
-__all__ = ["MissingWeights", "file_hash", "initial_digest", "load_pretrained", "with_hash"]
+__all__ = ["MissingWeights", "features_warning", "file_hash", "initial_digest", "load_pretrained", "with_hash"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -69,6 +71,42 @@ def load_pretrained(
         raise
     where = weights.file or f"weights {weights.sha256}"
     return load_weights(model, weights, read_tensors(path, where), where)
+
+
+def features_warning(experiment: Experiment, sample_rate: int) -> str:
+    """Return a warning that names each setting in which the features differ from those that the weights were trained on, or "".
+
+    Args:
+        experiment: resolved.
+        sample_rate: of the corpus, in Hz; 0 for rows that are no waveforms.
+    """
+    weights, features = experiment.model.weights, experiment.features
+    trained_on = weights.trained_on(sample_rate) if isinstance(weights, FileWeights) else None
+    if trained_on is None:
+        return ""
+    rate, published = trained_on
+    used, wanted = _effective(features, sample_rate), _effective(published, rate)
+    if used.keys() == wanted.keys():
+        faults = [f"features.{key}={used[key]} (there {value})" for key, value in wanted.items() if used[key] != value]
+    else:
+        faults = [f"features={features.kind}"]
+    better = f"features={published.kind}"
+    if rate != sample_rate:
+        faults.insert(0, f"data.sample_rate={sample_rate} (there {rate})")
+        better += f", on a corpus prepared with --sample-rate {rate}"
+    if not faults:
+        return ""
+    return f"model.weights={weights.kind}: these weights were trained on other features. Here: {', '.join(faults)}. Better: {better}"
+
+
+def _effective(features: Features, sample_rate: int) -> dict[str, Any]:
+    """Return the settings of features by key, without their kind; two that mean the same are written the same."""
+    settings = {key: value for key, value in features.to_dict().items() if key != "kind"}
+    if "f_max" in settings and settings["f_max"] is None:
+        settings["f_max"] = sample_rate / 2
+    if settings.get("win_length") == settings.get("n_fft"):
+        settings["win_length"] = None
+    return settings
 
 
 def initial_digest(model: nn.Module) -> str:
@@ -153,6 +191,11 @@ def _source(weights: FileWeights) -> Path:
     if weights.file.startswith(PACKAGE):
         return _in_package(weights.file.removeprefix(PACKAGE), hash_text)
     path = Path(weights.file).expanduser()
+    if path.is_dir():
+        inside = ", ".join(sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)[:10])
+        raise MissingWeights(
+            f"model.weights.file={weights.file}: this is a folder{hash_text}, name a file in it. Files of weights there: {inside or 'none'}"
+        )
     if not path.is_file():
         near = [p.name for p in path.parent.iterdir() if p.suffix in SUFFIXES] if path.parent.is_dir() else []
         raise MissingWeights(

@@ -31,7 +31,7 @@ from audio_cls.data.identical import identical_on_two_sides
 from audio_cls.data.remarks import split_warnings
 from audio_cls.data.splits import Folds
 from audio_cls.experiment import Experiment
-from audio_cls.runs.pretrained import with_hash
+from audio_cls.runs.pretrained import features_warning, with_hash
 from audio_cls.runs.weighting import weighting_warning
 
 __all__ = [
@@ -262,10 +262,14 @@ def announce(resolved: Resolved, corpus: Corpus) -> None:
 
 
 def resolution_warnings(resolved: Resolved, corpus: Corpus) -> list[str]:
-    """Return what is set by hand against the data, what the split divides, and settings that weigh classes twice, a text each."""
+    """Return what is set by hand against the data, what the split divides, settings that weigh classes twice, and features other
+    than pretrained weights were trained on, a text each.
+    """
     found = [*hand_set_faults(resolved, corpus), *split_warnings(corpus, resolved.experiment.data.split)]
     if warning := weighting_warning(resolved.experiment, corpus):
         found.append(warning.removeprefix("warning: "))
+    if warning := features_warning(resolved.experiment, corpus.sample_rate):
+        found.append(warning)
     return found
 
 

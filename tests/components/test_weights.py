@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.metadata
 import io
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,8 +164,8 @@ def test_other_channels(how: str, channels: int, check: Callable[[Tensor, Tensor
         return nn.functional.conv2d(picture.expand(-1, kernel.shape[1], -1, -1), kernel)
 
     assert check(answer(model), answer(source))
-    with pytest.raises(ConfigError, match="shaped otherwise"):
-        load(cnn(channels=channels), source.state_dict(), first_layer="refuse", frozen=1)
+    with pytest.raises(ConfigError, match=r"first_layer=refuse: .* Set it to sum, mean or repeat"):
+        load(cnn(channels=channels), source.state_dict(), first_layer="refuse")
 
 
 def test_too_little_of_the_backbone_is_refused_with_the_table() -> None:
@@ -258,6 +260,7 @@ def test_safetensors_and_pytorch_files_are_read(tmp_path: Path) -> None:
     save_file(state, tmp_path / "a.safetensors")
     torch.save(state, tmp_path / "b.pth")
     torch.save({"iteration": 7, "model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "c.pt")
+    torch.save({f"_orig_mod.module.{k}": v for k, v in state.items()}, tmp_path / "compiled.pt")
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for path in tmp_path.iterdir():
         found = read_tensors(path, path.name)
@@ -280,7 +283,8 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "neither a safetensors file nor a PyTorch file"),
+        (b"", "file: the file is empty. Download or copy it again"),
+        (b"<!DOCTYPE html><html>", "this is a web page, not a file of weights"),
         (b"no weights at all", "neither a safetensors file nor a PyTorch file"),
         (b"\x80\x02}q\x00.", "not a readable PyTorch file|no tensors|expected tensors|besides tensors"),
     ],
@@ -289,6 +293,51 @@ def test_other_files_are_refused(content: bytes, text: str, tmp_path: Path) -> N
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(UserError, match=text):
         read_tensors(tmp_path / "file", "file")
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The same weights in the three formats."""
+    folder, state = tmp_path_factory.mktemp("files"), cnn().state_dict()
+    save_file(state, folder / "safetensors")
+    torch.save(state, folder / "zip")
+    torch.save(state, folder / "pickle", _use_new_zipfile_serialization=False)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "pickle"])
+def test_a_file_that_is_cut_off_is_refused(kind: str, share: float, complete: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(complete[kind][: int(len(complete[kind]) * share)])
+    with pytest.raises(UserError, match=r"file: the file is cut off after .* bytes. Download or copy it again$"):
+        read_tensors(tmp_path / "file", "file")
+
+
+def test_a_damaged_archive_is_refused(complete: dict[str, bytes], tmp_path: Path) -> None:
+    """PyTorch itself does not look at the checksums of an archive."""
+    values = cnn().state_dict()["blocks.0.weight"].numpy().tobytes()
+    content = complete["zip"]
+    assert values in content
+    (tmp_path / "file").write_bytes(content.replace(values, b"1234" + values[4:]))
+    assert torch.load(tmp_path / "file", weights_only=True)
+    with pytest.raises(UserError, match=r"the file is damaged \(.* does not have its checksum\)"):
+        read_tensors(tmp_path / "file", "file")
+
+
+def test_objects_are_named(tmp_path: Path) -> None:
+    torch.save({"model": cnn().state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "a.pth")
+    with pytest.raises(
+        UserError, match=r"^a.pth: it holds Python objects besides tensors \(argparse.Namespace\), which are not"
+    ):
+        read_tensors(tmp_path / "a.pth", "a.pth")
+
+
+def test_a_program_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:  # as torch.jit.save writes it
+        archive.writestr("script/data.pkl", b"")
+        archive.writestr("script/code/__torch__.py", b"")
+    with pytest.raises(UserError, match="this is a TorchScript program, which is not run"):
+        read_tensors(tmp_path / "script.pt", "script.pt")
 
 
 def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
 from audio_cls.runs.preparation import Prepared, Runtime, prepare_run, run_facts
-from audio_cls.runs.pretrained import file_hash
+from audio_cls.runs.pretrained import features_warning, file_hash
 from audio_cls.runs.resolve import resolve
 from audio_cls.tracking import Tracker
 from audio_cls.training.checkpoint import CheckpointStore, read
@@ -184,12 +184,51 @@ def test_an_address_is_downloaded_once_and_checked(weights_file: Path, runtime: 
         ({"model.weights.file": "package:safetensors"}, r"the package has: none"),
         ({"model.weights.frozen": 4}, r"the model has 3 blocks and a head"),
         ({"model.widths": (4, 6, 9)}, r"shaped otherwise"),
-        ({"model.weights.sha256": "abc"}, r"model.weights.own.sha256|model.weights.sha256"),
+        ({"model.weights.sha256": "abc"}, r"model.weights.*sha256: expected the 64 hexadecimal digits .*, found 'abc'"),
+        (
+            {"model.weights.file": "ftp://x/y.pth"},
+            r"ftp:// are not read. Allowed: a path, an http\(s\) address, or package:NAME",
+        ),
+        (
+            {"model.weights.file": "FOLDER"},
+            r"this is a folder, name a file in it. Files of weights there: pretrained.safetensors",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], text: str, weights_file: Path, runtime: Runtime) -> None:
+    if changes.get("model.weights.file") == "FOLDER":
+        changes = {"model.weights.file": str(weights_file.parent)}
     with pytest.raises(UserError, match=text):
         prepared(pretrained(weights_file).override(changes), runtime)
+
+
+def test_a_hash_may_be_written_as_sites_print_it(weights_file: Path) -> None:
+    sha = file_hash(weights_file)
+    plain = pretrained(weights_file, model__weights__sha256=sha)
+    assert pretrained(weights_file, model__weights__sha256=f"sha256:{sha.upper()}") == plain
+
+
+@pytest.mark.parametrize(
+    ("changes", "rate", "says"),
+    [
+        ({"features": "panns_log_mel"}, 32000, []),
+        ({"features": "panns_log_mel"}, 16000, []),
+        ({"features": {"kind": "log_mel", "n_fft": 1024, "hop_length": 320, "f_min": 50.0, "f_max": 14000.0, "mel_scale": "slaney",
+                       "mel_norm": "slaney", "normalise": "none", "win_length": 1024}}, 32000, []),
+        ({"features": {"kind": "panns_log_mel", "hop_length": 512}}, 32000, ["features.hop_length=512 (there 320)"]),
+        ({"features": "log_mel"}, 32000, ["features.normalise=band (there none)", "features.mel_scale=htk (there slaney)"]),
+        ({"features": "log_mel"}, 44100, ["data.sample_rate=44100 (there 32000)", "prepared with --sample-rate 32000"]),
+        ({"features": "mfcc"}, 32000, ["Here: features=mfcc. Better: features=panns_log_mel"]),
+        ({"features": "log_mel", "model.weights": "torchvision"}, 32000, []),
+    ],
+)  # fmt: skip
+def test_other_features_than_panns_are_warned_of(changes: dict[str, Any], rate: int, says: list[str]) -> None:
+    settings = {"data.sample_rate": rate, "model": "panns", "model.weights": "panns", "model.weights.file": "x.pth"}
+    experiment = Experiment().override({**settings, **changes})
+    fitted = experiment.features.fitted(rate, 5.0)
+    said = features_warning(experiment.override({"features": fitted}), rate)
+    assert bool(said) == bool(says)
+    assert [part for part in says if part not in said] == []
 
 
 def test_a_model_that_is_fitted_at_once_has_none() -> None:

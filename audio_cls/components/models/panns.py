@@ -25,9 +25,8 @@ class Panns(Model, kind="panns"):
     average pooling by 2 after all blocks but the sixth, dropout after each block. The head averages over frequency, adds the maximum
     and the mean over time, and goes through dropout, a hidden linear layer as wide as the last block, ReLU and a linear layer.
 
-    Parameters have the names of the published weights (`conv_block1.conv1.weight`, `fc_audioset.weight`). Those expect 64 log-mel
-    bands of 50 to 14,000 Hz at 32 kHz (n_fft 1024, hop 320, slaney scale and norm), not normalised. A training step of `cnn10`
-    costs about 30 times one of `small_cnn`.
+    Parameters have the names of the published weights (`conv_block1.conv1.weight`, `fc_audioset.weight`), which
+    expect the features `panns_log_mel` at 32 kHz. A training step of `cnn10` costs about 30 times one of `small_cnn`.
     """
 
     input_domains: ClassVar[tuple[str, ...]] = ("spectrogram", "image")

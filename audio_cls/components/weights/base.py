@@ -6,18 +6,38 @@ its tensors are called in our model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from audio_cls.components.features import Features
+from audio_cls.components.panns_features import SAMPLE_RATES, PannsLogMel
 from audio_cls.core.config import Component, ConfigError
 
 __all__ = ["PACKAGE", "Efficientnet", "FileWeights", "Own", "Panns", "Random", "Torchvision", "Weights"]
 
 PACKAGE = "package:"
 """How an address begins that names a file of an installed Python package: `package:NAME` or `package:NAME/PATH`."""
+
+
+def _hex_digits(value: Any) -> Any:
+    """Return a SHA-256 in lower case, without the prefix that some sites print.
+
+    Raises:
+        ValueError: for text that is none.
+    """
+    if not isinstance(value, str):
+        return value
+    digits = value.strip().lower().removeprefix("sha256:")
+    if not re.fullmatch("[0-9a-f]{64}", digits):
+        raise ValueError("expected the 64 hexadecimal digits that sha256sum prints for the file")
+    return digits
+
+
+Sha256 = Annotated[str, BeforeValidator(_hex_digits)]
 
 
 class Weights(Component, family=True):
@@ -44,10 +64,10 @@ class FileWeights(Weights):
 
     file: str | None = None
     """Path, http(s) address, or package:NAME for the weights inside an installed Python package; safetensors or a PyTorch file."""
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    sha256: Sha256 | None = None
     """SHA-256 of the file; required for an address, computed for a file."""
     first_layer: Literal["sum", "mean", "repeat", "refuse"] = "sum"
-    """Where the file's first layer takes other channels: sum keeps its answer to equal channels, mean averages, repeat tiles."""
+    """Where the file's first layer takes other channels: sum keeps its answer to equal channels, mean averages, repeat tiles, refuse stops."""
     head: Literal["new", "loaded"] = "new"
     """The output layer starts anew, or is loaded as well (the classes must be the same)."""
     frozen: Literal["all"] | Annotated[int, Field(ge=0)] = 0
@@ -66,7 +86,7 @@ class FileWeights(Weights):
         return frozenset({"file"} if self.sha256 else ())
 
     def check(self) -> None:
-        """Refuse a scheme without a file, and an address without its hash.
+        """Refuse a scheme without a file, an address of another kind, and one without its hash.
 
         Raises:
             ConfigError: naming the key.
@@ -74,6 +94,11 @@ class FileWeights(Weights):
         if not self.file and not self.sha256:
             raise ConfigError(
                 f"model.weights={self.kind} needs model.weights.file: a path, an http(s) address, or package:NAME"
+            )
+        scheme, separator, _ = (self.file or "").partition("://")
+        if separator and not self.is_address:
+            raise ConfigError(
+                f"model.weights.file={self.file}: addresses of {scheme}:// are not read. Allowed: a path, an http(s) address, or package:NAME"
             )
         if self.is_address and not self.sha256:
             raise ConfigError(
@@ -83,6 +108,14 @@ class FileWeights(Weights):
     def names(self, in_file: Collection[str]) -> dict[str, str]:
         """Return what the tensors of a file are called in our model, by their names there; what is left out is no part of it."""
         return {name: name for name in in_file}
+
+    def trained_on(self, sample_rate: int) -> tuple[int, Features] | None:
+        """Return the sample rate in Hz and the features that these weights were trained on; None where any will do.
+
+        Args:
+            sample_rate: of the corpus, which is returned where there are weights for it.
+        """
+        return None
 
 
 class Own(FileWeights, kind="own"):
@@ -104,11 +137,15 @@ class Own(FileWeights, kind="own"):
 
 
 class Panns(FileWeights, kind="panns"):
-    """The published files of PANNs (Kong et al. 2020). Their spectrogram layers are left out: features are computed before the model."""
+    """The published files of PANNs (Kong et al. 2020), with features=panns_log_mel. Their spectrogram layers are left out."""
 
     def names(self, in_file: Collection[str]) -> dict[str, str]:
         front_end = ("spectrogram_extractor.", "logmel_extractor.")
         return {name: name for name in in_file if not name.startswith(front_end)}
+
+    def trained_on(self, sample_rate: int) -> tuple[int, Features] | None:
+        rate = sample_rate if sample_rate in SAMPLE_RATES else SAMPLE_RATES[0]
+        return rate, PannsLogMel().fitted(rate, clip_seconds=10.0)
 
 
 class Torchvision(FileWeights, kind="torchvision"):

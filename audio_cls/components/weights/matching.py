@@ -95,8 +95,9 @@ def load_weights(model: nn.Module, weights: FileWeights, tensors: Mapping[str, T
         where: what the file is called in messages.
 
     Raises:
-        ConfigError: when less than 90 % of the backbone is found, when a frozen block is not found whole, or when the head is to be
-            loaded and does not fit; the model is then as it was.
+        ConfigError: when less than 90 % of the backbone is found, when a frozen block is not found whole, when the first layer
+            takes other channels and `first_layer` is "refuse", or when the head is to be loaded and does not fit; the model is then
+            as it was.
     """
     own = model.state_dict()
     blocks = blocks_of(model)
@@ -147,15 +148,14 @@ def _placed(value: Tensor, given: Tensor | None, weights: FileWeights, is_first:
         return "missing", None
     if given.shape == value.shape:
         return "matched", given.to(value.dtype)
-    if is_first and weights.first_layer != "refuse" and _differs_in_channels(value, given):
+    if is_first and weights.first_layer != "refuse" and _differs_in_channels(value.shape, given.shape):
         return "first layer", _other_channels(given.to(value.dtype), value.shape[1], weights.first_layer)
     return "shaped otherwise", None
 
 
-def _differs_in_channels(value: Tensor, given: Tensor) -> bool:
-    """Whether two kernels (out, in, ...) differ in their input channels only."""
-    same = value.ndim == given.ndim > 2 and value.shape[0] == given.shape[0] and value.shape[2:] == given.shape[2:]
-    return same and given.shape[1] > 0
+def _differs_in_channels(shape: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    """Whether the shapes of two kernels (out, in, ...) differ in their input channels only."""
+    return len(shape) == len(given) > 2 and shape[0] == given[0] and shape[2:] == given[2:] and given[1] > 0
 
 
 def _other_channels(kernel: Tensor, channels: int, how: str) -> Tensor:
@@ -183,6 +183,12 @@ def _share(backbone: list[Row]) -> float:
 
 def _check(match: Match, weights: FileWeights, where: str, head: str) -> None:
     table = "\n  ".join(match.lines())
+    first = next((row for row in match.rows if len(row.shape) > 2 and row.name.endswith("weight")), None)
+    refused = weights.first_layer == "refuse" and first is not None and first.status == "shaped otherwise"
+    if first is not None and refused and _differs_in_channels(first.shape, first.shape_in_file):
+        raise ConfigError(
+            f"model.weights.first_layer=refuse: {_example(first)}. Set it to sum, mean or repeat to adapt the layer to the channels\n  {table}"
+        )
     if match.share < LEAST:
         raise ConfigError(
             f"{where}: it holds {match.share:.1%} of the backbone by model.weights={weights.kind}, at least {LEAST:.0%} are needed. "
