@@ -213,7 +213,7 @@ class CosineRestarts(Schedule, kind="cosine_restarts"):
     are kept for a snapshot ensemble (Huang et al., ICLR 2017): `audio-cls compare --average RUN --snapshots all`.
 
     The cycles are of equal length, in whole epochs: where `cycles` does not divide the budget, they differ by one epoch. The
-    warm-up is part of the first.
+    warm-up is part of the first. A restart makes figures worse for some epochs: `training.early_stopping` should be longer than a cycle.
     """
 
     cycles: int = Field(default=5, ge=2, le=20)
@@ -232,7 +232,7 @@ class CosineRestarts(Schedule, kind="cosine_restarts"):
         return tuple((k * epochs + self.cycles // 2) // self.cycles for k in range(1, self.cycles + 1))
 
     def check(self, epochs: int) -> None:
-        """Refuse more cycles than epochs.
+        """Refuse more cycles than epochs, and a warm-up that leaves nothing of the first cycle.
 
         Raises:
             ConfigError: naming the keys.
@@ -240,6 +240,12 @@ class CosineRestarts(Schedule, kind="cosine_restarts"):
         if self.cycles > epochs:
             raise ConfigError(
                 f"schedule.cycles={self.cycles}: a cycle takes one epoch at least, and training.epochs={epochs}: set fewer cycles or more epochs"
+            )
+        first = self.snapshot_epochs(epochs)[0]
+        if self.warmup_epochs >= first:
+            raise ConfigError(
+                f"schedule.warmup_epochs={self.warmup_epochs:g} is not shorter than the first of {self.cycles} cycles, which has {first} "
+                f"of training.epochs={epochs}"
             )
 
 

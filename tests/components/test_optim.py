@@ -59,6 +59,10 @@ def test_restarts_come_where_an_epoch_ends(cycles: int, epochs: int, ends: tuple
             assert schedule.factor(end, epochs) == 1
     with pytest.raises(ConfigError, match=f"schedule.cycles={cycles}"):
         schedule.check(cycles - 1)
+    with pytest.raises(
+        ConfigError, match=f"schedule.warmup_epochs={ends[0]} is not shorter than the first of {cycles} cycles"
+    ):
+        CosineRestarts(cycles=cycles, warmup_epochs=ends[0]).check(epochs)
 
 
 def test_one_cycle_parity() -> None:

@@ -128,10 +128,9 @@ class Own(FileWeights, kind="own"):
         prefix = ""
         if all(name.startswith(("model.", "normaliser.")) for name in in_file):
             prefix = "model."
-        whole = ("model.model.", "model.normaliser.", "ema.", "optimizer.")
-        if all(
-            name.startswith(whole) for name in in_file
-        ):  # last.safetensors: averaged weights are the ones that are evaluated
+        # last.safetensors: averaged weights are the ones that are evaluated
+        whole = ("model.model.", "model.normaliser.", "ema.", "optimizer.", "snapshots.")
+        if all(name.startswith(whole) for name in in_file):
             prefix = "ema.model." if any(name.startswith("ema.") for name in in_file) else "model.model."
         return {name: name.removeprefix(prefix) for name in in_file if name.startswith(prefix)}
 
