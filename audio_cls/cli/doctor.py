@@ -11,7 +11,7 @@ from audio_cls.cli.console import progress, say, table
 
 @click.command("doctor")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Leave out what takes seconds: the export of models.")
+@click.option("--quick", is_flag=True, help="Leave out what takes seconds: export and ONNX.")
 @click.pass_context
 def doctor(ctx: click.Context, files: tuple[Path, ...], quick: bool) -> None:
     """Check the models, losses, augmentations ... that FILES declare, and say in plain words what is wrong.
@@ -21,7 +21,7 @@ def doctor(ctx: click.Context, files: tuple[Path, ...], quick: bool) -> None:
     from audio_cls.core.errors import UserError
     from audio_cls.core.loading import load_files
     from audio_cls.doctor.checking import check_part, checks_of
-    from audio_cls.doctor.models import SLOW
+    from audio_cls.doctor.export import SLOW
     from audio_cls.runs.part_files import all_parts, entry_of, is_own, part_name
 
     load_files(files)
@@ -39,9 +39,6 @@ def doctor(ctx: click.Context, files: tuple[Path, ...], quick: bool) -> None:
             findings += check_part(part, only=only)
     rows = [[f.part, f.check, f.status + (f": {f.what}" if f.status == "skipped" else "")] for f in findings]
     table("checks", ["part", "check", ""], rows)
-    for part in parts:
-        if not checks_of(part):
-            say(f"{part_name(part)}: there are no checks for this family")
     wrong = [f for f in findings if f.status == "wrong"]
     for f in wrong:
         say(f"\n{f.part}, {f.check}: {f.what}\n  what to do: {f.advice}\n  where: {f.where}")

@@ -1,6 +1,7 @@
 """Contract checks of parts: what a model, a loss, an augmentation ... must hold so that training, resuming and comparing work.
 
-The tests of audio_cls run them on every part that it has, `audio-cls doctor FILE.py` on a user's own. Law: knows no run.
+The tests of audio_cls run them on every part that it has, `audio-cls doctor FILE.py` on a user's own. Law: it stands above every
+family that it checks, and reads and writes no workspace.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from torch import Tensor
 from audio_cls.components.augment import Augmentation
 from audio_cls.components.augment.background import BackgroundNoise
 from audio_cls.components.augment.choice import ChosenOps
-from audio_cls.doctor.findings import Check, Skipped, expect, seeded
+from audio_cls.doctor.findings import Check, Skipped, expect, same, seeded
 
-__all__ = ["CHECKS"]
+__all__ = ["AFTER", "CHECKS"]
 
 SHAPES = {
     "waveform": (4, 8000),
@@ -23,6 +23,7 @@ SHAPES = {
     "image": (4, 3, 32, 40),
 }
 SAMPLE_RATE, HOP, N_CLASSES = 16000, 160, 3
+_CLOSE = 1e-5
 _DRAWS = 20  # of seeds that are tried until one changes the batch
 
 
@@ -151,6 +152,21 @@ def check_randomness(config: Augmentation) -> None:
         )
 
 
+def check_clips_alone(config: Augmentation) -> None:
+    if config.stage in ("mix", "waveform_mix"):
+        raise Skipped("it mixes clips")
+    op = _built(config)
+    for domain, x in _batches(config).items():
+        other = torch.cat([x[:1], seeded(*x[1:].shape, seed=1)])
+        for seed in range(3):
+            first, second = _apply(config, op, x.clone(), seed)[0][0], _apply(config, op, other.clone(), seed)[0][0]
+            expect(
+                same(first, second, _CLOSE),
+                f"what becomes of a clip depends on the other clips of its batch ({domain})",
+                "take means, deviations and largest values over the axes of one clip, not over the batch",
+            )
+
+
 def check_effect(config: Augmentation) -> None:
     op = _built(config)
     changed = [
@@ -165,5 +181,10 @@ CHECKS: dict[str, Check] = {
     "silence": check_silence,
     "input kept": check_input,
     "randomness": check_randomness,
+    "clips alone": check_clips_alone,
     "effect": check_effect,
 }
+AFTER: dict[str, tuple[str, ...]] = dict.fromkeys(("silence", "clips alone", "effect"), ("shape",)) | {
+    "clips alone": ("shape", "randomness")
+}
+"""Checks that tell nothing before others pass."""

@@ -12,7 +12,7 @@ from audio_cls.components.row_features import RowExtractor
 from audio_cls.components.shapes import check_features
 from audio_cls.core.config import ConfigError
 from audio_cls.core.payload import Payload, waveform_payload
-from audio_cls.doctor.findings import Check, Wrong, expect, same, seeded
+from audio_cls.doctor.findings import Check, Skipped, Wrong, expect, same, seeded
 
 __all__ = ["CHECKS"]
 
@@ -49,10 +49,13 @@ def _batch(extractor: Any, payload: Payload, n: int) -> Tensor:
 
 def check_shape(config: Features) -> None:
     extractor, _, n = _built(config)
-    try:
-        check_features(config, extractor, n, _promised(config, extractor, n))
-    except ConfigError as error:
-        raise Wrong(str(error), "let n_bins and frames(n_samples) say what forward gives") from None
+    for length in (n, n // 2 + 1, 2 * n):
+        try:
+            check_features(config, extractor, length, _promised(config, extractor, length))
+        except ConfigError as error:
+            raise Wrong(str(error), "let n_bins and frames(n_samples) say what forward gives") from None
+        if not config.framewise or isinstance(extractor, RowExtractor):
+            return
 
 
 def _promised(config: Features, extractor: Any, n: int) -> tuple[int, ...]:
@@ -95,4 +98,45 @@ def check_determinism(config: Features) -> None:
     )
 
 
-CHECKS: dict[str, Check] = {"shape": check_shape, "values": check_values, "determinism": check_determinism}
+def check_no_training(config: Features) -> None:
+    extractor, payload, n = _built(config)
+    trained = [name for name, parameter in extractor.named_parameters() if parameter.requires_grad]
+    expect(
+        not trained,
+        f"its parameter {trained[0] if trained else ''} would be trained, and features are computed once, without gradients",
+        "keep constants with register_buffer; what is to be trained is a layer of a model on features.kind=waveform",
+    )
+    expect(
+        not extractor(_batch(extractor, payload, n)).requires_grad,
+        "features carry a gradient",
+        "keep constants with register_buffer, without requires_grad",
+    )
+
+
+def check_reach(config: Features) -> None:
+    """A frame depends on the samples that `reach` says: long recordings are labelled piece by piece."""
+    extractor, payload, n = _built(config)
+    if not payload.is_waveform or not config.framewise or extractor.reach is None:
+        raise Skipped("it has no reach: recordings are labelled as a whole")
+    x = 0.1 * seeded(1, n)
+    other = x.clone()
+    other[:, n // 2 :] += 0.1 * seeded(1, n - n // 2, seed=1)
+    kept = max(0, (n // 2 - extractor.reach) // extractor.hop_length)  # frames that end before the change
+    before, after = extractor(x)[..., :kept], extractor(other)[..., :kept]
+    expect(
+        kept, f"reach={extractor.reach} is half of the clip or more", "leave reach at None for features of whole clips"
+    )
+    expect(
+        same(before, after, _CLOSE),
+        f"frames depend on samples further away than reach={extractor.reach}",
+        "set reach to the samples on each side of a frame's centre that it depends on, or leave it at None",
+    )
+
+
+CHECKS: dict[str, Check] = {
+    "shape": check_shape,
+    "values": check_values,
+    "determinism": check_determinism,
+    "no training": check_no_training,
+    "reach": check_reach,
+}

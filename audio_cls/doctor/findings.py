@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Check", "Finding", "Skipped", "Wrong", "expect", "same", "seeded"]
+__all__ = ["Check", "Finding", "Skipped", "Wrong", "advice_on", "expect", "first_line", "same", "seeded"]
 
 Check = Callable[[Any], None]
 """Looks at a part, a value of its class; raises `Wrong` for a fault of it, `Skipped` where it does not apply."""
@@ -69,3 +69,32 @@ def same(a: Tensor, b: Tensor, tolerance: float = 0.0) -> bool:
 def seeded(*shape: int, seed: int = 0) -> Tensor:
     """Return normal random numbers of a shape, the same for the same seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in one line, its type first: PyTorch's messages can be pages long."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else 'without a message'}"
+
+
+_ADVICE = {
+    "Can't call numpy()": "compute with torch alone: numpy works on the CPU only, and detach() would cut the gradient",
+    "modified by an inplace operation": "replace the operation in place (x += y, x[...] = y, relu_) by one that returns a new tensor",
+    "does not require grad": "compute with torch alone: numpy, detach(), .data and torch.no_grad() cut the gradient",
+    "view size is not compatible": "use reshape or flatten instead of view",
+    "shapes cannot be multiplied": "compute the size of the layer from the input_shape that build is given, not from a fixed number",
+    "Expected more than 1 value per channel": "normalise over an axis that has more than one value, for a batch of one clip too",
+    "missing 1 required positional argument": "take the arguments that the family's base class names",
+    "takes 1 positional argument": "take the arguments that the family's base class names",
+    "takes 2 positional arguments": "take the arguments that the family's base class names",
+    "takes 3 positional arguments": "take the arguments that the family's base class names",
+    "CUDA": "make tensors on the device of the input: torch.zeros(..., device=x.device)",
+}
+
+
+def advice_on(error: BaseException) -> str:
+    """Return what to do about an error that a part raised."""
+    told = str(error)
+    return next(
+        (advice for words, advice in _ADVICE.items() if words in told), "mend this line: the same happens in a run"
+    )

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audio_cls.components.losses import TASKS, Loss
+from audio_cls.components.losses import TASKS, Loss, WeightedLoss
 from audio_cls.core.config import ConfigError
-from audio_cls.doctor.findings import Check, Wrong, expect, seeded
+from audio_cls.doctor.findings import Check, Skipped, Wrong, expect, seeded
 
-__all__ = ["CHECKS"]
+__all__ = ["AFTER", "CHECKS"]
 
 N_CLIPS, N_CLASSES = 6, 4
 _COUNTS = (40.0, 20.0, 10.0, 5.0)
@@ -39,7 +39,9 @@ def check_value(config: Loss) -> None:
             out = loss(seeded(N_CLIPS, N_CLASSES), targets)
             expect(isinstance(out, Tensor), f"it gives a {type(out).__name__} ({task})", "return one number, a tensor")
             expect(
-                tuple(out.shape) == (), f"it gives {tuple(out.shape)} ({task})", "return the mean over the batch, ()"
+                tuple(out.shape) == (),
+                f"it gives a tensor {tuple(out.shape)} for logits {(N_CLIPS, N_CLASSES)}, not one number ({task})",
+                "return the mean over the batch: value.mean(), reduction='mean'",
             )
             expect(
                 torch.isfinite(out), f"it gives {float(out):g} for ordinary logits ({task})", "look for log(0) or 0 / 0"
@@ -114,6 +116,27 @@ def check_bias(config: Loss) -> None:
         )
 
 
+def check_shared_settings(config: Loss) -> None:
+    """A loss that takes the settings of `WeightedLoss` follows them."""
+    if not isinstance(config, WeightedLoss):
+        raise Skipped("it has no class_weights, label_smoothing or prior_bias")
+    plain = config.override({"class_weights": "none", "label_smoothing": 0.0, "prior_bias": False})
+    for task in config.tasks:
+        logits, targets = seeded(N_CLIPS, N_CLASSES), _targets(task)
+        values = {}
+        for key, value in (("class_weights", "none"), ("class_weights", "inverse"), ("label_smoothing", 0.2)):
+            loss: Any = plain.override({key: value}).build(torch.tensor(_COUNTS), int(sum(_COUNTS)), task)
+            values[f"{key}={value}"] = float(loss(logits, targets))
+        unused = [name for name, value in list(values.items())[1:] if value == values["class_weights=none"]]
+        expect(
+            not unused,
+            f"{' and '.join(unused)} change{'s' * (len(unused) == 1)} nothing ({task})",
+            "use self._weights(class_counts) and self.label_smoothing in build, or subclass Loss, which has no such keys",
+        )
+        bias = plain.override({"prior_bias": True}).initial_bias(torch.tensor(_COUNTS), int(sum(_COUNTS)), task)
+        expect(bias is not None, f"prior_bias=True changes nothing ({task})", "return the bias in initial_bias")
+
+
 CHECKS: dict[str, Check] = {
     "value": check_value,
     "gradients": check_gradients,
@@ -121,4 +144,9 @@ CHECKS: dict[str, Check] = {
     "determinism": check_determinism,
     "refusal of tasks": check_tasks,
     "initial bias": check_bias,
+    "shared settings": check_shared_settings,
 }
+AFTER: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("gradients", "direction", "determinism", "shared settings"), ("value",)
+)
+"""Checks that tell nothing before others pass."""

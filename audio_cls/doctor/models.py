@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from audio_cls.components.models import Model
 from audio_cls.core.config import ConfigError
-from audio_cls.doctor.findings import Check, Skipped, Wrong, expect, same, seeded
+from audio_cls.doctor.findings import Check, Skipped, Wrong, expect, first_line, same, seeded
 
-__all__ = ["CHECKS", "SLOW"]
+__all__ = ["AFTER", "CHECKS", "built", "fixed_seed"]
 
 SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "spectrogram": ((1, 64, 40), (1, 64, 128), (1, 128, 512)),
@@ -24,6 +25,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 """Shapes of one clip's features that are tried in turn: a model may refuse some of them."""
 BATCH, N_CLASSES = 3, 5
+_SEEDS = 4  # of initial weights, all of which must look alike before outputs are called probabilities
 _CLOSE = 1e-4
 
 
@@ -47,16 +49,16 @@ def _shape(config: Model) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def _fixed_seed(seed: int = 0) -> Iterator[None]:
+def fixed_seed(seed: int = 0) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
-def _built(config: Model, n_classes: int = N_CLASSES, seed: int = 0) -> tuple[nn.Module, Tensor]:
+def built(config: Model, n_classes: int = N_CLASSES, seed: int = 0) -> tuple[nn.Module, Tensor]:
     """Return a module and a batch that it takes."""
     shape = _shape(config)
-    with _fixed_seed(seed):
+    with fixed_seed(seed):
         module = config.build(shape, n_classes)
     expect(
         isinstance(module, nn.Module), f"build gives a {type(module).__name__}", "return a torch.nn.Module from build"
@@ -66,7 +68,7 @@ def _built(config: Model, n_classes: int = N_CLASSES, seed: int = 0) -> tuple[nn
 
 def check_logits(config: Model) -> None:
     for n_classes in (2, N_CLASSES):
-        module, x = _built(config, n_classes)
+        module, x = built(config, n_classes)
         for batch in (x, x[:1]):
             given = batch.clone()
             with torch.no_grad():
@@ -76,21 +78,49 @@ def check_logits(config: Model) -> None:
             expect(
                 tuple(out.shape) == wanted,
                 f"forward gives {tuple(out.shape)} for inputs {tuple(batch.shape)} and {n_classes} classes",
-                f"return logits (batch, n_classes), here {wanted}; a batch of one clip keeps its first axis",
+                f"return logits (batch, n_classes), here {wanted}; a batch of one clip keeps its first axis (squeeze() takes it away)",
             )
             expect(out.dtype == torch.float32, f"logits are {out.dtype}", "return float32")
             expect(torch.isfinite(out).all(), "logits are not finite for ordinary inputs", "look for log(0) or 0 / 0")
             expect(torch.equal(given, batch), "forward changes its input", "copy before an operation in place")
+    seen = {_squashed(config, seed) for seed in range(_SEEDS)} if _squashed(config, 0) else {""}
+    expect(
+        len(seen) > 1 or "" in seen,
+        f"forward gives {next(iter(seen))}, not logits",
+        "return what the last linear layer gives: losses and evaluation apply softmax or sigmoid themselves",
+    )
+
+
+def _squashed(config: Model, seed: int) -> str:
+    """Return what has been made of the outputs where they are probabilities, to which losses and evaluation apply a softmax or a sigmoid
+    again; empty where they look like logits."""
+    module, x = built(config, seed=seed)
+    with torch.no_grad():
+        out = module.eval()(torch.cat([x, 10 * x]))
+    ones = torch.ones(len(out))
+    if bool((out >= 0).all()) and torch.allclose(out.sum(1), ones, atol=1e-4):
+        return "probabilities, which sum to 1 in each clip (a softmax)"
+    if bool(((out >= 0) & (out <= 1)).all()) and bool((out > 0).any()):
+        return "values between 0 and 1 only (a sigmoid)"
+    if torch.allclose(out.exp().sum(1), ones, atol=1e-4):
+        return "logarithms of probabilities (log_softmax)"
+    return ""
 
 
 def check_gradients(config: Model) -> None:
     if config.closed_form:
         raise Skipped("it is fitted at once, not by gradients")
-    module, x = _built(config)
-    with _fixed_seed():
-        module.train()(x).square().sum().backward()
+    module, x = built(config)
+    with fixed_seed():
+        out = module.train()(x)
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     expect(trained, "it has no parameters that are trained", "register layers as attributes of the module")
+    expect(
+        out.requires_grad,
+        "no gradient reaches any parameter",
+        "compute in forward with torch alone: numpy, detach(), .data and torch.no_grad() cut the gradient",
+    )
+    out.square().sum().backward()
     for name, parameter in trained:
         expect(
             parameter.grad is not None,
@@ -104,26 +134,90 @@ def check_gradients(config: Model) -> None:
         )
 
 
+def check_training_forms(config: Model) -> None:
+    """Training may keep weights in the memory format `channels_last`, and computes in bfloat16 where the machine has it."""
+    if config.closed_form:
+        raise Skipped("it is fitted at once, not by gradients")
+    module, x = built(config)
+    with torch.no_grad():
+        plain = module.eval()(x)
+        try:
+            other = module.to(memory_format=torch.channels_last)(x)
+        except Exception as error:
+            raise Wrong(
+                f"with weights in the memory format channels_last, as training keeps them, forward fails: {first_line(error)}",
+                "use flatten or reshape instead of view",
+            ) from None
+        expect(
+            same(other, plain, _CLOSE),
+            "with weights in the memory format channels_last, as training keeps them, it gives other logits",
+            "do not depend on strides or on the order of values in memory",
+        )
+        try:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                half = module(x)
+        except Exception as error:
+            raise Wrong(
+                f"in bfloat16 (torch.autocast), as training computes where the machine can, forward fails: {first_line(error)}",
+                "bring tensors of your own to the type of what they meet: value.to(x.dtype)",
+            ) from None
+        expect(
+            torch.isfinite(half).all(),
+            "in bfloat16 (torch.autocast), as training computes where the machine can, logits are not finite",
+            "compute sums of many values and logarithms with .float()",
+        )
+
+
 def check_determinism(config: Model) -> None:
-    module, x = _built(config)
-    again, _ = _built(config)
+    module, x = built(config)
+    again, _ = built(config)
     for (name, a), b in zip(module.state_dict().items(), again.state_dict().values(), strict=True):
         expect(
             torch.equal(a, b),
             f"two builds with one seed differ in {name}",
             "draw initial weights from PyTorch's global generator (torch.nn.init), not from numpy or random",
         )
+    fresh = _copied(module)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
     with torch.no_grad():
         first, second = module.eval()(x), module(x)
+        if not torch.equal(first, second):
+            with fixed_seed():
+                third = module(x)
+            with fixed_seed():
+                random = torch.equal(module(x), third)
+            expect(
+                not random,
+                "two evaluations of one batch differ: it draws random numbers",
+                "use nn.Dropout, or self.training: F.dropout(x) drops in evaluation too",
+            )
+            raise Wrong(
+                "two evaluations of one batch differ, with one random seed too",
+                "keep nothing from one call to the next (counters, caches, hidden states on self), and draw nothing from numpy or random",
+            )
+        after_another = first
+        if fresh is not None:
+            fresh.eval()(x.flip(0) * 3 + 1)
+            after_another = fresh(x)
     expect(
-        torch.equal(first, second),
-        "two evaluations of one batch differ",
-        "use nn.Dropout, or self.training: F.dropout(x) drops in evaluation too",
+        torch.equal(first, after_another),
+        "its answer to a batch depends on the batch before: it keeps something between calls",
+        "start each call anew: no hidden states, running values or caches on self in evaluation",
     )
+    changed = [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]
+    expect(not changed, f"evaluation changes its {', '.join(changed)}", "change buffers if self.training only")
+
+
+def _copied(module: nn.Module) -> nn.Module | None:
+    """Return a copy, None of a module that cannot be copied (one that keeps computed tensors)."""
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError:
+        return None
 
 
 def check_clips_alone(config: Model) -> None:
-    module, x = _built(config)
+    module, x = built(config)
     with torch.no_grad():
         together = module.eval()(x)
         alone = torch.cat([module(row[None]) for row in x])
@@ -135,12 +229,12 @@ def check_clips_alone(config: Model) -> None:
 
 
 def check_checkpoint(config: Model) -> None:
-    module, x = _built(config)
+    module, x = built(config)
     if not config.closed_form:
-        with torch.no_grad(), _fixed_seed():
+        with torch.no_grad(), fixed_seed():
             module.train()(x)  # moves running statistics
     state = load(save({name: value.contiguous().clone() for name, value in module.state_dict().items()}))
-    other, _ = _built(config, seed=1)
+    other, _ = built(config, seed=1)
     other.load_state_dict(state)
     with torch.no_grad():
         expect(
@@ -164,30 +258,22 @@ def check_refusal(config: Model) -> None:
         ) from None
 
 
-def check_export(config: Model) -> None:
-    module, x = _built(config)
-    module.eval()
-    try:
-        exported = torch.export.export(module, (x,))
-    except Exception as error:
-        raise Wrong(
-            f"torch.export cannot export it: {str(error).strip().splitlines()[0]}",
-            "avoid if and for that depend on values of tensors, .item() and numpy in forward",
-        ) from None
-    with torch.no_grad():
-        expect(
-            same(exported.module()(x), module(x), _CLOSE), "exported, it gives other logits", "avoid state in forward"
-        )
-
-
 CHECKS: dict[str, Check] = {
     "logits": check_logits,
     "gradients": check_gradients,
     "determinism": check_determinism,
+    "training": check_training_forms,
     "clips alone": check_clips_alone,
     "checkpoint": check_checkpoint,
     "refusal of tiny clips": check_refusal,
-    "export": check_export,
 }
-SLOW = frozenset({"export"})
-"""Checks of a second or more."""
+AFTER: dict[str, tuple[str, ...]] = {
+    "gradients": ("logits",),
+    "determinism": ("logits",),
+    "training": ("gradients", "determinism"),
+    "clips alone": ("determinism",),
+    "checkpoint": ("determinism",),
+    "export": ("determinism",),
+    "onnx": ("determinism",),
+}
+"""Checks that tell nothing before others pass: they would report the same fault in other words."""

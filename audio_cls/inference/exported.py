@@ -25,7 +25,7 @@ from audio_cls.inference.labeller import Labeller
 from audio_cls.runs.pretrained import file_hash
 from audio_cls.training.batches import fit_length
 
-__all__ = ["INT8", "MANIFEST", "ONNX", "PROGRAM", "ExportedLabeller", "Manifest", "export_of"]
+__all__ = ["INT8", "MANIFEST", "ONNX", "PROGRAM", "ExportedLabeller", "Manifest", "export_of", "onnx_session"]
 
 MANIFEST, PROGRAM, ONNX, INT8 = "classes.json", "model.pt2", "model.onnx", "model.int8.onnx"
 _LONGEST = 600.0  # seconds of a recording that is judged at once
@@ -115,7 +115,7 @@ class ExportedLabeller(Labeller):
         self.thresholds = None if meta.thresholds is None else np.array(meta.thresholds)
         self.evaluation = EvaluationWindows.parse(meta.evaluation, f"{folder / MANIFEST}: evaluation") or Centre()
         self.window_rows = self.window_samples
-        self._run = _program(model, device) if model.suffix == ".pt2" else _session(model)
+        self._run = _program(model, device) if model.suffix == ".pt2" else onnx_session(model)
 
     def window_scores(self, waveforms: NDArray[np.float32]) -> NDArray[np.float64]:
         x = np.asarray(waveforms, dtype=np.float32)
@@ -165,7 +165,7 @@ def _program(path: Path, device: torch.device) -> Callable[[NDArray[np.float32]]
     return run
 
 
-def _session(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def onnx_session(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """Load an ONNX model, for as many threads as PyTorch uses."""
     try:
         import onnxruntime

@@ -59,6 +59,7 @@ class Metric(Component, family=True):
     uses: "decisions" where thresholds matter, "ranking" where the order of the scores alone does, "probabilities" where their
         values do.
     tasks: that it is defined for.
+    of_training: only training can compute it; from stored predictions it is refused.
     """
 
     direction: ClassVar[Direction] = "maximize"
@@ -67,6 +68,7 @@ class Metric(Component, family=True):
     high: ClassVar[float] = 1.0
     uses: ClassVar[Uses] = "decisions"
     tasks: ClassVar[tuple[str, ...]] = ("multiclass", "multilabel")
+    of_training: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, scores: Array, targets: Array, called: Array) -> float:
@@ -272,6 +274,7 @@ class LossFigure(Metric, kind="loss"):
     unit: ClassVar[str] = "loss"
     high: ClassVar[float] = inf
     uses: ClassVar[Uses] = "ranking"
+    of_training: ClassVar[bool] = True
 
     def score(self, scores: Array, targets: Array, called: Array) -> float:
         raise UserError(

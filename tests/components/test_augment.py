@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,13 @@ def test_each_stands_in_the_table_of_the_documentation() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "augmentations.md").read_text(encoding="utf-8")
     listed = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
     assert listed == {kind for kind, member in Augmentation.members().items() if member.is_built_in()}
+
+
+def test_the_benchmark_of_costs_has_a_row_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    benchmark = importlib.import_module("augmentations")
+    rows = {**benchmark.operations("spectrogram", 16000, 160), **benchmark.operations("sequence", 1, 1)}
+    assert {row.partition(" (")[0] for row in rows} >= set(Augmentation.members())
 
 
 def test_what_has_no_meaning_for_quantised_pca_is_refused_unless_forced() -> None:

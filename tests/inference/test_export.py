@@ -61,9 +61,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "waveform": {"features.kind": "waveform", "model.kind": "waveform_cnn"},
 }
 NARROW: dict[str, dict[str, Any]] = {
-    "crnn": {"model.widths": (8, 8, 8)},
     "mobilenet_v2": {"model.width_multiplier": 0.25},
-    "panns": {"model.width": 8},
     "transformer": {"model.feedforward": 64},
 }
 OF_AUDIO = {"spectrogram": "log_mel", "embedding": "mfcc_statistics", "waveform": "waveform"}
@@ -149,7 +147,7 @@ def check_files(built: Built, tmp_path: Path) -> None:
     conversion.write_program(program, tmp_path / "model.pt2")
     conversion.write_onnx(conversion.capture(built.program(fft=False), RATE, "it"), tmp_path / "model.onnx", {}, "it")
     run_program = exported_module._program(tmp_path / "model.pt2", CPU)
-    run_onnx = exported_module._session(tmp_path / "model.onnx")
+    run_onnx = exported_module.onnx_session(tmp_path / "model.onnx")
     for clip in clips():
         for batch in (1, 3):
             for run in (run_program, run_onnx):
@@ -173,14 +171,15 @@ def test_files_judge_at_the_tempos_of_evaluation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("features", "evaluation"), [("log_mel", 1), ("log_mel, top_db", 2), ("mfcc_statistics", 0)])
+@pytest.mark.parametrize(("features", "evaluation"), [("log_mel", 1), ("log_mel, top_db", 2)])
 def test_files_give_the_same(features: str, evaluation: int, tmp_path: Path) -> None:
     check_files(Built({**FEATURES[features], **EVALUATIONS[evaluation]}), tmp_path)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", sorted(Model.members()))
-def test_every_model_of_audio_is_exported(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["deep_cnn", "frame_mlp", "mobilenet_v2", "rnn", "transformer", "waveform_cnn"])
+def test_models_are_exported_with_their_features(kind: str, tmp_path: Path) -> None:
+    """One of each make: tests/doctor exports every registered model by itself, and every kind of features."""
     domains = [d for d in Model.members()[kind].input_domains if d in OF_AUDIO]  # type: ignore[attr-defined]
     for domain in domains:
         changes = {"features.kind": OF_AUDIO[domain], "model.kind": kind, **NARROW.get(kind, {})}

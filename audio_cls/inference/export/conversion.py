@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,17 @@ from audio_cls.core.errors import UserError
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-__all__ = ["INPUT", "OUTPUT", "capture", "load_extra", "write_int8", "write_onnx", "write_program"]
+__all__ = [
+    "INPUT",
+    "OUTPUT",
+    "capture",
+    "innermost",
+    "load_extra",
+    "quiet_exporters",
+    "write_int8",
+    "write_onnx",
+    "write_program",
+]
 
 INPUT, OUTPUT = "waveform", "probabilities"
 _SCOPES = "pkg.torch.onnx.name_scopes"  # names the module of an operation
@@ -55,10 +66,10 @@ def capture(module: torch.nn.Module, sample_rate: int, what: str) -> ExportedPro
     example = torch.zeros(2, 3 * sample_rate + 1)
     axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("samples", min=1)}
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet_exporters():
             return torch.export.export(module.eval(), (example,), dynamic_shapes=(axes,))
     except Exception as error:
-        raise UserError(f"{what} cannot be exported: torch.export says: {_first_line(error)}") from error
+        raise UserError(f"{what} cannot be exported: torch.export says: {innermost(error)}") from error
 
 
 def write_program(program: ExportedProgram, path: Path) -> None:
@@ -67,7 +78,7 @@ def write_program(program: ExportedProgram, path: Path) -> None:
         node.meta.pop("stack_trace", None)  # paths of this machine
     examples, program.example_inputs = program.example_inputs, None
     try:
-        with _quiet():
+        with quiet_exporters():
             torch.export.save(program, path)
     finally:
         program.example_inputs = examples
@@ -82,12 +93,12 @@ def write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, str], w
     load_extra("onnxscript")
     onnx = load_extra("onnx")
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet_exporters():
             made = torch.onnx.export(
                 program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT], opset_version=_OPSET
             )
     except Exception as error:
-        raise UserError(f"{what} cannot be written as ONNX: {_first_line(error)}") from error
+        raise UserError(f"{what} cannot be written as ONNX: {innermost(error)}") from error
     assert made is not None
     model = made.model_proto
     del model.graph.value_info[:]  # shapes between operations, which fused operations no longer have
@@ -123,7 +134,7 @@ def write_int8(source: Path, path: Path, clips: Sequence[NDArray[np.float32]]) -
         def get_next(self) -> dict[str, Any] | None:
             return next(inputs, None)
 
-    with _quiet():
+    with quiet_exporters():
         quantization.quantize_static(
             str(source),
             str(path),
@@ -140,7 +151,7 @@ def _in_classifier(node: Any) -> bool:
     return "'classifier" in scopes
 
 
-def _first_line(error: BaseException) -> str:
+def innermost(error: BaseException) -> str:
     """Return the sentence of the innermost error: the outer ones of PyTorch's exporters are pages long."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -149,7 +160,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporters() -> Iterator[None]:
     """Keep the exporters' remarks on optional packages and coming changes from the user."""
     names = ("torch.onnx", "torch.export", "torch._export", "torch.fx", "onnxscript", "onnx_ir", "root")
     loggers = [logging.getLogger(None if name == "root" else name) for name in names]
@@ -157,7 +168,10 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            redirect_stderr(io.StringIO()),
+        ):  # torch.export prints the graph that it could not make
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -125,7 +125,10 @@ class ClipProgram(nn.Module):
         self.hop, self.span, self.reach = hop, 1, 0
         if isinstance(features, SegmentFeatures):
             self.span, self.reach = features.span, features.reach
-        self.frames = data.clip_samples // hop + (1 if self.span > 1 else 0) if framewise else 0
+        self.frames = 0
+        if framewise:
+            by_segments = data.clip_samples // hop + (1 if self.span > 1 else 0)
+            self.frames = by_segments if self.segmented else cast(FeatureExtractor, features).frames(data.clip_samples)
         self.by_window = isinstance(features, SegmentFeatures) and framewise and not features.whole_clip
         self.cutter = ClipCutter(data.pad, data.clip_samples if framewise else 0, self.reach)
         self.starts = WindowStarts(data.evaluation, self.frames, data.rate / hop) if framewise else None

@@ -1,21 +1,17 @@
-"""What every metric and every data source must hold."""
+"""What every metric must hold."""
 
 from __future__ import annotations
 
 import math
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from audio_cls.core.errors import UserError
-from audio_cls.data.manifest import Manifest
-from audio_cls.data.sources.base import Source
 from audio_cls.doctor.findings import Check, Skipped, Wrong, expect
 from audio_cls.metrics.base import Metric
 
-__all__ = ["METRIC_CHECKS", "SOURCE_CHECKS"]
+__all__ = ["CHECKS"]
 
 _FAMILIES = {"low": (0, 1), "high": (2,)}
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -39,11 +35,17 @@ def _computed(config: Metric, arrays: Arrays, task: str) -> float:
     scores, targets, called = (array.copy() for array in arrays)
     metric = config.for_families(_FAMILIES)
     if metric is None:
-        raise Skipped("it needs more than scores and targets")
+        raise Wrong(
+            "for_families gives nothing for classes that have families",
+            "return the metric, or self where it needs no families",
+        )
     try:
         value: Any = metric.compute(scores, targets, called, task)
     except UserError as refusal:
-        raise Skipped(f"it is not computed from scores and targets: {refusal}") from None
+        raise Wrong(
+            f"it refuses ordinary predictions ({task}): {refusal}",
+            "compute it from scores, targets and called labels, and leave tasks that it is not defined for out of tasks",
+        ) from None
     expect(
         isinstance(value, (float, int, np.floating)), f"it gives a {type(value).__name__} ({task})", "return one float"
     )
@@ -59,6 +61,9 @@ def check_value(config: Metric) -> None:
     expect(
         config.direction in ("maximize", "minimize"), f"direction is {config.direction!r}", "say maximize or minimize"
     )
+    if config.of_training:
+        _expect_refusal(config)
+        return
     for task in config.tasks:
         for noise in (0.0, 0.8, 1.0):
             value = _computed(config, _predictions(task, noise), task)
@@ -79,7 +84,23 @@ def check_value(config: Metric) -> None:
             )
 
 
+def _expect_refusal(config: Metric) -> None:
+    """A figure that only training knows must not be made up from stored predictions."""
+    for task in config.tasks:
+        for noise in (0.0, 1.0):
+            try:
+                value = config.compute(*_predictions(task, noise), task)
+            except UserError:
+                continue
+            raise Wrong(
+                f"of_training is set, and it gives {value} from predictions alone ({task})",
+                "raise audio_cls.UserError in score, or leave of_training out",
+            )
+
+
 def check_direction(config: Metric) -> None:
+    if config.of_training:
+        raise Skipped("only training computes it; the check `direction` of losses looks at its sign")
     for task in config.tasks:
         right, random = (_computed(config, _predictions(task, noise), task) for noise in (0.0, 1.0))
         better = right > random if config.direction == "maximize" else right < random
@@ -92,6 +113,8 @@ def check_direction(config: Metric) -> None:
 
 def check_empty(config: Metric) -> None:
     """No clips, and a class that no clip has, are not an error."""
+    if config.of_training:
+        raise Skipped("only training computes it")
     for task in config.tasks:
         arrays = _predictions(task, 0.8)
         rows: Arrays = (arrays[0][:0], arrays[1][:0], arrays[2][:0])
@@ -109,46 +132,4 @@ def check_empty(config: Metric) -> None:
                 ) from None
 
 
-METRIC_CHECKS: dict[str, Check] = {"value": check_value, "direction": check_direction, "few clips": check_empty}
-
-
-# -- sources ----------------------------------------------------------------------------------------------------------
-
-
-def check_detection(config: Source) -> None:
-    """It recognises neither an empty folder nor one of something else, and says so without an error of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        (root / "notes").mkdir()
-        (root / "notes" / "letter.txt").write_text("no audio", encoding="utf-8")
-        (root / "empty").mkdir()
-        for path in (root / "empty", root, root / "notes" / "letter.txt"):
-            try:
-                found: Any = config.detect(path)
-            except UserError:
-                continue
-            kind = "a file" if path.is_file() else "a folder"
-            expect(isinstance(found, bool), f"detect gives {found!r}", "return True or False")
-            expect(
-                not found, f"detect takes {kind} without any audio for this layout", "look for the layout's own marks"
-            )
-
-
-def check_reading(config: Source) -> None:
-    """A folder without the layout is refused with a message."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            made: Any = config.read(Path(folder))
-        except UserError:
-            return
-        except Exception as error:
-            raise Wrong(
-                f"read raises {type(error).__name__} for an empty folder: {error}",
-                "raise audio_cls.UserError with the file, the row and what is needed",
-            ) from None
-        expect(
-            isinstance(made, Manifest), f"read gives a {type(made).__name__}", "return a Manifest, or raise UserError"
-        )
-
-
-SOURCE_CHECKS: dict[str, Check] = {"detection": check_detection, "reading": check_reading}
+CHECKS: dict[str, Check] = {"value": check_value, "direction": check_direction, "few clips": check_empty}
