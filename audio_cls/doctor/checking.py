@@ -98,7 +98,7 @@ def _run(name: str, key: str, check: Check, config: Component, file: str) -> Fin
     except Skipped as reason:
         return Finding(name, key, "skipped", str(reason))
     except Wrong as wrong:
-        return Finding(name, key, "wrong", wrong.what, wrong.advice, file)
+        return Finding(name, key, "wrong", wrong.what, wrong.advice, _place(wrong, file))
     except Exception as error:
         return Finding(name, key, "wrong", f"it raises {first_line(error)}", advice_on(error), _place(error, file))
     return Finding(name, key, "ok")
@@ -119,8 +119,12 @@ def _file(part: type[Component]) -> str:
         return part.__module__
 
 
-def _place(error: BaseException, file: str) -> str:
-    """Return the last line of the part's own file that an error came through, else the part's own."""
+def _place(error: BaseException | None, file: str) -> str:
+    """Return the last line of the part's own file that an error, or what it was raised for, came through; else the part's own."""
     own = file.rpartition(":")[0]
-    lines = [f for f in traceback.extract_tb(error.__traceback__) if own and Path(f.filename) == Path(own)]
-    return f"{own}:{lines[-1].lineno}" if lines else file
+    while own and error is not None:
+        lines = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == Path(own)]
+        if lines:
+            return f"{own}:{lines[-1].lineno}"
+        error = error.__cause__ or error.__context__
+    return file

@@ -560,7 +560,10 @@ def test_doctor_says_what_keeps_parts_from_being_exported(
     (tmp_path / "mine.py").write_text(NOT_EXPORTED, encoding="utf-8")
     shown = command(capsys, tmp_path, "doctor", str(tmp_path / "mine.py"), code=2)
     assert "torch.ops" not in shown  # PyTorch's own pages of explanation
-    assert "model branch, export: torch.export cannot export it" in shown
+    told = shown.partition("model branch, export: ")[2].partition("\n\n")[0]
+    assert told.startswith("torch.export cannot export it")
+    place = int(told.rpartition("mine.py:")[2])
+    assert "if (x[0] > -100).all()" in NOT_EXPORTED.splitlines()[place - 1]
     assert "model loop, export: torch.export fixes the size of the batch, here 3" in shown
     assert "model eigenvalues, onnx: it cannot be written as ONNX" in shown
     assert "features other_twin, onnx: the front end for exported models (exportable) gives other features" in shown
