@@ -51,6 +51,16 @@ def test_sizes_are_the_published_ones(config: Model, shape: tuple[int, ...], n_c
         assert parameter_count(config.build(shape, n_classes)) == count
 
 
+def test_a_wide_layer_that_no_memory_holds_is_refused_unless_asked_for() -> None:
+    spectrogram = (1, 64, 313)
+    with pytest.raises(
+        ConfigError, match=r"model.hidden=none: 36\d\d\d units, .* expected at most 100 million: set model.hidden"
+    ):
+        Conv2d().build(spectrogram, 10)
+    with torch.device("meta"):
+        assert Conv2d(hidden=128).build(spectrogram, 10)(torch.empty(2, *spectrogram)).shape == (2, 10)
+
+
 def test_the_frame_layers_of_the_dual_stream_have_the_size_of_its_mlp() -> None:
     assert parameter_count(FrameLayers(64, 5, (64, 64), 0.2)) == 24_704
 

@@ -8,8 +8,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from audio_cls.components.models.base import Model, maps_of
+from audio_cls.core.config import ConfigError
 
 __all__ = ["Conv2d"]
+
+MOST_WEIGHTS = 100_000_000
+"""Of the wide layer when its units follow from the input: training four times as many numbers fills the memory of a usual machine."""
 
 
 class Conv2d(Model, kind="conv2d"):
@@ -35,7 +39,13 @@ class Conv2d(Model, kind="conv2d"):
         less = self.kernel_size - 1
         channels, height, width = maps_of(self, input_shape, 2 * (less + 1) + 2 * less)
         left = [(side - 2 * less) // 2 - less for side in (height, width)]
-        return _Conv2d(self, channels, self.channels * left[0] * left[1], n_classes)
+        values = self.channels * left[0] * left[1]
+        if self.hidden is None and 2 * values**2 > MOST_WEIGHTS:
+            raise ConfigError(
+                f"model.hidden=none: {2 * values} units, twice the {values} values of the last map, have {2 * values**2 / 1e6:,.0f} "
+                f"million weights, expected at most {MOST_WEIGHTS / 1e6:,.0f} million: set model.hidden, such as 128"
+            )
+        return _Conv2d(self, channels, values, n_classes)
 
 
 class _Conv2d(nn.Module):
