@@ -219,6 +219,15 @@ def test_csv_with_every_column(tmp_path: Path) -> None:
     assert a.path == tmp_path / "audio" / "a.wav"
 
 
+def test_csv_with_families_of_classes(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label\na.wav,dog\nb.wav,rain\n")
+    made = sources.read(path, families=("dog=animals", "rain=nature", "dog=pets", "dog=pets"))
+    assert made.families == {"dog": ("animals", "pets"), "rain": ("nature",)}
+    for text, words in (("dgo=animals", "'dgo' is no class.* Did you mean 'dog'"), ("dog", "expected CLASS=FAMILY")):
+        with pytest.raises(UserError, match=words):
+            sources.read(path, families=(text,))
+
+
 @pytest.mark.parametrize("cell", ["dog;cat", "dog | cat", '"dog,cat"'])
 def test_csv_with_several_labels(tmp_path: Path, cell: str) -> None:
     made = sources.read(table(tmp_path, f"path,labels\naudio/a.wav,{cell}\naudio/b.wav,cat\n"))

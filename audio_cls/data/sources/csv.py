@@ -6,6 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -44,13 +45,16 @@ class CsvTable(Source, kind="csv"):
     """Of the data set; none takes the file's or its folder's."""
     audio_root: Path | str | None = None
     """Where relative paths start; none at the CSV's folder."""
+    families: tuple[str, ...] = ()
+    """CLASS=FAMILY for classes that belong to families, for family_map: dog=animals,rain=nature. A class may have several."""
 
     def detect(self, path: Path) -> bool:
         refuse_unreadable(path)
         return _find(path) is not None
 
     def read(self, path: Path) -> Manifest:
-        return read_table(path, classes=self.classes, task=self.task, name=self.name, audio_root=self.audio_root)
+        made = read_table(path, classes=self.classes, task=self.task, name=self.name, audio_root=self.audio_root)
+        return replace(made, families=_families(self.families, made.classes))
 
 
 def read_table(
@@ -199,6 +203,23 @@ def _numbered(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
         number, last = last + 1, reader.line_num  # type: ignore[attr-defined]
         if any(c.strip() for c in cells):
             yield number, cells
+
+
+def _families(pairs: Sequence[str], classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return class -> its families, from texts CLASS=FAMILY.
+
+    Raises:
+        UserError: for a text without a family, or of an unknown class.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for text in pairs:
+        name, _, family = (part.strip() for part in text.rpartition("="))
+        if not name or not family:
+            raise UserError(f"families: expected CLASS=FAMILY, such as dog=animals, found {text!r}")
+        if name not in classes:
+            raise UserError(f"families: {name!r} is no class. {choices(name, classes)}")
+        found[name] = tuple(dict.fromkeys((*found.get(name, ()), family)))
+    return found
 
 
 def _find(path: Path) -> Path | None:
