@@ -44,6 +44,7 @@ MFCC = {"n_fft": 400, "hop_length": 200, "n_mels": 64, "n_mfcc": 20, "top_db": 8
 THEIRS = "notebook on UrbanSound8K, one seed"
 VALIDATION = {"n_clips": 816, "on": "fold 9", "chosen": "by validation loss on the same clips", "source": THEIRS}
 TEST = {"n_clips": 837, "on": "fold 10 (test)", "chosen": "by validation loss", "source": THEIRS}
+FIRST = {"n_clips": 837, "on": "fold 10 (test), first run", "chosen": "by the loss on the same clips", "source": THEIRS}
 
 ABLATION = Ablation(
     "s1-small-cnn",
@@ -68,6 +69,8 @@ ABLATION = Ablation(
         Published("accuracy", 0.662, arm="plain", **TEST),
         Published("accuracy", 0.585, arm="specaugment", **VALIDATION),
         Published("accuracy", 0.578, arm="specaugment", **TEST),
+        Published("accuracy", 0.594, arm="specaugment", **FIRST),
+        Published("macro_f1", 0.580, arm="specaugment", **FIRST),
         Published(
             "accuracy", 0.48, arm="logistic-regression", n_clips=800, on="the first rows of fold 10", source=THEIRS
         ),

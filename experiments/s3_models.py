@@ -1,4 +1,4 @@
-"""S3, acoustic scenes: an MLP on frames, a CNN of the same size, a large CNN, and both kinds side by side on one mel spectrogram.
+r"""S3, acoustic scenes: an MLP on frames, a CNN of the same size, a large CNN, and both kinds side by side on one mel spectrogram.
 
     audio-cls data prepare PATH/TO/ESC-10 --name esc10 --layout esc50 --subset esc10
     audio-cls ablate run experiments/s3_models.py
@@ -6,7 +6,7 @@
 On TUT Acoustic Scenes 2017:
 
     audio-cls data prepare PATH/TO/TUT-2017 --name tut2017 --sample-rate 44100
-    audio-cls ablate run experiments/s3_models.py --set data.corpus=tut2017 --set data.split=lists --set data.clip_seconds=10
+    audio-cls ablate run experiments/s3_models.py --set data.corpus=tut2017 --set data.split=lists --set data.clip_seconds=10 \
         --set features.n_fft=1764 --set features.hop_length=882 --set training.epochs=40
 
 The large CNN (1.6 million parameters; 99 % on training and 10 % on validation clips, they write) is not run here for its cost: add the arm

@@ -1,4 +1,4 @@
-"""S4, one class against the rest on embeddings of 10 x 128 bytes: linear, Conv1D, Conv2D, LSTM and transformer.
+r"""S4, one class against the rest on embeddings of 10 x 128 bytes: linear, Conv1D, Conv2D, LSTM and transformer.
 
     audio-cls data prepare PATH/TO/ESC-10 --name esc10 --layout esc50 --subset esc10
     audio-cls data convert esc10 embeddings --as embeddings
@@ -14,8 +14,8 @@ On AudioSet's published embeddings, speech against the rest (20,000 clips of the
 Judged by average precision: 90 % of the clips are of other classes, so that accuracy says little. What they call F1 is micro-averaged over both
 classes, which is accuracy; always saying "no speech" had 0.738. Capacity check, "trained on evaluation, tested on evaluation":
 
-    audio-cls train --overfit --set data.corpus=esc10-embeddings --set data.split=official --set data.labels=one_against_rest
-        --set data.labels.target=dog --set data.labels.task=multilabel --set data.clip_seconds=none --set data.pad=end
+    audio-cls train --overfit --set data.corpus=esc10-embeddings --set data.split=official --set data.labels=one_against_rest \
+        --set data.labels.target=dog --set data.labels.task=multilabel --set data.clip_seconds=none --set data.pad=end \
         --set features=frames --set model=conv1d --set loss=bce --set training.metric=val/map --set training.epochs=12
 
 gives an average precision of 0.970 on the 256 clips that it was trained on: the network can hold the data.

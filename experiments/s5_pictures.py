@@ -1,10 +1,10 @@
-"""S5: do ImageNet weights help on pictures of spectrograms, and do masks? On pictures of ESC-10.
+r"""S5: do ImageNet weights help on pictures of spectrograms, and do masks? On pictures of ESC-10.
 
     pip install 'audio_cls[pretrained]'
-    audio-cls data prepare ESC-10 --name esc10 --sample-rate 22050
-    audio-cls data convert esc10 demo/esc10-pictures --as pictures --set features.n_fft=1024 --set features.hop_length=512
-    audio-cls data prepare demo/esc10-pictures --name esc10-pictures --set columns_per_second=43.0664 \\
-        --set 'fold_pattern=fold(\\d+)__' --set 'group_pattern=group-(.+?)__'
+    audio-cls data prepare PATH/TO/ESC-10 --name esc10-22k --layout esc50 --subset esc10 --sample-rate 22050
+    audio-cls data convert esc10-22k demo/esc10-pictures --as pictures --set features.n_fft=1024 --set features.hop_length=512
+    audio-cls data prepare demo/esc10-pictures --name esc10-pictures --set columns_per_second=43.0664 \
+        --set 'fold_pattern=fold(\d+)__' --set 'group_pattern=group-(.+?)__'
     audio-cls ablate run experiments/s5_pictures.py --workers 2
 
 5 arms x 1 seed x 3 folds = 15 runs of 10 epochs (150 steps) on 240 pictures, resized to 96 x 96, judged on 80 others.

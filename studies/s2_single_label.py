@@ -1,4 +1,4 @@
-"""S2, one label a clip: a search for a three-block CNN on families of sounds, by TPE with median pruning.
+r"""S2, one label a clip: a search for a three-block CNN on families of sounds, by TPE with median pruning.
 
     audio-cls data prepare PATH/TO/ESC-10 --name esc10 --layout esc50 --subset esc10
     audio-cls study run studies/s2_single_label.py --trials 12
@@ -6,8 +6,8 @@
 The families are ESC-50's own five, of which ESC-10 has all. On FSD50K, whose families come from the ontology:
 
     audio-cls data prepare PATH/TO/FSD50K --name fsd50k --sample-rate 22050
-    audio-cls study run studies/s2_single_label.py --trials 60 --set data.corpus=fsd50k --set data.split=official
-        --set data.labels=families --set data.labels.several=leave_out --set model.widths=32,64,128 --set model.pooled=none
+    audio-cls study run studies/s2_single_label.py --trials 60 --set data.corpus=fsd50k --set data.split=official \
+        --set data.labels=families --set data.labels.several=leave_out --set model.widths=32,64,128 --set model.pooled=none \
         --set model.head=128
 
 Cost: about 3 minutes of one core for 12 trials, five of them pruned. Found on fold 2's 80 clips: mAP 0.981 at the best epoch of the best trial, 0.975
