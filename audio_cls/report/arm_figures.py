@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from audio_cls.metrics.base import plain_name
 from audio_cls.report.arms import ArmCurve, ArmSummary, Cell, ClassDifferences
-from audio_cls.report.figures import DASHES, PALETTE, layout, text
+from audio_cls.report.figures import DASHES, PALETTE, layout, name_axis, text
 
 __all__ = ["VERDICTS", "arm_curves", "class_difference_figure", "every_run", "forest", "one_of"]
 
@@ -171,7 +171,7 @@ def class_difference_figure(differences: ClassDifferences, points: bool) -> go.F
     figure = go.Figure(
         go.Heatmap(
             z=mean[order] * scale,
-            x=[text(arm, 20) for arm in differences.arms],
+            x=list(columns),
             y=[text(differences.classes[k]) for k in order.tolist()],
             text=shown,
             texttemplate="%{text}" if len(differences.arms) <= 12 else None,
@@ -186,13 +186,12 @@ def class_difference_figure(differences: ClassDifferences, points: bool) -> go.F
         )
     )
     unit = ", points" if points else ""
-    ticks = {"type": "category", "showgrid": False, "ticks": ""}
     return figure.update_layout(
         layout(
             f"Difference in {differences.measure} by class{unit}{note}",
             int(np.clip(140 + 26 * len(order), 260, 1300)),
-            xaxis=dict(ticks),
-            yaxis={**ticks, "autorange": "reversed"},
+            xaxis=name_axis(differences.arms),
+            yaxis={"type": "category", "showgrid": False, "ticks": "", "autorange": "reversed"},
         )
     )
 

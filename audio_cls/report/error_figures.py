@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from audio_cls.metrics.classification import Confusion
 from audio_cls.metrics.slices import ArmSlice, Slice
-from audio_cls.report.figures import BLUES, GREY, PALETTE, layout, text
+from audio_cls.report.figures import BLUES, GREY, PALETTE, layout, name_axis, text
 
 __all__ = ["SLICES", "arm_slices_figure", "confused_pairs_figure", "slices_figure"]
 
@@ -100,9 +100,8 @@ def arm_slices_figure(slices: Sequence[ArmSlice], column: str, measure: str) -> 
         note = f", {SLICES} lowest of {len(rows)}"
         rows = sorted(rows, key=lambda row: float(np.mean([s.figure.estimate for s in row])))[:SLICES]
     points = 100 * np.array([[s.figure.estimate for s in row] for row in rows])
-    names = [f"{text(row[0].value)} ({row[0].n_clips})" for row in rows]
-    if len(set(names)) < len(names):  # shortened alike
-        names = [f"{text(row[0].value, 1000)} ({row[0].n_clips})" for row in rows]
+    names = [f"{text(row[0].value, 20)} ({row[0].n_clips})" for row in rows]
+    places = list(range(len(rows)))
     clear = [
         [s.difference is not None and (s.difference.low > 0 or s.difference.high < 0) for s in row] for row in rows
     ]
@@ -110,15 +109,17 @@ def arm_slices_figure(slices: Sequence[ArmSlice], column: str, measure: str) -> 
         [f"{value:.1f}{' *' if star else ''}" for value, star in zip(*row, strict=True)]
         for row in zip(points, clear, strict=True)
     ]
-    limits = 100 * np.array([[(s.figure.low, s.figure.high) for s in row] for row in rows])
+    hover = [
+        [[f"{text(s.value, 200)}, {text(s.arm)}", 100 * s.figure.low, 100 * s.figure.high] for s in row] for row in rows
+    ]
     figure = go.Heatmap(
         z=points,
-        x=[text(arm, 20) for arm in arms],
-        y=names,
+        x=list(range(len(arms))),
+        y=places,
         text=cells,
         texttemplate="%{text}" if len(arms) <= 12 else None,
-        customdata=limits,
-        hovertemplate="%{y}, %{x}: %{z:.1f} [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
+        customdata=hover,
+        hovertemplate="%{customdata[0]}: %{z:.1f} [%{customdata[1]:.1f}, %{customdata[2]:.1f}]<extra></extra>",
         colorscale=[list(stop) for stop in BLUES],
         zmin=0,
         zmax=100,
@@ -126,7 +127,8 @@ def arm_slices_figure(slices: Sequence[ArmSlice], column: str, measure: str) -> 
         ygap=1,
         colorbar={"thickness": 8, "outlinewidth": 0, "len": 0.9},
     )
-    ticks = {"type": "category", "showgrid": False, "ticks": ""}
+    y_axis = {"tickvals": places, "ticktext": names, "range": [len(rows) - 0.5, -0.5], "ticks": "", "showgrid": False}
     height = int(np.clip(140 + 26 * len(rows), 220, 1000))
-    title = f"By {column} (clips): {measure}, points{note}"
-    return go.Figure(figure, layout(title, height, xaxis=dict(ticks), yaxis={**ticks, "autorange": "reversed"}))
+    return go.Figure(
+        figure, layout(f"By {column} (clips): {measure}{note}", height, xaxis=name_axis(arms), yaxis=y_axis)
+    )

@@ -22,6 +22,7 @@ __all__ = [
     "curve_figure",
     "layout",
     "line_style",
+    "name_axis",
     "text",
 ]
 
@@ -228,6 +229,16 @@ def curve_figure(
 def line_style(index: int) -> dict[str, Any]:
     """Return colour, dash and width of the line of that number."""
     return {"color": PALETTE[index % len(PALETTE)], "dash": DASHES[index // len(PALETTE) % len(DASHES)], "width": 1.8}
+
+
+def name_axis(names: Sequence[str]) -> dict[str, Any]:
+    """Return a horizontal axis with a name at each whole number from 0 on: names that are shortened alike stay apart. They stand upright
+    where they would overlap on a phone.
+    """
+    shown = [text(name, 20) for name in names]
+    upright = sum(map(len, shown)) > 30
+    places = list(range(len(names)))
+    return {"tickvals": places, "ticktext": shown, "tickangle": -90 if upright else 0, "ticks": "", "showgrid": False}
 
 
 def text(name: object, limit: int = 32) -> str:

@@ -210,10 +210,11 @@ def test_arms_by_a_column_of_the_clips() -> None:
         r">20</td><td>mixup</td>(<td[^>]*>[−0-9.]+</td>){3}<td[^>]*>25.0</td><td[^>]*>10.0</td><td[^>]*>40.0</td>",
         section,
     )
-    drawn = column_figures(dataclasses.replace(suite(), by_column={"salience": slices}))["by_salience"].data[0]
-    assert list(drawn.x) == ["plain", "mixup"]
+    figure = column_figures(dataclasses.replace(suite(), by_column={"salience": slices}))["by_salience"]
+    drawn = figure.data[0]
+    assert figure.layout.xaxis.ticktext == ("plain", "mixup")
     assert [list(row) for row in drawn.text] == [["80.0", "85.0"], ["50.0", "75.0 *"]]
-    assert drawn.y[1] == "back&lt;b&gt; (20)"
+    assert figure.layout.yaxis.ticktext == ("foreground (40)", "back&lt;b&gt; (20)")
     many = [ArmSlice(str(k), "plain", 3, interval(k / 40, 0, 1)) for k in range(40)]
     assert list(arm_slices_figure(many, "group", "accuracy").data[0].z[-1]) == pytest.approx([100 * 29 / 40])
 
