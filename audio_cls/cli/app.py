@@ -18,7 +18,7 @@ from audio_cls.cli import ablations, data, demo, doctor, experiments, listen, mo
 from audio_cls.cli.console import ConsoleDisplay, say
 from audio_cls.cli.export import export
 from audio_cls.cli.init import init
-from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, workspace_of
+from audio_cls.cli.options import ADDRESSES, STORAGE, TRACKING_HELP, Commands, serving_options, workspace_of
 from audio_cls.core.disk import is_disk_full
 from audio_cls.core.errors import UserError
 from audio_cls.core.formatting import PrintableFormatter
@@ -42,17 +42,7 @@ def cli(workspace: Path | None, tracking: str | None) -> None:
 
 
 @cli.command("ui")
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    default=5000,
-    show_default=True,
-    help="Where it is taken, the next free one.",
-)
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Loopback unless told otherwise: MLflow has no password."
-)
-@click.option("--browser/--no-browser", default=True, help="Open a browser where there is one. Default: yes.")
+@serving_options(port=5000, what="MLflow")
 @STORAGE
 @click.pass_context
 def ui(ctx: click.Context, port: int, host: str, browser: bool, storage: str | None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import click
 
 from audio_cls.cli.console import say
-from audio_cls.cli.options import DEVICE, TRACKING, WITH, workspace_of
+from audio_cls.cli.options import DEVICE, TRACKING, WITH, serving_options, workspace_of
 from audio_cls.core.errors import UserError
 
 UNITS: Mapping[str, int] = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -29,17 +29,7 @@ def _bytes(_: click.Context, parameter: click.Parameter, text: str) -> int:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN [RUN...]")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Labels of each model.")
 @click.option("--max-size", callback=_bytes, default="100MB", show_default=True, metavar="SIZE", help="Of an upload.")
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    default=7860,
-    show_default=True,
-    help="Where it is taken, the next free one.",
-)
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Loopback unless told otherwise: the page has no password."
-)
-@click.option("--browser/--no-browser", default=True, help="Open a browser where there is one. Default: yes.")
+@serving_options(port=7860, what="the page")
 @DEVICE
 @TRACKING
 @WITH

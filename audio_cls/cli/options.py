@@ -157,3 +157,35 @@ def queue_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (LOG_MODEL, GRACE, DEVICE, STORAGE, WORKERS):
         call = option(call)
     return call
+
+
+def serving_options(port: int, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that gives a command --port, --host and --browser.
+
+    Args:
+        port: the default.
+        what: is served, named where the help says that it has no password.
+    """
+    options = (
+        click.option("--browser/--no-browser", default=True, help="Open a browser where there is one. Default: yes."),
+        click.option(
+            "--host",
+            default="127.0.0.1",
+            show_default=True,
+            help=f"Loopback unless told otherwise: {what} has no password.",
+        ),
+        click.option(
+            "--port",
+            type=click.IntRange(1, 65535),
+            default=port,
+            show_default=True,
+            help="Where it is taken, the next free one.",
+        ),
+    )
+
+    def give(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in options:
+            command = option(command)
+        return command
+
+    return give

@@ -174,7 +174,11 @@ def study_import(
 @study.command("remove")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--with-runs", is_flag=True, help="Delete its MLflow runs and its checkpoints as well.")
+@click.option(
+    "--with-runs",
+    is_flag=True,
+    help="Delete its MLflow runs, their models (but registered ones) and its checkpoints as well.",
+)
 @STORAGE
 @TRACKING
 @click.pass_context

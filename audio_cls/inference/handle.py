@@ -15,7 +15,7 @@ import html
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -289,6 +289,7 @@ def train(
     again: bool = False,
     device: str = "auto",
     grace: float = 60.0,
+    log_model: bool = True,
     progress: bool = True,
 ) -> Run:
     """Train an experiment and record it in MLflow, as `audio-cls train` does.
@@ -303,6 +304,7 @@ def train(
         again: train again although the same run is there; the earlier one stays in MLflow.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         grace: seconds to finish an epoch in when asked to leave.
+        log_model: also log its weights as a model in MLflow once it is complete.
         progress: show a bar.
 
     Raises:
@@ -319,7 +321,7 @@ def train(
     check_fits(resolved.experiment, corpus, place)
     for line in resolution_warnings(resolved, corpus):
         log.warning("%s", line)
-    run = single_run(experiment, runtime, name)
+    run = replace(single_run(experiment, runtime, name), log_model=log_model)
     if reached:  # a worker process loads this script: the program that started it has trained this run
         return Run(runtime.tracker, runtime.tracker.resolve(str(read_state(run_folder(place, run.key)).run_id)))
     metric, epochs = experiment.training.metric, experiment.training.epochs

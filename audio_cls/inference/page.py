@@ -18,7 +18,7 @@ __all__ = ["build_page", "import_gradio"]
 INSTALL = "pip install 'audio_cls[demo]'"
 CHECK_SECONDS, KEPT_SECONDS = 60, 600  # how often old uploads are looked for, and how long one is kept
 
-EMPTY = '<div class="answer"><p class="note">Record something, upload a file or pick an example.</p></div>'
+EMPTY = '<div class="answer"><p class="note">{}</p></div>'
 
 
 def import_gradio(temporary: Path) -> Any:
@@ -53,6 +53,9 @@ def build_page(
         examples: (label, audio file) of each example.
     """
 
+    ways = "Record something, upload a file or pick an example." if examples else "Record something or upload a file."
+    empty = EMPTY.format(ways)
+
     def shown(path: str) -> str:
         try:
             return answer(Path(path))
@@ -60,7 +63,7 @@ def build_page(
             return fault_markup(str(error))
 
     async def respond(path: str | None) -> str:
-        return EMPTY if path is None else await _in_thread(lambda: shown(path))
+        return empty if path is None else await _in_thread(lambda: shown(path))
 
     with gradio.Blocks(
         title="audio_cls", analytics_enabled=False, delete_cache=(CHECK_SECONDS, KEPT_SECONDS), fill_width=False
@@ -77,7 +80,7 @@ def build_page(
                 inputs=[recording],
                 label="Validation clips, by their true labels",
             )
-        result = gradio.HTML(EMPTY, padding=False)
+        result = gradio.HTML(empty, padding=False)
         recording.change(respond, recording, result, api_visibility="private", show_progress="minimal")
     return page
 

@@ -20,6 +20,7 @@ from audio_cls.inference.timeline import DEFAULT_MERGING, Event, Merging, merge_
 __all__ = ["AVERAGE", "Meter", "check_average", "label_files", "label_timeline", "timeline_words"]
 
 AVERAGE = "average"
+KEPT_SAMPLES = 1 << 24  # decoded for one model and kept for the others: 64 MiB
 _SAME_HOP = 1e-9  # seconds
 
 
@@ -39,15 +40,26 @@ class Meter:
     n_files: int = 0
     began: float = field(default_factory=time.perf_counter)
 
-    def opener(self, n_models: int) -> Opener:
-        """Return a function that opens a file; each of `n_models` models opens it once."""
+    def opener(self, sample_rates: Sequence[int]) -> Opener:
+        """Return a function that opens a file for models at these sample rates, of which each opens it once.
+
+        A file that several models at one rate read is decoded once, unless more than `KEPT_SAMPLES` would wait for the other models.
+        """
+        kept: dict[tuple[Path, int], tuple[AudioStream, int]] = {}
 
         def open_file(path: Path, sample_rate: int) -> Blocks:
             found = self.sounds.get(path, path)
-            source: Blocks = (
-                PcmStream(found, sample_rate) if isinstance(found, PcmPipe) else AudioStream(found, sample_rate)
-            )
-            return _MeteredBlocks(source, self, 1 / n_models / sample_rate)
+            if isinstance(found, PcmPipe):
+                return _MeteredBlocks(PcmStream(found, sample_rate), self, 1 / len(sample_rates) / sample_rate)
+            key = path, sample_rate
+            if key in kept:
+                stream, left = kept.pop(key)
+            else:
+                stream, left = AudioStream(found, sample_rate), sample_rates.count(sample_rate)
+            waiting = sum(other.n_decoded for other, _ in kept.values())
+            if left > 1 and 0 < stream.n_decoded <= KEPT_SAMPLES - waiting:
+                kept[key] = stream, left - 1
+            return _MeteredBlocks(stream, self, 1 / len(sample_rates) / sample_rate)
 
         return open_file
 
@@ -116,7 +128,7 @@ def label_files(
     """
     if average:
         check_average(labellers)
-    opener = (meter or Meter()).opener(len(labellers))
+    opener = (meter or Meter()).opener([labeller.sample_rate for labeller in labellers])
     answers = [labeller.label(paths, hop_seconds, opener) for labeller in labellers]
     for found in zip(*answers, strict=True):
         bad = next((one for one in found if one.scores is None), None)
@@ -164,7 +176,7 @@ def label_timeline(
     Raises:
         BadAudio: for a file that cannot be read; what was heard before the fault has been yielded.
     """
-    opener = (meter or Meter()).opener(len(labellers))
+    opener = (meter or Meter()).opener([labeller.sample_rate for labeller in labellers])
     try:
         if average:
             windows = [one.windows(opener(path, one.sample_rate), hop_seconds) for one in labellers]

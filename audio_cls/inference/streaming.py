@@ -59,6 +59,11 @@ class AudioStream:
             self.n_samples = self._header.samples(sample_rate)
 
     @property
+    def n_decoded(self) -> int:
+        """Samples that are held decoded; 0 where they are decoded while they are read."""
+        return 0 if self._whole is None else len(self._whole)
+
+    @property
     def seconds(self) -> float | None:
         """Its length; None where the header names none."""
         return None if self.n_samples is None else self.n_samples / self.sample_rate

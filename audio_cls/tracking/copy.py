@@ -13,7 +13,7 @@ from typing import Any
 
 from audio_cls.core.errors import UserError
 from audio_cls.tracking import Tracker
-from audio_cls.tracking.reads import readable
+from audio_cls.tracking.reads import pages, readable
 from audio_cls.tracking.sender import BATCH, LOCAL
 
 __all__ = ["discard", "make_run", "purge", "run_artifacts", "run_record", "settle", "supersede"]
@@ -155,15 +155,50 @@ def supersede(tracker: Tracker, run_id: str, by: str) -> None:
         client.delete_run(run_id)
 
 
-def discard(tracker: Tracker, run_ids: list[str]) -> None:
-    """Take back runs of an import that failed, with their artifacts where these lie here."""
+def discard(tracker: Tracker, run_ids: list[str]) -> list[str]:
+    """Delete runs and the models that were logged of them, with their artifacts where these lie here.
+
+    A model that is registered stays whole, with its files: it is used under its name, and needs no run.
+
+    Returns:
+        The registered versions that stay, as NAME/VERSION.
+    """
+    kept = []
     for run_id in run_ids:
         with contextlib.suppress(Exception):
             client = tracker._readable()
-            root = str(client.get_run(run_id).info.artifact_uri).removeprefix("file://")
+            run = client.get_run(run_id)
+            kept += _discard_models(tracker, run)
             client.delete_run(run_id)
-            if root.startswith(str(tracker.workspace.artifacts)):
-                shutil.rmtree(Path(root).parent, ignore_errors=True)
+            _remove_files(tracker, str(run.info.artifact_uri))
+    return kept
+
+
+def _discard_models(tracker: Tracker, run: Any) -> list[str]:
+    """Delete the models of a run that are not registered; returns the versions of those that are, as NAME/VERSION."""
+    client = tracker._readable()
+    run_id = run.info.run_id
+    with contextlib.suppress(Exception):  # a server older than MLflow 3 has no logged models
+        versions = list(pages(client.search_model_versions, f"run_id = '{run_id}'"))
+        used = {version.source for version in versions} | {version.model_id for version in versions}
+        wanted = f"source_run_id = '{run_id}'"
+        for model in list(pages(_search_models, client, [run.info.experiment_id], wanted)):
+            if model.model_id not in used and model.artifact_location not in used:
+                client.delete_logged_model(model.model_id)
+                _remove_files(tracker, str(model.artifact_location))
+        return [f"{version.name}/{version.version}" for version in versions]
+    return []
+
+
+def _search_models(client: Any, experiments: list[str], wanted: str, max_results: int, page_token: str | None) -> Any:
+    return client.search_logged_models(experiments, wanted, max_results=min(max_results, 50), page_token=page_token)
+
+
+def _remove_files(tracker: Tracker, location: str) -> None:
+    """Remove the folder of a run or model, given where its artifacts are, where that lies in the workspace."""
+    folder = Path(location.removeprefix("file://"))
+    if folder.is_relative_to(tracker.workspace.artifacts):
+        shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def purge(tracker: Tracker, marker: str, keep: Collection[str] = ()) -> int:

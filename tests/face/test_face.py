@@ -16,6 +16,9 @@ import optuna
 import pytest
 
 import audio_cls as ac
+from audio_cls.core.workspace import Workspace
+from audio_cls.tracking import Tracker
+from audio_cls.tracking.registry import logged_model_id
 from tests.commands import call
 
 ROOT = Path(ac.__file__).parent
@@ -147,7 +150,9 @@ def test_runs_are_compared_and_averaged(
     run: Any, workspace: Path, base: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = base.override({"optimizer.lr": 1e-4, "schedule": {"kind": "cosine_restarts", "cycles": 2}})
-    other = ac.train(changed, name="cautious", workspace=workspace, progress=False)
+    other = ac.train(changed, name="cautious", workspace=workspace, log_model=False, progress=False)
+    tracker = Tracker(Workspace(workspace))
+    assert [logged_model_id(tracker, r.id) is not None for r in (run, other)] == [True, False]
     found = ac.compare(run, "cautious", workspace=workspace)
     assert found.table().loc["optimizer.lr"].to_list()[:2] == ["0.001", "0.0001"]
     pair = found.paired_table().loc[f"cautious ({other.id[:8]})", "accuracy"]

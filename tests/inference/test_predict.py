@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.experiment import Experiment
+from audio_cls.inference import prediction
 from audio_cls.inference.run_labeller import RunLabeller
+from audio_cls.inference.streaming import AudioStream
 from audio_cls.runs.own_parts import read_recorded
 from audio_cls.tracking import RunInfo, Tracker
 from audio_cls.training import checkpoint
@@ -171,3 +174,31 @@ def test_a_missing_file_costs_no_other_its_label(artifacts: Path, clips: Path) -
     assert abs(found[0].scores.sum() - 1) < 1e-6
     assert found[1].scores is None
     assert "missing" in found[1].error or "no such file" in found[1].error
+
+
+def test_models_at_one_rate_decode_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{name}.wav" for name in "abc"]
+    for k, path in enumerate(paths):
+        soundfile.write(path, np.full(800, 0.1 * (k + 1)), 8000)
+    decoded: list[tuple[str, int]] = []
+
+    class Counted(AudioStream):
+        def __init__(self, sound: Any, sample_rate: int) -> None:
+            decoded.append((Path(sound).name, sample_rate))
+            super().__init__(sound, sample_rate)
+
+    monkeypatch.setattr(prediction, "AudioStream", Counted)
+
+    def read(meter: prediction.Meter, rates: list[int]) -> list[float]:
+        """Read all files by each model in turn; returns the median sample of each."""
+        open_file = meter.opener(rates)
+        return [float(np.median(np.concatenate(list(open_file(path, rate))))) for rate in rates for path in paths]
+
+    meter = prediction.Meter()
+    assert read(meter, [8000, 8000, 4000]) == pytest.approx(3 * [0.1, 0.2, 0.3], abs=0.02)
+    assert decoded == [(path.name, rate) for rate in (8000, 4000) for path in paths]
+    assert meter.seconds == pytest.approx(0.3)
+    decoded.clear()
+    monkeypatch.setattr(prediction, "KEPT_SAMPLES", 1700)
+    assert read(prediction.Meter(), [8000, 8000]) == pytest.approx(2 * [0.1, 0.2, 0.3], abs=0.02)
+    assert decoded == [(name, 8000) for name in ("a.wav", "b.wav", "c.wav", "c.wav")], "bounded memory"

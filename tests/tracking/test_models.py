@@ -13,6 +13,7 @@ import pytest
 from audio_cls.core.errors import UserError
 from audio_cls.core.workspace import Workspace
 from audio_cls.tracking import Run, Tracker
+from audio_cls.tracking.copy import discard
 from audio_cls.tracking.models import DATA as FILES
 from audio_cls.tracking.models import output_columns, read_about
 from audio_cls.tracking.registry import (
@@ -135,6 +136,23 @@ def test_a_model_is_kept_while_the_server_is_away(workspace: Workspace) -> None:
     (model,) = models_of(tracker)
     assert str(model.status) == "READY"
     assert tracker.pending() == 0
+
+
+def test_the_model_of_a_deleted_run_goes_with_it_unless_it_is_registered(workspace: Workspace) -> None:
+    tracker = Tracker(workspace)
+    gone, named, other = (record(tracker, name) for name in ("gone", "named", "other"))
+    version = register_model(tracker, "sounds", named.id, "champion", {})
+    folder = {model.source_run_id: Path(model.artifact_location) for model in models_of(tracker)}
+    assert all(path.is_dir() for path in folder.values())
+    assert discard(tracker, [gone.id, named.id]) == ["sounds/1"]
+    assert {model.source_run_id for model in models_of(tracker)} == {named.id, other.id}
+    assert [info.run_id for info in tracker.runs()] == [other.id]
+    assert not folder[gone.id].exists()
+    assert (model_files(tracker, version, workspace.root) / "weights" / "best.safetensors").read_bytes() == b"weights"
+    assert (folder[other.id] / FILES / "weights" / "best.safetensors").exists()
+    left = {path.name for path in workspace.artifacts.rglob("*") if path.is_dir()}
+    assert not left & {gone.id, named.id}, "the runs' own files"
+    assert other.id in left
 
 
 def test_a_run_without_weights_has_no_model(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from audio_cls.core.errors import UserError, choices
+from audio_cls.core.formatting import count
 from audio_cls.core.trust import remove_imported
 from audio_cls.core.workspace import Workspace
 from audio_cls.queue.lease import is_dead
@@ -35,7 +36,8 @@ def remove_study(workspace: Workspace, name: str, where: StudyStorage, *, with_r
     Its checkpoints are moved to `checkpoints/removed/`, so that a new study of the name does not take them for its own.
 
     Args:
-        with_runs: remove its MLflow runs (but those that another study counts as well) and its checkpoints, too.
+        with_runs: remove its MLflow runs (but those that another study counts as well), their models (but registered ones) and its
+            checkpoints, too.
 
     Returns:
         What was done, in lines.
@@ -56,8 +58,10 @@ def remove_study(workspace: Workspace, name: str, where: StudyStorage, *, with_r
         where.backend.delete_study(study_id)
     remove_imported(workspace, name)
     if with_runs:
-        discard(Tracker(workspace), runs)
-        said.append(f"{len(runs)} runs are deleted in MLflow")
+        kept = discard(Tracker(workspace), runs)
+        said.append(f"{count(len(runs), 'run')} and their models are deleted in MLflow")
+        if kept:
+            said.append(f"registered models stay, with their files: {', '.join(kept)} (audio-cls models)")
     elif runs:
         said.append(f"its {len(runs)} runs stay in MLflow")
     return [*said, *_clear_checkpoints(workspace, name, with_runs)]
