@@ -186,11 +186,12 @@ def class_difference_figure(differences: ClassDifferences, points: bool) -> go.F
         )
     )
     unit = ", points" if points else ""
+    x_axis = name_axis(differences.arms)
     return figure.update_layout(
         layout(
             f"Difference in {differences.measure} by class{unit}{note}",
-            int(np.clip(140 + 26 * len(order), 260, 1300)),
-            xaxis=name_axis(differences.arms),
+            int(np.clip(140 + 26 * len(order), 260, 1300)) + (80 if x_axis["tickangle"] else 0),
+            xaxis=x_axis,
             yaxis={"type": "category", "showgrid": False, "ticks": "", "autorange": "reversed"},
         )
     )

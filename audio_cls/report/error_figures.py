@@ -128,7 +128,6 @@ def arm_slices_figure(slices: Sequence[ArmSlice], column: str, measure: str) -> 
         colorbar={"thickness": 8, "outlinewidth": 0, "len": 0.9},
     )
     y_axis = {"tickvals": places, "ticktext": names, "range": [len(rows) - 0.5, -0.5], "ticks": "", "showgrid": False}
-    height = int(np.clip(140 + 26 * len(rows), 220, 1000))
-    return go.Figure(
-        figure, layout(f"By {column} (clips): {measure}{note}", height, xaxis=name_axis(arms), yaxis=y_axis)
-    )
+    x_axis = name_axis(arms)
+    height = int(np.clip(140 + 26 * len(rows), 220, 1000)) + (80 if x_axis["tickangle"] else 0)
+    return go.Figure(figure, layout(f"By {column} (clips): {measure}{note}", height, xaxis=x_axis, yaxis=y_axis))
