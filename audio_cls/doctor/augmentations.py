@@ -12,6 +12,7 @@ from torch import Tensor
 from audio_cls.components.augment import Augmentation
 from audio_cls.components.augment.background import BackgroundNoise
 from audio_cls.components.augment.choice import ChosenOps
+from audio_cls.core.errors import choices
 from audio_cls.doctor.findings import Check, Skipped, expect, same, seeded
 
 __all__ = ["AFTER", "CHECKS"]
@@ -42,7 +43,7 @@ def _batches(config: Augmentation) -> dict[str, Tensor]:
     expect(
         taken,
         f"it takes no domain: domain={config.domain!r}, domains={config.domains!r}",
-        f"name some of {', '.join(SHAPES)}",
+        choices(str(config.domain), (*SHAPES, "mix")),
     )
     return {domain: seeded(*SHAPES[domain]) for domain in taken}
 
@@ -62,6 +63,11 @@ class _Recordings:
 def _built(config: Augmentation) -> Any:
     """Return what an augmentation builds; `choose` with some to choose among, `background` with recordings."""
     op: Any = config.build(SAMPLE_RATE, HOP)
+    expect(
+        callable(op),
+        f"build gives a {type(op).__name__}",
+        "return a function of (batch, generator); mixing, of (batch, targets, generator)",
+    )
     if isinstance(op, ChosenOps):
         others = [member for kind, member in Augmentation.members().items() if kind in ("gain", "noise", "time_shift")]
         op.ops = tuple(member.parse({"p": 1.0}).build(SAMPLE_RATE, HOP) for member in others)

@@ -11,6 +11,7 @@ from audio_cls.components.features import FeatureExtractor, Features
 from audio_cls.components.row_features import RowExtractor
 from audio_cls.components.shapes import check_features
 from audio_cls.core.config import ConfigError
+from audio_cls.core.errors import choices
 from audio_cls.core.payload import Payload, waveform_payload
 from audio_cls.doctor.findings import Check, Skipped, Wrong, expect, same, seeded
 
@@ -28,16 +29,22 @@ _CLOSE = 1e-5
 
 def _built(config: Features) -> tuple[FeatureExtractor, Payload, int]:
     domain = config.input_domain
-    expect(domain in PAYLOADS, f"input_domain is {domain!r}", f"name one of {', '.join(PAYLOADS)}")
+    expect(domain in PAYLOADS, f"input_domain is {domain!r}", choices(str(domain), PAYLOADS))
     expect(
         config.output_domain in DOMAINS,
         f"output_domain is {config.output_domain!r}",
-        f"name one of {', '.join(DOMAINS)}",
+        choices(str(config.output_domain), DOMAINS),
     )
     payload, n = PAYLOADS[domain], ROWS[domain]
     if domain == "waveform":
         config = config.fitted(int(payload.rate), n / payload.rate)
-    return config.build_for(payload), payload, n
+    extractor: Any = config.build_for(payload)
+    expect(
+        isinstance(extractor, FeatureExtractor),
+        f"build gives a {type(extractor).__name__}",
+        "return an audio_cls.FeatureExtractor, an nn.Module that knows its n_bins and hop_length",
+    )
+    return extractor, payload, n
 
 
 def _batch(extractor: Any, payload: Payload, n: int) -> Tensor:

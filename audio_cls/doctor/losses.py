@@ -30,7 +30,9 @@ def _targets(task: str) -> Tensor:
 
 def _built(config: Loss) -> Iterator[tuple[str, Any]]:
     for task in config.tasks:
-        yield task, config.build(torch.tensor(_COUNTS), int(sum(_COUNTS)), task)
+        loss: Any = config.build(torch.tensor(_COUNTS), int(sum(_COUNTS)), task)
+        expect(callable(loss), f"build gives a {type(loss).__name__}", "return a torch.nn.Module of (logits, targets)")
+        yield task, loss
 
 
 def check_value(config: Loss) -> None:

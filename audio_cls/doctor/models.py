@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from audio_cls.components.models import Model
 from audio_cls.core.config import ConfigError
+from audio_cls.core.errors import choices
 from audio_cls.doctor.findings import Check, Skipped, Wrong, expect, first_line, same, seeded
 
 __all__ = ["AFTER", "CHECKS", "built", "fixed_seed"]
@@ -34,7 +35,8 @@ def _shape(config: Model) -> tuple[int, ...]:
     domains = config.input_domains
     expect(domains, "input_domains is missing", "say what it takes, such as input_domains = ('spectrogram',)")
     unknown = [domain for domain in domains if domain not in SHAPES]
-    expect(not unknown, f"input_domains names {unknown[0] if unknown else ''!r}", f"allowed are {', '.join(SHAPES)}")
+    if unknown:
+        raise Wrong(f"input_domains names {unknown[0]!r}", choices(unknown[0], SHAPES))
     refusals = []
     for shape in SHAPES[domains[0]]:
         try:

@@ -33,7 +33,8 @@ def _target_tables() -> dict[str, np.ndarray]:
 def check_rows(config: Sampling) -> None:
     for name, targets in _target_tables().items():
         given = targets.copy()
-        order = config.build(given)
+        order: Any = config.build(given)
+        expect(callable(order), f"build gives a {type(order).__name__}", "return a function of (seed, epoch)")
         try:
             check_sampling(config, order, len(targets), 0)
         except ConfigError as error:
@@ -78,13 +79,17 @@ def _steps(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter, n: int)
 
 def _built(config: Optimizer) -> tuple[torch.optim.Optimizer, torch.nn.Parameter]:
     weight = torch.nn.Parameter(seeded(4, 3))
-    made = config.build([weight])
+    return _checked(config.build([weight])), weight
+
+
+def _checked(made: Any) -> torch.optim.Optimizer:
     expect(
         isinstance(made, torch.optim.Optimizer),
         f"build gives a {type(made).__name__}",
         "return a torch.optim.Optimizer",
     )
-    return made, weight
+    optimizer: torch.optim.Optimizer = made
+    return optimizer
 
 
 def check_steps(config: Optimizer) -> None:
@@ -108,7 +113,7 @@ def check_groups(config: Optimizer) -> None:
         {"params": [weights[0]], "lr_factor": 0.1},
         {"params": [weights[1]], "lr_factor": 1.0},
     ]
-    optimizer = config.build(groups)
+    optimizer = _checked(config.build(groups))
     kept = [group.get("lr_factor") for group in optimizer.param_groups]
     expect(
         len(kept) == 2 and kept == [0.1, 1.0],

@@ -198,6 +198,13 @@ class Nowhere(ac.Model, kind="nowhere"):
         return nn.Linear(input_shape[0], n_classes)
 
 
+class Misspelt(ac.Model, kind="misspelt"):
+    input_domains = ("spectogram",)
+
+    def build(self, input_shape, n_classes):
+        return nn.Flatten()
+
+
 class Upward(ac.Loss, kind="upward"):
     def build(self, class_counts, n_clips, task):
         return lambda logits, targets: (logits * targets).mean()
@@ -429,6 +436,7 @@ SAID = {
     "model tiny_clips, logits": "compute the size of the layer from the input_shape",
     "model tiny_clips, refusal of tiny clips": "build raises ZeroDivisionError for clips of shape (1, 1, 1)",
     "model nowhere, logits": "input_domains is missing",
+    "model misspelt, logits": "Did you mean 'spectrogram'?",
     "loss upward, direction": "is a minus sign missing?",
     "loss by_clip, value": "it gives a tensor (6, 4) for logits (6, 4), not one number",
     "loss unweighted, shared settings": "class_weights=inverse and label_smoothing=0.2 change nothing",
@@ -488,7 +496,7 @@ def test_doctor_says_what_is_wrong_with_parts_of_ones_own(tmp_path: Path, capsys
     assert {where: told[where] for where, words in SAID.items() if words not in told[where]} == {}, shown
     assert all("what to do: " in words and "mine.py:" in words for words in told.values())
     assert "\nloss fine, " not in shown
-    assert "44 parts: " in shown
+    assert "45 parts: " in shown
     assert "Traceback" not in shown
     tried = {check for name in PARTS for check in checks_of(PARTS[name])} - SLOW
     assert tried == {where.partition(", ")[2] for where in SAID} - {"defaults"}, (
