@@ -97,7 +97,24 @@ def test_torchvision(config: Model, n_values: int, names: str, logits: list[floa
     picture = waves((1, 3, 64, 64), 0)
     with torch.no_grad():
         found = model(picture)[0, :4].tolist()
+        grey, _ = loaded(config, (1, 64, 64), state, "torchvision", 1000, head="loaded")
+        expected, on_one_channel = model(picture[:, :1].expand(-1, 3, -1, -1)), grey(picture[:, :1])
     assert found == pytest.approx(logits, abs=1e-4)
+    torch.testing.assert_close(on_one_channel, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_torchvisions_first_files(tmp_path: Path) -> None:
+    """Written by PyTorch 0.x: parameters instead of tensors, the former format, no counters of the batch norms."""
+    shapes = {name: tuple(value.shape) for name, value in MobileNetV2().build((3, 64, 64), 1000).state_dict().items()}
+    state = {name: value for name, value in filled(shapes).items() if not name.endswith("num_batches_tracked")}
+    written = {name: value if "running" in name else nn.Parameter(value) for name, value in state.items()}
+    torch.save(written, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    found = read_tensors(tmp_path / "old.pth", "old.pth")
+    model, match = loaded(MobileNetV2(), (1, 64, 64), found, "torchvision", 10, frozen="all")
+    assert match.share == 1.0
+    assert statuses(match) == {"first layer": 1, "missing": 52, "matched": len(state) - 3, "new head": 2}
+    kept = model.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in state.items() if kept[name].shape == value.shape)
 
 
 # -- PANNs ----------------------------------------------------------------------------------------------------------------
