@@ -15,7 +15,7 @@ import click
 from audio_cls.cli.console import progress, say
 from audio_cls.cli.options import DEVICE, TRACKING, WITH, workspace_of
 from audio_cls.core.errors import UserError
-from audio_cls.core.formatting import duration
+from audio_cls.core.formatting import count, duration
 
 if TYPE_CHECKING:
     from audio_cls.inference.formats import Writer
@@ -125,7 +125,7 @@ def predict(
         names = [AVERAGE] if asked.timeline else [*names, AVERAGE]
     writer = make_writer(asked.format, timeline=asked.timeline, models=names, n_files=len(files))
     words = timeline_words(labellers, asked.hop_seconds, asked.merging, asked.average) if asked.timeline else {}
-    meter, bad = Meter(), 0
+    meter, bad, is_interrupted = Meter(), 0, False
     notes: dict[str, None] = {}
     with _output(to) as write, _standard_input(meter, files, asked, len(labellers)), _shown(meter, len(files), to):
         write(writer.head())
@@ -136,16 +136,27 @@ def predict(
                 results = _answers(labellers, files, asked, writer, write, meter, notes)
             for is_good in results:
                 meter.n_files, bad = meter.n_files + 1, bad + (not is_good)
+        except KeyboardInterrupt:
+            is_interrupted = True
         finally:
             for note in notes:
                 say(f"note: {note}", err=True)
             if meter.n_files > bad:
                 say(meter.throughput(), err=True)
+    if is_interrupted:
+        say(_left(meter.n_files, len(files), to), err=True)
+        raise SystemExit(130)
     if bad == len(files):
         raise UserError(f"none of {len(files)} file(s) could be read")
     if bad:
         say(f"{bad} of {len(files)} files could not be labelled", err=True)
         raise SystemExit(1)
+
+
+def _left(n_done: int, n_files: int, to: Path | None) -> str:
+    """Return what to say after Ctrl-C."""
+    kept = "what was printed stands" if to is None else f"what was written stays in {to}"
+    return f"interrupted: {n_done} of {count(n_files, 'file')} done; {kept}"
 
 
 def _asked(options: Mapping[str, Any]) -> Asked:
@@ -225,7 +236,9 @@ def _timelines(
 
 
 def _fault(path: Path, why: str, writer: Writer, write: Write) -> None:
-    say(f"{path}: {why}", err=True)
+    from audio_cls.inference.formats import one_line
+
+    say(f"{one_line(path)}: {why}", err=True)
     write(writer.fault(path, why))
 
 

@@ -154,7 +154,8 @@ def near_pairs(corpus: Corpus) -> tuple[NearPair, ...]:
     """Return the pairs of clips of a corpus that are nearly the same, the most similar first; identical ones are left out, all but
     the first of each set.
 
-    Computed when first asked for (10,000 clips of 5 s: about a minute on two cores) and kept beside the samples.
+    Computed when first asked for (10,000 clips of 5 s: about a minute on two cores) and kept beside the samples. Among more than 50,000
+    clips, copies of which little is left can be missed (`near_candidates`).
 
     Raises:
         DamagedCorpus: naming all clips that are damaged.

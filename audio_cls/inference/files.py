@@ -23,7 +23,7 @@ def audio_files(paths: Sequence[Path]) -> list[Path]:
         if not _is_folder(path):
             out.append(path)
             continue
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and not p.is_dir())
         if not found:
             raise UserError(
                 f"{path}: no audio file below it ({', '.join(sorted(AUDIO_SUFFIXES))}). TFRecord files, pictures and audio in tables are "

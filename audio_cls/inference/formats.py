@@ -18,7 +18,12 @@ from audio_cls.core.errors import UserError, choices
 from audio_cls.inference.labeller import Labelled
 from audio_cls.inference.timeline import Event
 
-__all__ = ["FORMATS", "Writer", "make_writer"]
+__all__ = ["FORMATS", "Writer", "make_writer", "one_line"]
+
+
+def one_line(path: Path) -> str:
+    """Return a path with its line breaks escaped, so that each answer is one line."""
+    return str(path).replace("\n", "\\n").replace("\r", "\\r")
 
 
 class Writer:
@@ -61,12 +66,12 @@ class Table(Writer):
     """Lines for people, each as soon as it is known."""
 
     def begin(self, path: Path, windows: Mapping[str, str]) -> list[str]:
-        how = [f"{path}: {self._of(model)}{words}" for model, words in windows.items()]
+        how = [f"{one_line(path)}: {self._of(model)}{words}" for model, words in windows.items()]
         return [*how, f"{'start':>11} {'end':>11}  {'score':>5}  label"]
 
     def answer(self, model: str, found: Labelled, best: Sequence[tuple[str, float]]) -> list[str]:
         said = ", ".join(f"{label} {score:.3f}" for label, score in best)
-        return [f"{found.path}: {self._of(model)}{said}"]
+        return [f"{one_line(found.path)}: {self._of(model)}{said}"]
 
     def event(self, path: Path, model: str, event: Event, windows: str) -> list[str]:
         start, end = clock(event.start), clock(event.end)

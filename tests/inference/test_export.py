@@ -298,3 +298,36 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     shown = call(capsys, workspace, "export", "first", "--to", str(tmp_path / "new"), code=2)
     assert "model.pt2 differs from the run by 0.25" in shown
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine"]
+
+
+@pytest.mark.parametrize("when", ["while it is written", "while it is put in place"])
+def test_an_interrupted_export_leaves_the_earlier_one_and_nothing_else(
+    tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "out"
+    place.mkdir()
+    (place / "earlier").touch()
+    rename = Path.rename
+
+    def interrupt(self: Path, target: Path) -> Path:
+        if target == place and (self / "new").exists():
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupt)
+
+    def write() -> None:
+        with folder._whole(place) as scratch:
+            (scratch / "new").touch()
+            if when == "while it is written":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in place.iterdir()] == ["earlier"]
+    monkeypatch.undo()
+    with folder._whole(place) as scratch:
+        (scratch / "new").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in place.iterdir()] == ["new"]

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +206,41 @@ def test_models_at_one_rate_decode_a_file_once(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(prediction, "KEPT_SAMPLES", 1700)
     assert read(prediction.Meter(), [8000, 8000]) == pytest.approx(2 * [0.1, 0.2, 0.3], abs=0.02)
     assert decoded == [(name, 8000) for name in ("a.wav", "b.wav", "c.wav", "c.wav")], "bounded memory"
+
+
+def test_an_interrupt_leaves_whole_lines_and_one_sentence(workspace: Path, clips: Path, tmp_path: Path) -> None:
+    to = tmp_path / "events.jsonl"
+    words = ["predict", "first", str(clips / "hum0.wav"), "-", "--raw", "8000", "--timeline", "--threshold", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "audio_cls.cli", "--workspace", str(workspace), *words, "--json", "--to", str(to)],
+        stdin=subprocess.PIPE,  # never written to: the second file has no end
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        patience = time.monotonic() + 120
+        while not (to.exists() and to.stat().st_size) and time.monotonic() < patience and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == f"interrupted: 1 of 2 files done; what was written stays in {to}"
+    text = to.read_text()
+    assert text.endswith("\n")
+    assert {Path(json.loads(line)["path"]).name for line in text.splitlines()} == {"hum0.wav"}
+
+
+def test_names_with_line_breaks_and_folders_named_like_audio(
+    workspace: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder.wav").mkdir()
+    shutil.copyfile(clips / "hum0.wav", tmp_path / "folder.wav" / "new\nline.wav")
+    shown = call(capsys, workspace, "predict", "first", str(tmp_path))
+    assert "folder.wav/new\\nline.wav: " in shown
+    assert "1 file, " in shown

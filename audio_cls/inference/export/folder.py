@@ -274,17 +274,19 @@ def _whole(folder: Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".export-"))
     except OSError as error:
         raise UserError(f"--to {folder}: cannot be written: {error.strerror or error}") from None
+    former = scratch.with_name(f"{scratch.name}-former")
     try:
         yield scratch
         scratch.chmod(0o755)
         for path in scratch.iterdir():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
-        former = scratch.with_name(f"{scratch.name}-former")
         if folder.exists():
             folder.rename(former)
         scratch.rename(folder)
         fsync_folder(folder.parent)
-        shutil.rmtree(former, ignore_errors=True)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if former.exists() and not folder.exists():  # interrupted between the two
+            former.rename(folder)
+        for path in (former, scratch):
+            shutil.rmtree(path, ignore_errors=True)
