@@ -9,7 +9,8 @@ documents", 1997) with the linear permutations of Bohman, Cooper and Frieze (200
 with two draws in common are compared. That finds 0.92 of the pairs that share a tenth of their frequencies (Jaccard) and 0.99 of
 those that share 0.15, and copies share more unless half of the sound is gone. `benchmarks/duplicates.py` measures: of the
 candidates among 100,000 clips of noise, it finds 0.99 at a correlation of 0.6, 0.9 at 0.46, 0.65 at 0.34 and 0.5 at 0.23, in 55 s of a core
-instead of 109 s. Re-encoded, gained and slightly trimmed copies lie above 0.7.
+instead of 109 s. Altered copies of clips of ESC-10 (coded, gained, resampled, trimmed by a second of five) are all found that comparing
+all pairs finds.
 """
 
 from __future__ import annotations

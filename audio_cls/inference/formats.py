@@ -184,5 +184,5 @@ def _json(value: dict[str, Any]) -> str:
 
 def _row(*cells: object) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # quotes a cell that holds one of these
+    return text.getvalue().removesuffix("\r\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -244,3 +245,7 @@ def test_names_with_line_breaks_and_folders_named_like_audio(
     shown = call(capsys, workspace, "predict", "first", str(tmp_path))
     assert "folder.wav/new\\nline.wav: " in shown
     assert "1 file, " in shown
+    to = tmp_path / "out.csv"
+    call(capsys, workspace, "predict", "first", str(tmp_path), "--format", "csv", "--top", "1", "--to", str(to))
+    with open(to, newline="", encoding="utf-8") as file:
+        assert [Path(row["path"]).name for row in csv.DictReader(file)] == ["new\nline.wav"]
