@@ -59,7 +59,7 @@ def remove_study(workspace: Workspace, name: str, where: StudyStorage, *, with_r
     remove_imported(workspace, name)
     if with_runs:
         kept = discard(Tracker(workspace), runs)
-        said.append(f"{count(len(runs), 'run')} and their models are deleted in MLflow")
+        said.append(f"deleted in MLflow, models included: {count(len(runs), 'run')}")
         if kept:
             said.append(f"registered models stay, with their files: {', '.join(kept)} (audio-cls models)")
     elif runs:
