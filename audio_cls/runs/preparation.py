@@ -91,9 +91,12 @@ def open_corpus(workspace: Workspace, data: Data | str) -> Corpus:
         folder = Path(name)
     if not folder.exists():
         known = [p.name for p in workspace.corpora.iterdir() if p.is_dir()] if workspace.corpora.exists() else []
-        raise UserError(
-            f"no corpus {name!r} in {workspace.corpora}. {choices(name, known)} Make one with: audio-cls data prepare SOURCE --name {name}"
-        )
+        make = f"Make one with: audio-cls data prepare SOURCE --name {name}"
+        if not known:
+            raise UserError(
+                f"no corpus {name!r}: {workspace.corpora} holds none. {make}, or name the folder that has it: audio-cls --workspace DIR ..."
+            )
+        raise UserError(f"no corpus {name!r} in {workspace.corpora}. {choices(name, known)} {make}")
     return Corpus.open(folder)
 
 

@@ -83,6 +83,14 @@ def test_a_mistake_is_one_message_and_exit_code_2(
     assert "Traceback" not in shown
 
 
+def test_a_folder_without_corpora_names_the_option_for_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = call(capsys, tmp_path, "train", "--set", "data.corpus=tones", code=2)
+    assert "holds none. Make one with: audio-cls data prepare SOURCE --name tones" in shown.replace("\n", " ")
+    assert "--workspace DIR" in shown
+
+
 def test_a_mistake_as_a_process(workspace: Path) -> None:
     done = run(workspace, "train", "--set", "optimizer.lrr=1", code=2)
     assert done.stdout == ""
