@@ -218,6 +218,7 @@ def test_an_interrupt_leaves_whole_lines_and_one_sentence(workspace: Path, clips
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     try:
         patience = time.monotonic() + 120
