@@ -23,10 +23,10 @@ What moved it:
 - modulation, with seed 1, folds 1 to 3: 0.904 instead of 0.913: no gain seen.
 - Seventeen of the 400 clips are wrong with each of the seeds 1, 2 and 3: rain, sea waves, helicopters and clocks that sound like one another.
 
-The arms other than deep-cnn have not been run as a suite: these are notes from screening, not verdicts. Some twenty configurations were tried.
+The arms other than deep-cnn and small have not been run: these are notes from screening, not verdicts. Some twenty configurations were tried.
 
-The arm `small` (90,698 parameters) has not been measured. The smallest network that reached 0.90 here is `cnn4` at half its widths on whole
-clips (229,882 parameters).
+The smallest network tried that reached 0.90 is the arm small (90,698 parameters), trained in the same way: accuracy 0.9225 (15 runs, sd
+0.034, [0.887, 0.953]; by seed 0.915, 0.920, 0.9325), macro F1 0.920. Before, it was `cnn4` at half its widths (229,882 parameters).
 
 Cost: deep-cnn 4.7 min a run on one core in bf16 (73 min for its 15 runs); the whole suite about 10 hours of one core.
 """
