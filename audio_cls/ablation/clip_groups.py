@@ -1,4 +1,4 @@
-"""The arms of a suite by columns of the clips: foreground against background, one recording or family against another."""
+"""The arms of a suite by columns of the clips: foreground against background, one recording against another."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ class Cosine(Schedule, kind="cosine"):
     def shape(self, epoch: float, epochs: int, history: Sequence[dict[str, Any]]) -> float:
         span = max(epochs - self.warmup_epochs, 1e-9)
         done = min(1.0, max(0.0, epoch - self.warmup_epochs) / span)
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+        return _cosine(1.0, self.final, done)
 
 
 class CosineRestarts(Schedule, kind="cosine_restarts"):

@@ -103,7 +103,7 @@ def shared_candidates(
     most: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Candidate]:
-    """Return the pairs whose sketches are alike among those that draw the same two frequencies in any band: `candidates`."""
+    """Return the pairs whose sketches are alike among those with two draws of `draws` in common: `candidates`."""
     enough, least = _thresholds(evidence)
     drawn = draws(frequencies[enough])
     parts = (sketches[enough[start : start + _TILE]] > 0 for start in range(0, len(enough), _TILE))

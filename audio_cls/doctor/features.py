@@ -14,6 +14,7 @@ from audio_cls.core.config import ConfigError
 from audio_cls.core.errors import choices
 from audio_cls.core.payload import Payload, waveform_payload
 from audio_cls.doctor.findings import Check, Skipped, Wrong, expect, same, seeded
+from audio_cls.doctor.models import SHAPES
 
 __all__ = ["CHECKS"]
 
@@ -23,7 +24,6 @@ PAYLOADS = {
     "image": Payload("image", "uint8", (1, 32), 50.0, 1 / 255),
 }
 ROWS = {"waveform": 8000, "sequence": 10, "image": 40}
-DOMAINS = ("waveform", "spectrogram", "sequence", "image", "embedding")
 _CLOSE = 1e-5
 
 
@@ -31,9 +31,9 @@ def _built(config: Features) -> tuple[FeatureExtractor, Payload, int]:
     domain = config.input_domain
     expect(domain in PAYLOADS, f"input_domain is {domain!r}", choices(str(domain), PAYLOADS))
     expect(
-        config.output_domain in DOMAINS,
+        config.output_domain in SHAPES,
         f"output_domain is {config.output_domain!r}",
-        choices(str(config.output_domain), DOMAINS),
+        choices(str(config.output_domain), SHAPES),
     )
     payload, n = PAYLOADS[domain], ROWS[domain]
     if domain == "waveform":
